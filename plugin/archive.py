@@ -1,0 +1,208 @@
+"""What we need of a PACS, as one small protocol, and the two that keep it: Orthanc and a folder."""
+
+import json
+import logging
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Protocol
+
+import pydicom
+from pydicom.errors import InvalidDicomError
+
+log = logging.getLogger(__name__)
+
+UNKNOWN_RESOURCE = 17
+"""Orthanc's error code for an identifier that it does not hold."""
+
+
+class ArchiveError(Exception):
+    """The archive did not do what we asked. Asking again later may help."""
+
+
+class UnknownResource(ArchiveError):
+    """The archive does not hold this study, series or instance, or holds it no longer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Series:
+    """One series as the archive lists it. Nothing here identifies the patient to a person."""
+
+    id: str  # the archive's own identifier
+    study: str  # the archive's own identifier of the study
+    modality: str  # as DICOM writes it: CT, MR, SEG; "" when the file does not say
+    instances: tuple[str, ...]  # the archive's own identifiers, sorted
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """One study as the archive lists it."""
+
+    id: str
+    last_update: str  # UTC as YYYYMMDDTHHMMSS, which sorts as time does
+    stable: bool  # no instance has arrived for a while
+
+
+class Archive(Protocol):
+    """Where CT series come from and results go."""
+
+    def series_of_study(self, study: str) -> list[Series]:
+        """Every series of a study; UnknownResource if there is no such study."""
+
+    def series(self, series: str) -> Series:
+        """One series; UnknownResource if there is none."""
+
+    def sop_instance_uids(self, series: Series) -> list[str]:
+        """DICOM's own UIDs of the instances of a series, in any order."""
+
+    def file(self, instance: str) -> bytes:
+        """One instance as a DICOM file."""
+
+    def find_instance(self, sop_instance_uid: str) -> str | None:
+        """The archive's identifier of the instance with this UID, if the archive holds it."""
+
+    def store(self, dataset: pydicom.Dataset) -> str:
+        """Keep a result and return the archive's identifier of it."""
+
+
+class OrthancArchive:
+    """The Orthanc that this process runs in.
+
+    A call into Orthanc stops every other Python thread for as long as it lasts (plugin 4.0), so
+    each one here is short: one instance, one series, one page of studies.
+    """
+
+    def __init__(self, orthanc: Any) -> None:
+        self._orthanc = orthanc  # the module: it exists only inside Orthanc
+
+    def series_of_study(self, study: str) -> list[Series]:
+        return [_listed(one) for one in self._get(f"/studies/{study}/series")]
+
+    def series(self, series: str) -> Series:
+        return _listed(self._get(f"/series/{series}"))
+
+    def sop_instance_uids(self, series: Series) -> list[str]:
+        instances = self._get(f"/series/{series.id}/instances")
+        return [one["MainDicomTags"]["SOPInstanceUID"] for one in instances]
+
+    def file(self, instance: str) -> bytes:
+        return self._call(self._orthanc.GetDicomForInstance, instance)
+
+    def find_instance(self, sop_instance_uid: str) -> str | None:
+        found = json.loads(self._call(self._orthanc.RestApiPost, "/tools/lookup", sop_instance_uid))
+        return next((one["ID"] for one in found if one["Type"] == "Instance"), None)
+
+    def store(self, dataset: pydicom.Dataset) -> str:
+        file = BytesIO()
+        dataset.save_as(file, enforce_file_format=True)
+        answer = json.loads(self._call(self._orthanc.RestApiPost, "/instances", file.getvalue()))
+        return str(answer["ID"])
+
+    def studies(self, first: int, limit: int) -> list[Study]:
+        """One page of all studies, the oldest first."""
+        return [
+            Study(
+                id=one["ID"],
+                last_update=one.get("LastUpdate", ""),
+                stable=one.get("IsStable", True),
+            )
+            for one in self._get(f"/studies?since={first}&limit={limit}&expand")
+        ]
+
+    def set_study_metadata(self, study: str, name: str, value: str) -> None:
+        """Note a value on the study, where Orthanc's pages and REST show it."""
+        self._call(self._orthanc.RestApiPut, f"/studies/{study}/metadata/{name}", value)
+
+    def _get(self, uri: str) -> Any:
+        return json.loads(self._call(self._orthanc.RestApiGet, uri))
+
+    def _call(self, function: Any, *arguments: Any) -> bytes:
+        try:
+            answer: bytes = function(*arguments)
+        except self._orthanc.OrthancException as error:
+            code, message = error.args
+            kind = UnknownResource if code == UNKNOWN_RESOURCE else ArchiveError
+            raise kind(f"Orthanc says: {message} ({arguments[0]})") from error
+        return answer
+
+
+def _listed(one: dict[str, Any]) -> Series:
+    """A series from Orthanc's own JSON."""
+    return Series(
+        id=one["ID"],
+        study=one["ParentStudy"],
+        modality=one["MainDicomTags"].get("Modality", ""),
+        instances=tuple(sorted(one["Instances"])),
+    )
+
+
+class FolderArchive:
+    """A folder of DICOM files, for the command line. Results go to another folder.
+
+    Identifiers are DICOM's own UIDs for studies and series, and paths for instances.
+    """
+
+    def __init__(self, folder: Path, *, results: Path) -> None:
+        """Look once at every file under `folder`; files that are not DICOM are left alone."""
+        self._results = results
+        self._uids: dict[str, str] = {}  # path to SOPInstanceUID
+        found: dict[str, list[tuple[str, pydicom.Dataset]]] = {}
+        for path in sorted(folder.rglob("*")):
+            if path.is_file() and (header := _header(path)) is not None:
+                self._uids[str(path)] = str(header.get("SOPInstanceUID", ""))
+                uid = str(header.get("SeriesInstanceUID", ""))
+                found.setdefault(uid, []).append((str(path), header))
+        self._series = {
+            uid: Series(
+                id=uid,
+                study=str(files[0][1].get("StudyInstanceUID", "")),
+                modality=str(files[0][1].get("Modality", "")),
+                instances=tuple(path for path, _ in files),
+            )
+            for uid, files in found.items()
+        }
+
+    def all_series(self) -> list[Series]:
+        """Every series of the folder, whatever its study."""
+        return list(self._series.values())
+
+    def series_of_study(self, study: str) -> list[Series]:
+        series = [one for one in self._series.values() if one.study == study]
+        if not series:
+            raise UnknownResource(f"the folder holds no study {study}")
+        return series
+
+    def series(self, series: str) -> Series:
+        try:
+            return self._series[series]
+        except KeyError:
+            raise UnknownResource(f"the folder holds no series {series}") from None
+
+    def sop_instance_uids(self, series: Series) -> list[str]:
+        return [self._uids[path] for path in series.instances]
+
+    def file(self, instance: str) -> bytes:
+        try:
+            return Path(instance).read_bytes()
+        except OSError as error:
+            raise ArchiveError(f"cannot read {instance}: {error.strerror}") from error
+
+    def find_instance(self, sop_instance_uid: str) -> str | None:
+        """None: a person who runs the command line wants the result made."""
+        return None
+
+    def store(self, dataset: pydicom.Dataset) -> str:
+        path = self._results / f"{dataset.Modality.lower()}.dcm"
+        dataset.save_as(path, enforce_file_format=True)
+        return str(path)
+
+
+HEADER_TAGS = ["SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "Modality"]
+
+
+def _header(path: Path) -> pydicom.Dataset | None:
+    try:
+        return pydicom.dcmread(path, specific_tags=HEADER_TAGS, stop_before_pixels=True)
+    except InvalidDicomError:
+        log.info("%s is not a DICOM file", path)
+        return None

@@ -1,0 +1,99 @@
+"""Our section, "Oar", of Orthanc's configuration: every setting, its default and its meaning."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.alias_generators import to_pascal
+
+from plugin.series_rules import SeriesRules
+
+DATABASE_FILE = "oar-jobs.db"
+"""Name of the queue's SQLite file, beside Orthanc's own index."""
+
+ORTHANC_STORAGE = "OrthancStorage"
+"""Orthanc's own default of "StorageDirectory"."""
+
+ORTHANC_STABLE_AGE_SECONDS = 60
+"""Orthanc's own default of "StableAge"."""
+
+
+class BadSettings(Exception):
+    """Orthanc's configuration cannot be used. The message names each setting and what is wrong."""
+
+
+class Settings(BaseModel):
+    """What a hospital can choose. The keys are written in PascalCase, as all of Orthanc's are."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_pascal)
+
+    automatic: Annotated[
+        bool, Field(description="Segment every stable study with a suitable CT by itself.")
+    ] = True
+    model: Annotated[
+        str, Field(min_length=1, description="Name of a folder under model/weights, or a path.")
+    ] = "hn6-openkbp"
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"], Field(description="auto: the GPU if there is one.")
+    ] = "auto"
+    threads: Annotated[
+        int, Field(ge=0, description="Processor threads of the network; 0: PyTorch's own choice.")
+    ] = 0
+    segmentation_type: Annotated[
+        Literal["BINARY", "LABELMAP"], Field(description="LABELMAP is newer; few viewers show it.")
+    ] = "BINARY"
+    database: Annotated[
+        str,
+        Field(
+            description="SQLAlchemy URL of the queue of jobs. Empty: the SQLite file oar-jobs.db "
+            "beside Orthanc's index."
+        ),
+    ] = ""
+    max_attempts: Annotated[
+        int, Field(ge=1, description="A job that our own fault stops is tried this often.")
+    ] = 3
+    retry_delay_seconds: Annotated[
+        float, Field(ge=0, description="Pause before the second attempt; doubles each time.")
+    ] = 30.0
+    catch_up_days: Annotated[
+        int,
+        Field(ge=0, description="At start, look for studies of the last days missed; 0: do not."),
+    ] = 7
+    series: Annotated[
+        SeriesRules, Field(description="Which CT series are suitable.", default_factory=SeriesRules)
+    ]
+
+    @classmethod
+    def from_orthanc(cls, configuration: Mapping[str, Any]) -> "Settings":
+        """Our section of Orthanc's whole configuration, or the defaults if it has none.
+
+        Raises:
+            BadSettings: naming each unknown key and each value that is not allowed.
+        """
+        try:
+            return cls.model_validate(configuration.get("Oar", {}))
+        except ValidationError as error:
+            wrong = "; ".join(
+                f"{'.'.join(['Oar', *map(str, each['loc'])])}: {each['msg']}"
+                for each in error.errors()
+            )
+            raise BadSettings(f"Orthanc's configuration cannot be used: {wrong}.") from error
+
+    def database_url(self, configuration: Mapping[str, Any], folder: Path) -> str:
+        """SQLAlchemy URL of the queue.
+
+        Args:
+            configuration: Orthanc's whole configuration.
+            folder: of Orthanc's configuration file, where Orthanc's relative paths begin.
+        """
+        if self.database:
+            return self.database
+        storage = configuration.get("StorageDirectory", ORTHANC_STORAGE)
+        index = folder / configuration.get("IndexDirectory", storage)
+        return f"sqlite:///{index.resolve() / DATABASE_FILE}"
+
+
+def stable_age_seconds(configuration: Mapping[str, Any]) -> float:
+    """Seconds without a new instance after which Orthanc calls a study stable."""
+    return float(configuration.get("StableAge", ORTHANC_STABLE_AGE_SECONDS))
