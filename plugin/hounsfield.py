@@ -11,7 +11,13 @@ import math
 
 import numpy as np
 from pydicom import Dataset
-from pydicom.uid import ExplicitVRBigEndian
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
 
 from plugin.series_rules import UnsuitableSeries
 
@@ -26,6 +32,15 @@ HIGHEST_HU = 65535.0
 
 TISSUE_HU = -200.0
 """Fat is about -100 HU: a series with nothing above this shows no patient."""
+
+
+NATIVE_SYNTAXES = (
+    ImplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    DeflatedExplicitVRLittleEndian,  # pydicom inflates these when it reads the file
+    ExplicitVRBigEndian,
+)
+"""Transfer syntaxes that hold the pixels as they are; all others are compressed."""
 
 
 def check_pixel_header(header: Dataset) -> str | None:
@@ -53,6 +68,16 @@ def check_pixel_header(header: Dataset) -> str | None:
     if header.get("RescaleType") not in (None, "", "HU"):
         return f"RescaleType is {header.RescaleType}, expected HU"
     return None
+
+
+def is_cut_short(dataset: Dataset) -> bool:
+    """Whether uncompressed pixel data has fewer bytes than the header promises."""
+    if _transfer_syntax(dataset) not in NATIVE_SYNTAXES:
+        return False
+    sides = dataset.get("Rows"), dataset.get("Columns"), dataset.get("BitsAllocated")
+    if not all(isinstance(side, int) for side in sides):
+        return False  # the header is at fault, and is judged elsewhere
+    return len(dataset.PixelData) < math.prod(sides) // 8
 
 
 def fill_with_hounsfield(dataset: Dataset, out: np.ndarray) -> None:
@@ -96,10 +121,8 @@ def _finite(header: Dataset, keyword: str) -> float | None:
 
 def _stored_pixels(dataset: Dataset, shape: tuple[int, ...]) -> np.ndarray:
     """``(rows, columns)`` of the stored integers."""
-    if "PixelData" not in dataset:
-        raise UnsuitableSeries("An image has no pixel data.")
-    syntax = dataset.file_meta.TransferSyntaxUID
-    if syntax.is_encapsulated:
+    syntax = _transfer_syntax(dataset)
+    if syntax not in NATIVE_SYNTAXES:
         try:
             pixels = dataset.pixel_array
         # What pydicom and its decoding plugins raise on damaged or unknown compressed data.
@@ -113,17 +136,17 @@ def _stored_pixels(dataset: Dataset, shape: tuple[int, ...]) -> np.ndarray:
                 f"but its header says {_times(shape)}."
             )
         return pixels
-    # Native pixels without pydicom's general machinery: ten times faster on 150 slices.
+    # Native pixels without pydicom's general machinery, which takes most of the reading time.
+    if is_cut_short(dataset):
+        raise UnsuitableSeries("The pixel data of an image is cut short.")
     order = ">" if syntax == ExplicitVRBigEndian else "<"
     kind = "i" if dataset.PixelRepresentation == 1 else "u"
     dtype = np.dtype(f"{order}{kind}{dataset.BitsAllocated // 8}")
-    count = math.prod(shape)
-    found, expected = len(dataset.PixelData), count * dtype.itemsize
-    if found < expected:
-        raise UnsuitableSeries(
-            f"The pixel data of an image is cut short: {found} bytes, expected {expected}."
-        )
-    return np.frombuffer(dataset.PixelData, dtype, count).reshape(shape)
+    return np.frombuffer(dataset.PixelData, dtype, math.prod(shape)).reshape(shape)
+
+
+def _transfer_syntax(dataset: Dataset) -> UID:
+    return UID(dataset.file_meta.get("TransferSyntaxUID", ImplicitVRLittleEndian))
 
 
 def _times(shape: tuple[int, ...]) -> str:

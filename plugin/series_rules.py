@@ -95,3 +95,8 @@ class SeriesRules(BaseModel):
         if self.min_length_mm > self.max_length_mm:
             raise ValueError("MinLengthMm is greater than MaxLengthMm")
         return self
+
+
+def counted(number: int, noun: str) -> str:
+    """Such as "1 slice" or "20 slices", for the sentences of UnsuitableSeries."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
