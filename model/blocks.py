@@ -1,0 +1,102 @@
+"""The blocks that the encoder-decoder is built from; the four networks differ in these alone.
+
+Letters in shapes: batch ``B``, channels ``C``, and ``(Z, Y, X)`` for feet-to-head, front-to-back
+and right-to-left extents.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+Norm = Literal["batch", "instance"]
+
+
+def norm_layer(norm: Norm, channels: int) -> nn.Module:
+    """The normalisation of a configuration: `batch` as in the paper, or `instance`."""
+    if norm == "batch":
+        return nn.BatchNorm3d(channels)
+    # One group per channel is instance normalisation, and quicker than nn.InstanceNorm3d on CPU.
+    return nn.GroupNorm(channels, channels)
+
+
+class ConvNormAct(nn.Sequential):
+    """3x3x3 convolution, normalisation, ReLU.
+
+    Shapes: ``(B, C_in, Z, Y, X)`` in, ``(B, C, Z, Y, X)`` out.
+    """
+
+    def __init__(self, channels_in: int, channels: int, norm: Norm) -> None:
+        super().__init__(
+            nn.Conv3d(channels_in, channels, 3, padding=1, bias=False),
+            norm_layer(norm, channels),
+            nn.ReLU(inplace=True),
+        )
+
+
+class NoRecalibration(nn.Module):
+    """The plain U-Net's: features as they are."""
+
+    def forward(self, x: Tensor, embedding: Tensor | None) -> Tensor:
+        return x
+
+
+class ScSE(nn.Module):
+    """Concurrent spatial and channel squeeze and excitation (Roy et al., MICCAI 2018).
+
+    Shapes: ``(B, C, Z, Y, X)`` in, the same out. The two recalibrated maps are combined by maximum.
+    """
+
+    def __init__(self, channels: int, reduction: int = 2) -> None:
+        super().__init__()
+        self.channel = nn.Sequential(
+            nn.Linear(channels, channels // reduction),
+            nn.ReLU(),
+            nn.Linear(channels // reduction, channels),
+        )
+        self.space = nn.Conv3d(channels, 1, 1)
+
+    def forward(self, x: Tensor, embedding: Tensor | None) -> Tensor:
+        by_channel = torch.sigmoid(self.channel(x.mean(dim=(2, 3, 4))))[..., None, None, None]
+        return x * torch.maximum(by_channel, torch.sigmoid(self.space(x)))
+
+
+class AttentionGate(nn.Module):
+    """Weigh a skip connection by what the level below saw (Oktay et al., MIDL 2018).
+
+    Shapes: skip ``(B, C, Z, Y, X)`` and the upsampled features of the level below, of the same
+    shape; the skip's shape out.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        inner = max(channels // 2, 1)
+        self.of_skip = nn.Conv3d(channels, inner, 1)
+        self.of_gate = nn.Conv3d(channels, inner, 1, bias=False)
+        self.weight = nn.Conv3d(inner, 1, 1)
+
+    def forward(self, skip: Tensor, gate: Tensor) -> Tensor:
+        attention = torch.relu(self.of_skip(skip) + self.of_gate(gate))
+        return skip * torch.sigmoid(self.weight(attention))
+
+
+class ResidualBlock(nn.Module):
+    """Path one: (conv, norm, ReLU) repeated, then recalibration. Path two: the input. Added.
+
+    Shapes: ``(B, C_in, Z, Y, X)`` in, ``(B, C, Z, Y, X)`` out. `recalibration` takes the features
+    and the image embedding (None unless the network has an image encoder).
+    """
+
+    def __init__(
+        self, channels_in: int, channels: int, *, norm: Norm, recalibration: nn.Module
+    ) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            ConvNormAct(channels_in, channels, norm), ConvNormAct(channels, channels, norm)
+        )
+        self.recalibration = recalibration
+        same = channels_in == channels
+        self.skip = nn.Identity() if same else nn.Conv3d(channels_in, channels, 1, bias=False)
+
+    def forward(self, x: Tensor, embedding: Tensor | None) -> Tensor:
+        return self.recalibration(self.body(x), embedding) + self.skip(x)

@@ -1,0 +1,116 @@
+"""Weights and their card: a folder with weights.safetensors and card.json, loaded strictly.
+
+The card says all that the weights need to be used: network, preprocessing, organs, tile, what
+they were trained on and how well they did on patients they had not seen.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from safetensors.torch import load, save_file
+
+from model.organs import BY_NAME, Organ
+from model.preprocess import Preprocessing
+from model.unet import UNet, UNetConfig
+
+WEIGHTS = "weights.safetensors"
+CARD = "card.json"
+NOTICE = "Research use only. Not a medical device; every contour must be reviewed."
+
+
+class BadCheckpoint(Exception):
+    """The weights or their card cannot be used; the message says what is wrong with which file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """What the weights are and need. `organs` are those trained on and measured, channel order."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    name: str  # folder name under model/weights
+    version: str  # semantic; a change of weights is a change of version
+    description: str  # one sentence for the person who chooses a model
+    organs: tuple[str, ...]  # names in model/organs.py; channel i + 1 of the network is organs[i]
+    network: UNetConfig
+    preprocessing: Preprocessing
+    tile: tuple[int, int, int]  # voxels (z, y, x) on the network's grid: the training patch
+    training: dict[str, Any]  # data, steps, seed, hours: for the reader
+    measured: dict[str, dict[str, float]]  # organ -> dice_mean, dice_sd, patients: unseen ones
+    weights_sha256: str = ""  # hex digest of weights.safetensors, set by `save`
+    notice: str = field(default=NOTICE)
+
+    def __post_init__(self) -> None:
+        if unknown := [name for name in self.organs if name not in BY_NAME]:
+            raise ValueError(f"unknown organs {unknown}")
+        if self.network.num_classes != len(self.organs) + 1:
+            raise ValueError(
+                f"{len(self.organs)} organs need {len(self.organs) + 1} classes, "
+                f"the network has {self.network.num_classes}"
+            )
+
+    def organ_rows(self) -> tuple[Organ, ...]:
+        """The organs as rows of the table, in channel order."""
+        return tuple(BY_NAME[name] for name in self.organs)
+
+    def to_json(self) -> dict[str, Any]:
+        """As written to card.json."""
+        return asdict(self)
+
+
+def save(folder: Path, network: UNet, card: Card) -> Card:
+    """Write weights (half precision) and card to `folder`; the card comes back with its hash."""
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {
+        key: (value.half() if value.is_floating_point() else value).contiguous().cpu()
+        for key, value in network.state_dict().items()
+    }
+    save_file(state, folder / WEIGHTS)
+    digest = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+    values = card.to_json() | {"weights_sha256": digest}
+    (folder / CARD).write_text(json.dumps(values, indent=2) + "\n")
+    return read_card(folder)
+
+
+def read_card(folder: Path) -> Card:
+    """The card alone.
+
+    Raises:
+        BadCheckpoint: if there is none, or it does not say what a card must say.
+    """
+    path = folder / CARD
+    try:
+        return TypeAdapter(Card).validate_json(path.read_bytes())
+    except OSError as error:
+        raise BadCheckpoint(f"no model at {folder}: {error.strerror} {CARD}") from error
+    except ValidationError as error:
+        raise BadCheckpoint(f"{path} is not a model card: {error}") from error
+
+
+def load_network(folder: Path) -> tuple[UNet, Card]:
+    """The network with its weights, on the CPU in float32, ready for inference.
+
+    Raises:
+        BadCheckpoint: if a file is missing or damaged, or weights and card do not belong together.
+    """
+    card = read_card(folder)
+    path = folder / WEIGHTS
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise BadCheckpoint(f"no weights at {path}: {error.strerror}") from error
+    if hashlib.sha256(data).hexdigest() != card.weights_sha256:
+        raise BadCheckpoint(f"{path} is damaged or not the file that its card describes (SHA-256)")
+    with torch.device("meta"):
+        network = UNet(card.network)
+    state = {k: v.float() if v.is_floating_point() else v for k, v in load(data).items()}
+    try:
+        network.load_state_dict(state, strict=True, assign=True)
+    except RuntimeError as error:
+        raise BadCheckpoint(f"{path} does not fit the network of its card: {error}") from error
+    return network.eval().requires_grad_(False), card

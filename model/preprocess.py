@@ -1,0 +1,203 @@
+"""Preprocessing: the only code that changes a grid, to the network's and back to the CT's."""
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+import highdicom as hd
+import numpy as np
+import torch
+from scipy import ndimage
+from torch import Tensor
+
+ORIENTATION = "FPL"
+"""The network sees (z, y, x) growing towards the patient's feet, back and left."""
+
+BODY_HU = -300.0
+"""HU: what is denser may be patient; skin and lung borders lie above, air and foam below."""
+
+BODY_MARGIN_MM = 10.0
+"""How far around the body the network looks."""
+
+PARALLEL_TOLERANCE = 1e-4
+"""Largest sine of an angle between axes that still count as parallel."""
+
+
+Grid = TypeVar("Grid", hd.Volume, hd.VolumeGeometry)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocessing:
+    """Saved beside the weights, because weights mean nothing without it."""
+
+    spacing_mm: tuple[float, float, float] = (3.0, 1.0, 1.0)  # (z, y, x); the paper's grid
+    window_hu: tuple[float, float] = (-300.0, 1200.0)  # clipped to this before standardising
+    mean_hu: float = 0.0  # of the body in the training data, after clipping
+    std_hu: float = 300.0
+
+    def forward(self, ct: hd.Volume) -> hd.Volume:
+        """HU on any grid, to float32 of about zero mean and unit spread on ours, around the body.
+
+        Raises:
+            ValueError: if there is no body in the volume.
+        """
+        ct = ct.to_patient_orientation(ORIENTATION)
+        ct = crop_to_body(resample(ct, self.grid(ct)))
+        values = np.clip(ct.array, *self.window_hu)
+        return ct.with_array(((values - self.mean_hu) / self.std_hu).astype(np.float32))
+
+    def grid(self, ct: hd.Volume | hd.VolumeGeometry) -> hd.VolumeGeometry:
+        """Our spacing over the extent of `ct`, which is in our orientation; the centre is kept."""
+        extent_mm = np.multiply(ct.spatial_shape, ct.spacing)
+        shape = np.maximum(np.rint(extent_mm / self.spacing_mm), 1).astype(int)
+        axes = ct.direction * np.asarray(self.spacing_mm)  # columns: one step along each axis
+        affine = np.eye(4)
+        affine[:3, :3] = axes
+        affine[:3, 3] = np.asarray(ct.center_position) - axes @ ((shape - 1) / 2)
+        return hd.VolumeGeometry(
+            affine, tuple(shape.tolist()), "PATIENT", ct.frame_of_reference_uid
+        )
+
+    @staticmethod
+    def backward(probabilities: Tensor, grid: hd.VolumeGeometry, ct: hd.Volume) -> hd.Volume:
+        """Class probabilities on our grid, to the most probable class of each voxel of `ct`.
+
+        Probabilities are interpolated, not labels, so outlines are as smooth as the network was
+        sure. One class at a time and only around it, so memory does not grow with the classes.
+
+        Args:
+            probabilities: ``(K, Z, Y, X)`` on `grid`, class 0 the background.
+            grid: what `forward` returned, or its geometry.
+            ct: the CT that `forward` was given.
+
+        Returns:
+            uint8 classes on the very grid of `ct`.
+        """
+        target = ct.get_geometry().to_patient_orientation(ORIENTATION)
+        labels = np.zeros(target.spatial_shape, np.uint8)
+        best = np.zeros(target.spatial_shape, np.float32)
+        seen = np.zeros(target.spatial_shape, bool)
+        for k in range(1, len(probabilities)):
+            near = (probabilities[k] > 0.05).cpu().numpy()
+            if not near.any():
+                continue
+            source_box, target_box = _boxes_around(near, grid, target)
+            here = _part(target, target_box)
+            source = _part(grid, source_box)
+            new = ~seen[target_box]
+            if new.any():
+                background = _resample(probabilities[0][source_box], source, here).numpy()
+                best[target_box][new] = background[new]
+                seen[target_box] = True
+            p = _resample(probabilities[k][source_box], source, here).numpy()
+            wins = p > best[target_box]
+            labels[target_box][wins] = k
+            best[target_box][wins] = p[wins]
+        out = hd.Volume(labels, target.affine, "PATIENT", ct.frame_of_reference_uid)
+        return ct.with_array(out.to_patient_orientation(ct.get_closest_patient_orientation()).array)
+
+
+def crop_to_body(ct: hd.Volume) -> hd.Volume:
+    """The box around the largest connected thing denser than `BODY_HU`, with a margin.
+
+    Raises:
+        ValueError: if nothing is.
+    """
+    parts, count = ndimage.label(ct.array > BODY_HU)
+    if count == 0:
+        raise ValueError(f"nothing in the volume is denser than {BODY_HU:.0f} HU")
+    largest = 1 + int(np.bincount(parts.ravel())[1:].argmax())
+    box = ndimage.find_objects(parts, max_label=largest)[largest - 1]
+    return _part(ct, _grow(box, BODY_MARGIN_MM / np.asarray(ct.spacing), ct.spatial_shape))
+
+
+def resample(volume: hd.Volume, grid: hd.VolumeGeometry) -> hd.Volume:
+    """`volume` on another grid with parallel axes: linear, averaging where the new grid is coarser.
+
+    Raises:
+        ValueError: if the axes are not parallel.
+    """
+    values = _resample(
+        torch.from_numpy(np.ascontiguousarray(volume.array, np.float32)),
+        volume.get_geometry(),
+        grid,
+    )
+    return hd.Volume(values.numpy(), grid.affine, "PATIENT", volume.frame_of_reference_uid)
+
+
+def resample_labels(labels: hd.Volume, grid: hd.VolumeGeometry) -> hd.Volume:
+    """Labels on another grid with parallel axes: each voxel takes the label that fills it most."""
+    present = np.unique(labels.array)
+    source = labels.get_geometry()
+    out = np.zeros(grid.spatial_shape, np.uint8)
+    best = np.full(grid.spatial_shape, -1.0, np.float32)
+    for value in present:
+        is_value = torch.from_numpy((labels.array == value).astype(np.float32))
+        share = _resample(is_value, source, grid).numpy()
+        wins = share > best
+        out[wins] = value
+        best[wins] = share[wins]
+    return hd.Volume(out, grid.affine, "PATIENT", labels.frame_of_reference_uid)
+
+
+def _resample(values: Tensor, source: hd.VolumeGeometry, target: hd.VolumeGeometry) -> Tensor:
+    """``(Z, Y, X)`` on `source` to ``(Z, Y, X)`` on `target`, one axis after the other."""
+    step, start = _index_map(source, target)
+    z, y, x = (
+        _linear_weights(n_out, n_in, step[axis], start[axis]).to(values.device)
+        for axis, (n_out, n_in) in enumerate(zip(target.spatial_shape, values.shape, strict=True))
+    )
+    values = values.float() @ x.T
+    values = torch.matmul(y, values)
+    return (z @ values.flatten(1)).unflatten(1, values.shape[1:])
+
+
+def _index_map(
+    source: hd.VolumeGeometry, target: hd.VolumeGeometry
+) -> tuple[np.ndarray, np.ndarray]:
+    """Per axis, how a target index becomes a source index: ``start + step * index``."""
+    matrix = np.linalg.inv(source.affine) @ target.affine
+    step = np.diag(matrix)[:3]
+    skew = matrix[:3, :3] - np.diag(step)
+    if np.abs(skew).max() > PARALLEL_TOLERANCE * np.abs(step).max() or step.min() <= 0:
+        raise ValueError("the two grids do not have parallel axes")
+    return step, matrix[:3, 3]
+
+
+def _linear_weights(n_out: int, n_in: int, step: float, start: float) -> Tensor:
+    """``(n_out, n_in)`` weights of a triangle around each output voxel, as wide as it is.
+
+    Outside the input its border continues.
+    """
+    centre = (start + step * torch.arange(n_out, dtype=torch.float64)).clamp(0, n_in - 1)
+    distance = (torch.arange(n_in, dtype=torch.float64) - centre[:, None]).abs()
+    weights = (1 - distance / max(step, 1.0)).clamp(min=0)
+    return (weights / weights.sum(dim=1, keepdim=True)).float()
+
+
+def _boxes_around(
+    mask: np.ndarray, source: hd.VolumeGeometry, target: hd.VolumeGeometry
+) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    """The box around `mask` on `source`, one voxel larger, and the voxels of `target` inside it."""
+    tight = ndimage.find_objects(mask.astype(np.uint8))[0]
+    box = _grow(tight, np.ones(3), source.spatial_shape)
+    step, start = _index_map(source, target)
+    inside = []
+    for axis, s in enumerate(box):
+        first = np.ceil((s.start - 0.5 - start[axis]) / step[axis])
+        last = np.floor((s.stop - 0.5 - start[axis]) / step[axis])
+        n = target.spatial_shape[axis]
+        inside.append(slice(int(np.clip(first, 0, n - 1)), int(np.clip(last, 0, n - 1)) + 1))
+    return box, tuple(inside)
+
+
+def _part(volume: Grid, box: tuple[slice, ...]) -> Grid:
+    """The part of a volume inside a box, with its own affine."""
+    return volume[box]  # type: ignore[index]  # its annotation says a tuple of one
+
+
+def _grow(box: tuple[slice, ...], voxels: np.ndarray, shape: tuple[int, ...]) -> tuple[slice, ...]:
+    """`box` made larger on every side, within `shape`."""
+    return tuple(
+        slice(max(s.start - int(np.ceil(v)), 0), min(s.stop + int(np.ceil(v)), n))
+        for s, v, n in zip(box, voxels, shape, strict=True)
+    )

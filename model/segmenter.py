@@ -1,0 +1,168 @@
+"""The segmenter: a CT in HU in, the organs' labels on the same grid out; loaded once."""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import highdicom as hd
+import numpy as np
+import torch
+from torch import Tensor
+
+from model.checkpoint import Card, load_network
+from model.organs import Organ
+from model.postprocess import clean
+from model.preprocess import Preprocessing
+from model.sliding_window import Cancelled, Shape, ignore, never, predict_tiled
+from model.unet import UNet, channels_last
+
+__all__ = ["Cancelled", "Segmentation", "Segmenter"]
+
+log = logging.getLogger(__name__)
+
+Device = Literal["auto", "cpu", "cuda"]
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """What came of one CT."""
+
+    labels: hd.Volume  # uint8 organ labels on the CT's own grid
+    warnings: tuple[str, ...]  # sentences for the person who reviews
+    seconds: dict[str, float]  # by stage
+
+
+class Segmenter:
+    """The network with its weights on its device, and all that goes around it."""
+
+    def __init__(self, network: UNet, card: Card, device: str) -> None:
+        self.card = card
+        self.device = device
+        self._network = channels_last(network).to(device)
+
+    @classmethod
+    def load(cls, folder: Path, *, device: Device = "auto") -> "Segmenter":
+        """Load weights and card from a folder.
+
+        Raises:
+            BadCheckpoint: if they cannot be used.
+            ValueError: if there is no such device here.
+        """
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        elif device == "cuda" and not torch.cuda.is_available():
+            raise ValueError("device is cuda, but torch sees no GPU")
+        return cls(*load_network(folder), device)
+
+    @property
+    def name(self) -> str:
+        """Of the model, as in model/weights."""
+        return self.card.name
+
+    @property
+    def version(self) -> str:
+        """Of the weights."""
+        return self.card.version
+
+    @property
+    def weights_sha256(self) -> str:
+        """Hex digest of the weights' file."""
+        return self.card.weights_sha256
+
+    @property
+    def organs(self) -> tuple[Organ, ...]:
+        """Those the weights were trained on and measured for, in the network's order."""
+        return self.card.organ_rows()
+
+    def __call__(
+        self,
+        ct: hd.Volume,
+        *,
+        progress: Callable[[float], None] = ignore,
+        cancelled: Callable[[], bool] = never,
+    ) -> Segmentation:
+        """Segment a CT.
+
+        Args:
+            ct: float32 HU, any orientation and spacing.
+            progress: told the fraction done, 0 to 1.
+            cancelled: asked again and again.
+
+        Raises:
+            Cancelled: as soon as `cancelled` says so.
+            ValueError: if there is nothing but air.
+        """
+        seconds: dict[str, float] = {}
+        clock = time.perf_counter()
+
+        def lap(stage: str) -> None:
+            nonlocal clock
+            seconds[stage], clock = time.perf_counter() - clock, time.perf_counter()
+
+        image = self.card.preprocessing.forward(ct)
+        lap("preprocess")
+        grid = image.get_geometry()
+        probabilities = self._predict(torch.from_numpy(image.array), progress, cancelled)
+        lap("network")
+        classes = Preprocessing.backward(probabilities, grid, ct)
+        del probabilities
+        table = np.array([0, *(organ.label for organ in self.organs)], np.uint8)
+        labels, warnings = clean(classes.with_array(table[classes.array]), self.organs)
+        lap("postprocess")
+        return Segmentation(labels, warnings, seconds)
+
+    def _predict(
+        self, image: Tensor, progress: Callable[[float], None], cancelled: Callable[[], bool]
+    ) -> Tensor:
+        """``(K, Z, Y, X)`` probabilities; short of GPU memory, smaller tiles, then the CPU."""
+        for device, tile in self._attempts():
+            try:
+                return self._tiled(image, device, tile, progress, cancelled).cpu()
+            except torch.OutOfMemoryError:
+                log.warning("%s ran out of memory with tiles of %s", device, tile)
+                torch.cuda.empty_cache()
+            finally:
+                self._network.to(self.device)
+        raise MemoryError("the network does not fit into memory with the smallest tile")
+
+    def _attempts(self) -> list[tuple[str, Shape]]:
+        tile = self.card.tile
+        if self.device == "cpu":
+            return [("cpu", tile)]
+        return [(self.device, tile), (self.device, self._smaller(tile)), ("cpu", tile)]
+
+    def _smaller(self, tile: Shape) -> Shape:
+        """About half the tile in plane, as far as the network's strides allow."""
+        multiple = self.card.network.multiple
+        y, x = (max(side // 2 // m, 1) * m for side, m in zip(tile[1:], multiple[1:], strict=True))
+        return tile[0], y, x
+
+    def _tiled(
+        self,
+        image: Tensor,
+        device: str,
+        tile: Shape,
+        progress: Callable[[float], None],
+        cancelled: Callable[[], bool],
+    ) -> Tensor:
+        network = self._network.to(device)
+        kind = torch.device(device).type
+        with torch.autocast(kind, torch.bfloat16, enabled=runs_faster_in_bf16(kind)):
+            return predict_tiled(
+                network,
+                image.to(device),
+                tile,
+                self.card.network.num_classes,
+                progress=progress,
+                cancelled=cancelled,
+            )
+
+
+def runs_faster_in_bf16(device: str) -> bool:
+    """Whether the processor or GPU multiplies bf16 in hardware (AVX512-BF16, AMX, Ampere)."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

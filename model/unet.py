@@ -1,0 +1,166 @@
+"""The network: one residual encoder-decoder; the four compared networks are configurations.
+
+U-Net, Attention U-Net, SE U-Net and nnSAM-UNet of Lin and Zhang (Advances in Clinical Medicine
+16(3), 2026, 2644-2650) differ in `UNetConfig.attention` and in nothing else.
+"""
+
+from dataclasses import dataclass
+from math import prod
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from model.attention import SamAttention
+from model.blocks import AttentionGate, NoRecalibration, Norm, ResidualBlock, ScSE
+from model.image_encoder import VitEncoder
+
+Shape = tuple[int, int, int]  # (Z, Y, X)
+
+MIN_SIDE = 4
+"""Voxels: an axis is not pooled below this, for small organs would vanish."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UNetConfig:
+    """Everything needed to rebuild a network; saved in the card beside its weights."""
+
+    num_classes: int  # background and organs
+    widths: tuple[int, ...]  # channels of each level, finest first
+    strides: tuple[Shape, ...]  # pooling (z, y, x) between the levels: one fewer than widths
+    attention: Literal["plain", "gate", "scse", "sam"] = "sam"
+    norm: Norm = "batch"
+    image_encoder: Literal["vit", "litemedsam"] = "vit"  # used by "sam" only
+    encoder_width: int = 768  # the paper's; a CPU model takes less
+    encoder_depth: int = 12
+    encoder_heads: int = 12
+    encoder_patch: Shape = (4, 16, 16)  # voxels; 16 x 16 in plane as in the paper
+    encoder_grid: Shape = (12, 4, 5)  # grid on which the encoder's positions are learned
+    attention_width: int = 256  # of the two-way attention; 256 in Segment Anything
+
+    def __post_init__(self) -> None:
+        if len(self.strides) != len(self.widths) - 1:
+            raise ValueError(f"{len(self.widths)} widths need {len(self.widths) - 1} strides")
+        if self.num_classes < 2:
+            raise ValueError(f"num_classes counts the background too, got {self.num_classes}")
+
+    @property
+    def multiple(self) -> Shape:
+        """Every side of an input must be a multiple of this (z, y, x)."""
+        pooled = [prod(stride[axis] for stride in self.strides) for axis in range(3)]
+        if self.attention == "sam" and self.image_encoder == "vit":
+            pooled = [max(p, e) for p, e in zip(pooled, self.encoder_patch, strict=True)]
+        return pooled[0], pooled[1], pooled[2]
+
+
+def plan_strides(spacing_mm: tuple[float, float, float], patch: Shape, levels: int) -> list[Shape]:
+    """Which axes to pool between levels, so that features become isotropic and stay useful.
+
+    An axis is halved while it is less than twice as coarse as the finest one (so CT with thick
+    slices is pooled in plane first) and at least `MIN_SIDE` voxels remain. After the planning
+    of nnU-Net (Isensee et al., Nature Methods 18, 2021).
+
+    Args:
+        spacing_mm: of the network's grid, (z, y, x).
+        patch: of the network's input, voxels, (z, y, x).
+        levels: resolutions wanted; fewer come back where the patch is too small.
+    """
+    spacing, size, strides = list(spacing_mm), list(patch), list[Shape]()
+    for _ in range(levels - 1):
+        can = [n % 2 == 0 and n // 2 >= MIN_SIDE for n in size]
+        finest = min((s for s, c in zip(spacing, can, strict=True) if c), default=0.0)
+        z, y, x = (2 if c and s < 2 * finest else 1 for s, c in zip(spacing, can, strict=True))
+        if (z, y, x) == (1, 1, 1):
+            break
+        strides.append((z, y, x))
+        spacing = [s * f for s, f in zip(spacing, (z, y, x), strict=True)]
+        size = [n // f for n, f in zip(size, (z, y, x), strict=True)]
+    return strides
+
+
+class UNet(nn.Module):
+    """Residual encoder-decoder with max pooling, transposed convolutions and concatenated skips.
+
+    Shapes: ``(B, 1, Z, Y, X)`` in, ``(B, K, Z, Y, X)`` logits out; sides are multiples of
+    ``config.multiple``.
+    """
+
+    def __init__(self, config: UNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        widths, strides = config.widths, config.strides
+        self.image_encoder = _image_encoder(config)
+        self.encoder = nn.ModuleList(
+            self._block(c_in, c) for c_in, c in zip((1, *widths[:-1]), widths, strict=True)
+        )
+        self.pool = nn.ModuleList(nn.MaxPool3d(stride) for stride in strides)
+        self.up = nn.ModuleList(
+            nn.ConvTranspose3d(below, c, stride, stride=stride)
+            for below, c, stride in zip(widths[1:], widths[:-1], strides, strict=True)
+        )
+        self.gate = nn.ModuleList(
+            AttentionGate(c) for c in widths[:-1] if config.attention == "gate"
+        )
+        self.decoder = nn.ModuleList(self._block(2 * c, c) for c in widths[:-1])
+        self.heads = nn.ModuleList(nn.Conv3d(c, config.num_classes, 1) for c in widths[:-1])
+
+    def _block(self, channels_in: int, channels: int) -> ResidualBlock:
+        recalibration: nn.Module = NoRecalibration()
+        if self.config.attention == "scse":
+            recalibration = ScSE(channels)
+        elif self.image_encoder is not None:
+            recalibration = SamAttention(
+                channels,
+                embedding=self.image_encoder.width,
+                organs=self.config.num_classes - 1,
+                width=self.config.attention_width,
+            )
+        return ResidualBlock(
+            channels_in, channels, norm=self.config.norm, recalibration=recalibration
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.heads[0](self._levels(x)[0])
+
+    def forward_deep(self, x: Tensor) -> list[Tensor]:
+        """Logits of every decoder level, finest first, for deep supervision."""
+        return [head(y) for head, y in zip(self.heads, self._levels(x), strict=True)]
+
+    def _levels(self, x: Tensor) -> list[Tensor]:
+        multiple = self.config.multiple
+        if any(side % m for side, m in zip(x.shape[2:], multiple, strict=True)):
+            raise ValueError(f"sides {(*x.shape[2:],)} must be multiples of {multiple}")
+        # Channels last is what the convolutions of CPUs and of tensor cores are quick with.
+        x = x.contiguous(memory_format=torch.channels_last_3d)
+        embedding = None if self.image_encoder is None else self.image_encoder(x)
+        y, skips = x, []
+        for level, block in enumerate(self.encoder):
+            y = block(self.pool[level - 1](y) if level else y, embedding)
+            skips.append(y)
+        skips.pop()
+        levels = []
+        for level in reversed(range(len(skips))):
+            y, skip = self.up[level](y), skips[level]
+            if self.gate:
+                skip = self.gate[level](skip, y)
+            y = self.decoder[level](torch.cat([y, skip], dim=1), embedding)
+            levels.append(y)
+        return levels[::-1]
+
+
+def channels_last(network: UNet) -> UNet:
+    """The network with its weights laid out as convolutions are quickest with."""
+    moved: UNet = network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    return moved
+
+
+def _image_encoder(config: UNetConfig) -> VitEncoder | None:
+    if config.attention != "sam":
+        return None
+    return VitEncoder(
+        width=config.encoder_width,
+        depth=config.encoder_depth,
+        heads=config.encoder_heads,
+        patch=config.encoder_patch,
+        position_grid=config.encoder_grid,
+    )

@@ -1,0 +1,73 @@
+"""Prepared cases: what `training.prepare` writes and the rest of the training side reads.
+
+A folder of cases holds dataset.json and, for every case, image.npy (float32, what the network
+sees), labels.npy (uint8: 0 background, else the organ's label, `UNKNOWN` where nothing is known)
+and case.json. Names are numbers given by the preparer; nothing of the patient is in them.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import TypeAdapter
+
+from model.organs import BY_NAME, ORGANS, Organ
+from model.preprocess import Preprocessing
+
+UNKNOWN = 255
+"""Label of voxels of which nothing is known: they count neither in loss nor in metrics."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One patient on the network's grid."""
+
+    name: str
+    image: npt.NDArray[np.float32]  # (Z, Y, X), normalised
+    labels: npt.NDArray[np.uint8]  # (Z, Y, X)
+    labelled: tuple[Organ, ...]  # an organ that is not here is unlabelled, not absent
+
+    def write(self, folder: Path) -> None:
+        """Write the case to its own folder under `folder`."""
+        out = folder / self.name
+        out.mkdir(parents=True, exist_ok=True)
+        np.save(out / "image.npy", self.image)
+        np.save(out / "labels.npy", self.labels)
+        values = {"labelled": [organ.name for organ in self.labelled]}
+        (out / "case.json").write_text(json.dumps(values) + "\n")
+
+    @classmethod
+    def read(cls, folder: Path) -> "Case":
+        """Read the case that `write` wrote to this folder."""
+        values = json.loads((folder / "case.json").read_text())
+        return cls(
+            name=folder.name,
+            image=np.load(folder / "image.npy"),
+            labels=np.load(folder / "labels.npy"),
+            labelled=tuple(BY_NAME[name] for name in values["labelled"]),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """What a folder of prepared cases has in common."""
+
+    preprocessing: Preprocessing
+    organs: tuple[str, ...]  # every organ that some case labels, in the table's order
+    cases: tuple[str, ...]  # names, sorted
+
+    def write(self, folder: Path) -> None:
+        """Write dataset.json."""
+        (folder / "dataset.json").write_text(json.dumps(asdict(self), indent=1) + "\n")
+
+    @classmethod
+    def read(cls, folder: Path) -> "Dataset":
+        """Read dataset.json."""
+        return TypeAdapter(cls).validate_json((folder / "dataset.json").read_bytes())
+
+
+def in_table_order(names: set[str]) -> tuple[str, ...]:
+    """Organ names sorted as in the table of organs."""
+    return tuple(organ.name for organ in ORGANS if organ.name in names)
