@@ -149,16 +149,12 @@ def build_seg(
         ValueError: a label belongs to none of ``organs``.
     """
     created = created or datetime.now().replace(microsecond=0)
-    counts = np.bincount(labels.array.ravel(), minlength=256)
-    counts[0] = 0
+    counts = np.sum([np.bincount(plane.ravel(), minlength=256) for plane in labels.array], axis=0)
     present = sorted((organ for organ in organs if counts[organ.label]), key=lambda o: o.label)
-    if unknown := set(np.flatnonzero(counts).tolist()) - {organ.label for organ in present}:
+    if unknown := set(np.flatnonzero(counts).tolist()) - {0, *(o.label for o in present)}:
         raise ValueError(f"labels {sorted(unknown)} are not among the organs of {model_name}")
     if not present:
         raise NoOrganFound("No organ was found in the series.")
-
-    number_of = np.zeros(256, np.uint8)  # label -> segment number
-    number_of[[organ.label for organ in present]] = np.arange(1, len(present) + 1)
 
     model = model_id(model_name, model_version, weights_sha256)
     sources = [str(header.SOPInstanceUID) for header in slices]
@@ -180,7 +176,7 @@ def build_seg(
     )
     seg = hd.seg.Segmentation(
         source_images=[_as_source(header) for header in slices],
-        pixel_array=labels.with_array(number_of[labels.array]),
+        pixel_array=_numbered(labels, present),
         segmentation_type=segmentation_type,
         segment_descriptions=[
             _describe(organ, number, algorithm) for number, organ in enumerate(present, 1)
@@ -212,6 +208,18 @@ def build_seg(
     _make_deterministic(seg, dimensions, created)
     _copy_patient_and_study(seg, slices[0])
     return seg
+
+
+def _numbered(labels: hd.Volume, present: Sequence[Organ]) -> hd.Volume:
+    """Segment numbers in place of labels, 1 to n without gaps as DICOM wants them."""
+    number_of = np.zeros(256, np.uint8)
+    number_of[[organ.label for organ in present]] = np.arange(1, len(present) + 1)
+    numbers = np.zeros(labels.shape, np.uint8)
+    # Slice by slice: numpy makes an eight-byte integer of each label that it counts or looks up.
+    for plane, out in zip(labels.array, numbers, strict=True):
+        if plane.any():
+            np.take(number_of, plane, out=out, mode="clip")
+    return labels.with_array(numbers)
 
 
 def _describe(

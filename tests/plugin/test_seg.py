@@ -1,0 +1,381 @@
+"""What is written as SEG is where it was in the patient, says what it is, and is the same twice."""
+
+import copy
+import shutil
+import subprocess
+import sys
+from datetime import datetime
+from functools import cache
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import highdicom as hd
+import numpy as np
+import pydicom
+import pytest
+import SimpleITK as sitk
+from pydicom import Dataset
+from pydicom.uid import RLELossless
+
+from model.organs import BY_NAME, ORGANS
+from plugin.seg import (
+    NoOrganFound,
+    SegmentationType,
+    build_seg,
+    model_id,
+    result_uid,
+    seg_uid,
+)
+from tests.phantoms import Orientation, Phantom, ct_slices, make_phantom
+
+ORIENTATIONS: tuple[Orientation, ...] = ("axial", "flipped_rows", "feet_first", "oblique")
+TYPES: tuple[SegmentationType, ...] = ("BINARY", "LABELMAP")
+HASH = "0123456789abcdef" * 4
+
+
+@cache
+def phantom(orientation: Orientation = "axial") -> Phantom:
+    return make_phantom(
+        shape=(44, 64, 60), spacing_mm=(5.0, 4.0, 4.5), orientation=orientation, noise_hu=0
+    )
+
+
+@cache
+def headers(orientation: Orientation = "axial") -> tuple[Dataset, ...]:
+    datasets = ct_slices(phantom(orientation))
+    for dataset in datasets:
+        del dataset.PixelData
+    return tuple(datasets)
+
+
+def seg_of(
+    labels: hd.Volume | None = None, slices: tuple[Dataset, ...] | None = None, **options: Any
+) -> hd.seg.Segmentation:
+    arguments = {
+        "organs": ORGANS,
+        "model_name": "hn22-test",
+        "model_version": "1.2.3",
+        "weights_sha256": HASH,
+        "created": datetime(2026, 3, 14, 15, 9, 26),
+    }
+    return build_seg(
+        phantom().labels if labels is None else labels,
+        headers() if slices is None else slices,
+        **(arguments | options),
+    )
+
+
+def stored(seg: hd.seg.Segmentation) -> bytes:
+    buffer = BytesIO()
+    seg.save_as(buffer, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+def reread(seg: hd.seg.Segmentation) -> hd.seg.Segmentation:
+    return hd.seg.segread(BytesIO(stored(seg)))
+
+
+def one_voxel(index: tuple[int, int, int], name: str, orientation: Orientation) -> hd.Volume:
+    grid = phantom(orientation).labels
+    array = np.zeros(grid.shape, np.uint8)
+    array[index] = BY_NAME[name].label
+    return grid.with_array(array)
+
+
+# Place
+
+
+@pytest.mark.parametrize("segmentation_type", TYPES)
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+def test_a_labelled_voxel_comes_back_at_the_same_place_in_the_patient(
+    orientation: Orientation, segmentation_type: SegmentationType
+) -> None:
+    labels = one_voxel((11, 23, 37), "parotid_left", orientation)
+    seg = reread(seg_of(labels, headers(orientation), segmentation_type=segmentation_type))
+    volume = seg.get_volume(combine_segments=True)
+    [found] = volume.map_indices_to_reference(np.argwhere(volume.array == 1))
+    [expected] = labels.map_indices_to_reference(np.array([[11, 23, 37]]))
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+def test_left_stays_left(orientation: Orientation) -> None:
+    seg = reread(seg_of(phantom(orientation).labels, headers(orientation)))
+    left_mm = {}
+    for description in seg.SegmentSequence:
+        [kind] = description.SegmentedPropertyTypeCodeSequence
+        if description.SegmentLabel.startswith("Parotid"):
+            [side] = kind.SegmentedPropertyTypeModifierCodeSequence
+            volume = seg.get_volume(segment_numbers=[description.SegmentNumber])
+            voxels = np.argwhere(volume.array[..., 0] == 1)
+            left_mm[side.CodeMeaning] = volume.map_indices_to_reference(voxels)[:, 0].mean()
+    assert left_mm["Left"] > 20 > -20 > left_mm["Right"], "x grows to the patient's left"
+
+
+@pytest.mark.parametrize("segmentation_type", TYPES)
+def test_all_labels_come_back_as_they_were(segmentation_type: SegmentationType) -> None:
+    seg = reread(seg_of(segmentation_type=segmentation_type))
+    volume = seg.get_volume(combine_segments=True, relabel=False)
+    volume = volume.match_geometry(phantom().labels)
+    label_of = {0: 0} | {
+        d.SegmentNumber: next(o.label for o in ORGANS if o.tg263 == d.SegmentLabel)
+        for d in seg.SegmentSequence
+        if d.SegmentNumber
+    }
+    back = np.vectorize(label_of.get)(volume.array)
+    np.testing.assert_array_equal(back, phantom().labels.array)
+
+
+def test_every_frame_refers_to_the_slice_at_its_place() -> None:
+    seg = seg_of()
+    by_uid = {header.SOPInstanceUID: header for header in headers()}
+    for frame in seg.PerFrameFunctionalGroupsSequence:
+        [source] = frame.DerivationImageSequence[0].SourceImageSequence
+        np.testing.assert_allclose(
+            np.array(frame.PlanePositionSequence[0].ImagePositionPatient, float),
+            np.array(by_uid[source.ReferencedSOPInstanceUID].ImagePositionPatient, float),
+            atol=1e-6,
+        )
+
+
+# Meaning
+
+
+def test_only_organs_that_are_there_become_segments_in_the_order_of_the_table() -> None:
+    labels = one_voxel((3, 4, 5), "mandible_right", "axial")
+    labels.array[8, 8, 8] = BY_NAME["eye_left"].label
+    seg = seg_of(labels)
+    assert [(d.SegmentNumber, d.SegmentLabel) for d in seg.SegmentSequence] == [
+        (1, "Eye_L"),
+        (2, "Bone_Mandible_R"),
+    ]
+    assert seg.NumberOfFrames == 2
+
+
+def test_a_segment_is_coded_with_its_side() -> None:
+    seg = seg_of(one_voxel((3, 4, 5), "parotid_right", "axial"))
+    [segment] = seg.SegmentSequence
+    [category] = segment.SegmentedPropertyCategoryCodeSequence
+    [kind] = segment.SegmentedPropertyTypeCodeSequence
+    [side] = kind.SegmentedPropertyTypeModifierCodeSequence
+    assert (category.CodeValue, category.CodingSchemeDesignator) == ("123037004", "SCT")
+    assert (kind.CodeValue, kind.CodeMeaning) == ("45289007", "Parotid gland")
+    assert (side.CodeValue, side.CodeMeaning) == ("24028007", "Right")
+    assert segment.SegmentAlgorithmType == "AUTOMATIC"
+
+
+def test_an_organ_on_the_midline_has_no_side() -> None:
+    [segment] = seg_of(one_voxel((3, 4, 5), "brainstem", "axial")).SegmentSequence
+    [kind] = segment.SegmentedPropertyTypeCodeSequence
+    assert "SegmentedPropertyTypeModifierCodeSequence" not in kind
+
+
+def test_the_colours_are_those_of_the_table() -> None:
+    for segment in seg_of().SegmentSequence:
+        organ = next(o for o in ORGANS if o.tg263 == segment.SegmentLabel)
+        colour = hd.color.CIELabColor.from_dicom_value(list(segment.RecommendedDisplayCIELabValue))
+        np.testing.assert_allclose(colour.to_rgb(clip=True), organ.rgb, atol=1)
+
+
+def test_the_result_says_who_made_it_and_that_it_is_for_research() -> None:
+    seg = seg_of()
+    assert seg.Manufacturer == "orthanc-oar"
+    assert seg.ContentQualification == "RESEARCH"
+    assert "research use only" in seg.SeriesDescription.lower()
+    assert "research use only" in seg.ContentDescription
+    [algorithm] = seg.SegmentSequence[0].SegmentationAlgorithmIdentificationSequence
+    assert algorithm.AlgorithmName == "hn22-test"
+    assert algorithm.AlgorithmVersion == f"1.2.3 {HASH[:12]}"
+    assert HASH in algorithm.AlgorithmParameters
+    ours = [e for e in seg.ContributingEquipmentSequence if e.Manufacturer == "orthanc-oar"]
+    assert [e.ManufacturerModelName for e in ours] == ["hn22-test"]
+
+
+def test_a_long_model_name_still_leaves_research_use_only_in_the_description() -> None:
+    seg = seg_of(model_name="a-model-with-a-name-of-nearly-the-sixty-four-allowed-characters")
+    assert len(seg.SeriesDescription) == 64
+    assert "research use only" in seg.SeriesDescription
+
+
+def test_a_label_of_no_organ_of_the_model_is_our_mistake() -> None:
+    with pytest.raises(ValueError, match=r"labels \[12\] are not among the organs"):
+        seg_of(one_voxel((3, 4, 5), "parotid_left", "axial"), organs=[BY_NAME["brainstem"]])
+
+
+def test_no_organ_at_all_is_an_outcome_of_its_own() -> None:
+    empty = phantom().labels.with_array(np.zeros_like(phantom().labels.array))
+    with pytest.raises(NoOrganFound):
+        seg_of(empty)
+
+
+# Belonging
+
+
+def test_the_result_stands_in_the_patient_and_study_of_the_ct() -> None:
+    seg, source = seg_of(), headers()[0]
+    for keyword in (
+        *("PatientName", "PatientID", "PatientBirthDate", "PatientSex"),
+        *("StudyInstanceUID", "StudyID", "StudyDate", "StudyTime", "StudyDescription"),
+        *("AccessionNumber", "ReferringPhysicianName", "FrameOfReferenceUID"),
+    ):
+        assert seg[keyword].value == source[keyword].value, keyword
+    [series] = seg.ReferencedSeriesSequence
+    assert series.SeriesInstanceUID == source.SeriesInstanceUID != seg.SeriesInstanceUID
+    referenced = {item.ReferencedSOPInstanceUID for item in series.ReferencedInstanceSequence}
+    assert referenced == {header.SOPInstanceUID for header in headers()}
+
+
+def test_missing_type_2_attributes_become_empty_and_the_source_is_left_alone() -> None:
+    bare = copy.deepcopy(headers())
+    missing = (
+        *("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "AccessionNumber"),
+        *("StudyID", "StudyDate", "StudyTime", "ReferringPhysicianName", "SeriesNumber"),
+        *("Manufacturer", "PositionReferenceIndicator"),
+    )
+    for header in bare:
+        for keyword in missing:
+            delattr(header, keyword)
+    before = copy.deepcopy(bare)
+    seg = pydicom.dcmread(BytesIO(stored(seg_of(slices=bare))))
+    assert bare == before
+    for keyword in missing[:9]:
+        assert keyword in seg
+        assert not seg[keyword].value
+    assert seg.SeriesNumber == 9000
+
+
+@pytest.mark.parametrize(
+    ("character_set", "name"),
+    [
+        ("ISO_IR 192", "Şükrü^Élodie=김^희중"),
+        ("ISO_IR 100", "Müller^Jürgen"),
+        (["", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎=やまだ^たろう"),
+        ("ISO_IR 144", "Дмитрий^Юлия"),
+    ],
+)
+def test_names_keep_their_characters(
+    character_set: str | list[str], name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    slices = copy.deepcopy(headers())
+    for header in slices:
+        header.SpecificCharacterSet = character_set
+        header.PatientName = name
+        header.StudyDescription = "Hals"
+    buffer = BytesIO()
+    slices[0].save_as(buffer, enforce_file_format=True)
+    read = pydicom.dcmread(BytesIO(buffer.getvalue()))  # with the name as bytes, as from Orthanc
+    seg = pydicom.dcmread(BytesIO(stored(seg_of(slices=(read, *slices[1:])))))
+    assert seg.PatientName == name
+    assert seg.SpecificCharacterSet == read.SpecificCharacterSet
+    assert name not in caplog.text
+
+
+def test_an_odd_patient_is_copied_and_never_logged(caplog: pytest.LogCaptureFixture) -> None:
+    slices = copy.deepcopy(headers())
+    slices[0].PatientName = "head_neck_ex1_20may03"  # no caret, which highdicom warns of
+    slices[0].PatientSex = "W"  # German for female; highdicom refuses it
+    with caplog.at_level("DEBUG"):
+        seg = seg_of(slices=slices)
+    assert seg.PatientName == "head_neck_ex1_20may03"
+    assert seg.PatientSex == "W"
+    assert "head_neck_ex1_20may03" not in caplog.text
+
+
+def test_the_series_number_follows_that_of_the_ct() -> None:
+    slices = copy.deepcopy(headers())
+    slices[0].SeriesNumber = 4
+    assert seg_of(slices=slices).SeriesNumber == 9004
+    slices[0].SeriesNumber = 2**31 - 1
+    assert seg_of(slices=slices).SeriesNumber == 9000
+
+
+# The same again
+
+
+@pytest.mark.parametrize("segmentation_type", TYPES)
+def test_the_same_input_gives_the_same_bytes(segmentation_type: SegmentationType) -> None:
+    first = stored(seg_of(segmentation_type=segmentation_type))
+    assert stored(seg_of(segmentation_type=segmentation_type)) == first
+
+
+def test_the_uid_is_known_before_the_work_is_done() -> None:
+    uids = [header.SOPInstanceUID for header in headers()]
+    model = model_id("hn22-test", "1.2.3", HASH)
+    for segmentation_type in TYPES:
+        expected = seg_uid(uids, model=model, segmentation_type=segmentation_type)
+        assert seg_of(segmentation_type=segmentation_type).SOPInstanceUID == expected
+    assert seg_of(run="2").SOPInstanceUID == seg_uid(uids, model=model, run="2")
+
+
+def test_a_uid_follows_from_slices_model_kind_and_run() -> None:
+    base = result_uid(["1.2", "1.3"], model="m 1 a", kind="SEG", run="")
+    assert result_uid(["1.3", "1.2"], model="m 1 a", kind="SEG") == base
+    others = {
+        result_uid(["1.2"], model="m 1 a", kind="SEG"),
+        result_uid(["1.2", "1.3", "1.4"], model="m 1 a", kind="SEG"),
+        result_uid(["1.2", "1.3"], model="m 1 b", kind="SEG"),
+        result_uid(["1.2", "1.3"], model="m 1 a", kind="RTSTRUCT"),
+        result_uid(["1.2", "1.3"], model="m 1 a", kind="SEG", run="2"),
+    }
+    assert len(others | {base}) == 6
+    assert all(pydicom.uid.UID(uid).is_valid and len(uid) <= 64 for uid in others | {base})
+
+
+def test_a_forced_run_shares_no_uid_with_the_first() -> None:
+    first, second = seg_of(), seg_of(run="2")
+    assert first.SOPInstanceUID != second.SOPInstanceUID
+    assert first.SeriesInstanceUID != second.SeriesInstanceUID
+    assert first.StudyInstanceUID == second.StudyInstanceUID
+
+
+def test_a_labelmap_is_compressed() -> None:
+    seg = seg_of(segmentation_type="LABELMAP")
+    assert seg.file_meta.TransferSyntaxUID == RLELossless
+    assert len(stored(seg)) < phantom().labels.array.size
+
+
+# Judged by others
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+def test_dciodvfy_finds_no_error(orientation: Orientation, tmp_path: Path) -> None:
+    if shutil.which("dciodvfy") is None:
+        pytest.skip("needs dciodvfy, of Debian's dicom3tools")
+    (tmp_path / "seg.dcm").write_bytes(
+        stored(seg_of(phantom(orientation).labels, headers(orientation)))
+    )
+    report = subprocess.run(
+        ["dciodvfy", "seg.dcm"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    said = report.stdout + report.stderr
+    assert "Segmentation" in said, "it recognised the kind of object"
+    assert [line for line in said.splitlines() if line.startswith("Error")] == []
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+def test_dcmqi_reads_back_the_same_organs_at_the_same_places(
+    orientation: Orientation, tmp_path: Path
+) -> None:
+    dcmqi = Path(sys.executable).parent / "segimage2itkimage"
+    if not dcmqi.exists():
+        pytest.skip("needs segimage2itkimage, of the dcmqi package")
+    labels = phantom(orientation).labels
+    seg = seg_of(labels, headers(orientation))
+    (tmp_path / "seg.dcm").write_bytes(stored(seg))
+    command = [dcmqi, "--inputDICOM", "seg.dcm", "--outputDirectory", ".", "-t", "nrrd"]
+    subprocess.run(command, cwd=tmp_path, capture_output=True, check=True)
+    for segment in seg.SegmentSequence:
+        organ = next(o for o in ORGANS if o.tg263 == segment.SegmentLabel)
+        image = sitk.ReadImage(str(tmp_path / f"{segment.SegmentNumber}.nrrd"))
+        voxels = np.argwhere(sitk.GetArrayFromImage(image) > 0)[:, ::-1]
+        found = [image.TransformIndexToPhysicalPoint(voxel.tolist()) for voxel in voxels]
+        expected = labels.map_indices_to_reference(np.argwhere(labels.array == organ.label))
+        assert len(found) == len(expected), organ.name
+        np.testing.assert_allclose(in_order(found), in_order(expected), atol=0.01)
+
+
+def in_order(points_mm: Any) -> np.ndarray:
+    """Points sorted, so that two sets can be compared."""
+    points = np.asarray(points_mm).round(2)
+    return points[np.lexsort(points.T)]
