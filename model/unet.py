@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from model.attention import SamAttention
 from model.blocks import AttentionGate, NoRecalibration, Norm, ResidualBlock, ScSE
 from model.image_encoder import VitEncoder
+from model.tiny_vit import LiteMedSamEncoder
 
 Shape = tuple[int, int, int]  # (Z, Y, X)
 
@@ -36,6 +37,8 @@ class UNetConfig:
     encoder_heads: int = 12
     encoder_patch: Shape = (4, 16, 16)  # voxels; 16 x 16 in plane as in the paper
     encoder_grid: Shape = (12, 4, 5)  # grid on which the encoder's positions are learned
+    encoder_mean_hu: float = 0.0  # what the input was standardised with: "litemedsam" needs HU
+    encoder_std_hu: float = 1.0
     attention_width: int = 256  # of the two-way attention; 256 in Segment Anything
 
     def __post_init__(self) -> None:
@@ -154,9 +157,11 @@ def channels_last(network: UNet) -> UNet:
     return moved
 
 
-def _image_encoder(config: UNetConfig) -> VitEncoder | None:
+def _image_encoder(config: UNetConfig) -> VitEncoder | LiteMedSamEncoder | None:
     if config.attention != "sam":
         return None
+    if config.image_encoder == "litemedsam":
+        return LiteMedSamEncoder(mean_hu=config.encoder_mean_hu, std_hu=config.encoder_std_hu)
     return VitEncoder(
         width=config.encoder_width,
         depth=config.encoder_depth,

@@ -24,6 +24,7 @@ from torch.utils.tensorboard import SummaryWriter
 from model.checkpoint import Card, save
 from model.segmenter import runs_faster_in_bf16
 from model.sliding_window import predict_tiled
+from model.tiny_vit import LiteMedSamEncoder
 from model.unet import UNet, UNetConfig, channels_last, plan_strides
 from training.augment import AugmentConfig, sample_patch
 from training.cases import UNKNOWN, Case, Dataset
@@ -43,6 +44,7 @@ class TrainConfig:
     attention: Literal["plain", "gate", "scse", "sam"] = "sam"
     widths: tuple[int, ...] = (32, 64, 128, 256, 320)
     norm: Literal["batch", "instance"] = "batch"
+    image_encoder: Literal["vit", "litemedsam"] = "vit"  # "litemedsam" starts pre-trained
     encoder_width: int = 768
     encoder_depth: int = 12
     encoder_heads: int = 12
@@ -166,6 +168,9 @@ def build_network(config: TrainConfig, dataset: Dataset) -> UNet:
             strides=tuple(strides),
             attention=config.attention,
             norm=config.norm,
+            image_encoder=config.image_encoder,
+            encoder_mean_hu=dataset.preprocessing.mean_hu,
+            encoder_std_hu=dataset.preprocessing.std_hu,
             encoder_width=config.encoder_width,
             encoder_depth=config.encoder_depth,
             encoder_heads=config.encoder_heads,
@@ -173,6 +178,8 @@ def build_network(config: TrainConfig, dataset: Dataset) -> UNet:
             attention_width=config.attention_width,
         )
     )
+    if isinstance(network.image_encoder, LiteMedSamEncoder):
+        network.image_encoder.load_pretrained()
     return channels_last(network)
 
 
