@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -76,27 +77,31 @@ class OrthancArchive:
         self._orthanc = orthanc  # the module: it exists only inside Orthanc
 
     def series_of_study(self, study: str) -> list[Series]:
-        return [_listed(one) for one in self._get(f"/studies/{study}/series")]
+        return [_listed(one) for one in self._get(f"/studies/{study}/series", f"study {study}")]
 
     def series(self, series: str) -> Series:
-        return _listed(self._get(f"/series/{series}"))
+        return _listed(self._get(f"/series/{series}", f"series {series}"))
 
     def sop_instance_uids(self, series: Series) -> list[str]:
-        instances = self._get(f"/series/{series.id}/instances")
+        instances = self._get(f"/series/{series.id}/instances", f"series {series.id}")
         return [one["MainDicomTags"]["SOPInstanceUID"] for one in instances]
 
     def file(self, instance: str) -> bytes:
-        return self._call(self._orthanc.GetDicomForInstance, instance)
+        return self._call(f"instance {instance}", self._orthanc.GetDicomForInstance, instance)
 
     def find_instance(self, sop_instance_uid: str) -> str | None:
-        found = json.loads(self._call(self._orthanc.RestApiPost, "/tools/lookup", sop_instance_uid))
-        return next((one["ID"] for one in found if one["Type"] == "Instance"), None)
+        answer = self._call(
+            "an instance", self._orthanc.RestApiPost, "/tools/lookup", sop_instance_uid
+        )
+        return next((one["ID"] for one in json.loads(answer) if one["Type"] == "Instance"), None)
 
     def store(self, dataset: pydicom.Dataset) -> str:
         file = BytesIO()
         dataset.save_as(file, enforce_file_format=True)
-        answer = json.loads(self._call(self._orthanc.RestApiPost, "/instances", file.getvalue()))
-        return str(answer["ID"])
+        answer = self._call(
+            "a place for a result", self._orthanc.RestApiPost, "/instances", file.getvalue()
+        )
+        return str(json.loads(answer)["ID"])
 
     def studies(self, first: int, limit: int) -> list[Study]:
         """One page of all studies, the oldest first."""
@@ -106,24 +111,25 @@ class OrthancArchive:
                 last_update=one.get("LastUpdate", ""),
                 stable=one.get("IsStable", True),
             )
-            for one in self._get(f"/studies?since={first}&limit={limit}&expand")
+            for one in self._get(f"/studies?since={first}&limit={limit}&expand", "studies")
         ]
 
     def set_study_metadata(self, study: str, name: str, value: str) -> None:
         """Note a value on the study, where Orthanc's pages and REST show it."""
-        self._call(self._orthanc.RestApiPut, f"/studies/{study}/metadata/{name}", value)
+        uri = f"/studies/{study}/metadata/{name}"
+        self._call(f"study {study}", self._orthanc.RestApiPut, uri, value)
 
-    def _get(self, uri: str) -> Any:
-        return json.loads(self._call(self._orthanc.RestApiGet, uri))
+    def _get(self, uri: str, what: str) -> Any:
+        return json.loads(self._call(what, self._orthanc.RestApiGet, uri))
 
-    def _call(self, function: Any, *arguments: Any) -> bytes:
+    def _call(self, what: str, function: Callable[..., bytes], *arguments: str | bytes) -> bytes:
         try:
-            answer: bytes = function(*arguments)
+            return function(*arguments)
         except self._orthanc.OrthancException as error:
             code, message = error.args
-            kind = UnknownResource if code == UNKNOWN_RESOURCE else ArchiveError
-            raise kind(f"Orthanc says: {message} ({arguments[0]})") from error
-        return answer
+            if code == UNKNOWN_RESOURCE:
+                raise UnknownResource(f"Orthanc holds no {what}.") from error
+            raise ArchiveError(f"Orthanc, asked for {what}, says: {message}.") from error
 
 
 def _listed(one: dict[str, Any]) -> Series:
@@ -169,14 +175,14 @@ class FolderArchive:
     def series_of_study(self, study: str) -> list[Series]:
         series = [one for one in self._series.values() if one.study == study]
         if not series:
-            raise UnknownResource(f"the folder holds no study {study}")
+            raise UnknownResource(f"The folder holds no study {study}.")
         return series
 
     def series(self, series: str) -> Series:
         try:
             return self._series[series]
         except KeyError:
-            raise UnknownResource(f"the folder holds no series {series}") from None
+            raise UnknownResource(f"The folder holds no series {series}.") from None
 
     def sop_instance_uids(self, series: Series) -> list[str]:
         return [self._uids[path] for path in series.instances]

@@ -1,6 +1,7 @@
 """The database table under the queue of jobs, on SQLite or any other database of SQLAlchemy."""
 
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import JSON, DateTime, Dialect, Engine, TypeDecorator, create_engine, event
@@ -62,6 +63,8 @@ def open_database(url: str) -> Engine:
     """An engine on `url`, its table made if it is new. SQLite files survive a power cut."""
     engine = create_engine(url)
     if engine.dialect.name == "sqlite":
+        if engine.url.database:  # Orthanc makes its own folder only after it has loaded us
+            Path(engine.url.database).parent.mkdir(parents=True, exist_ok=True)
         event.listen(engine, "connect", _configure_sqlite)
         event.listen(engine, "begin", _begin_immediately)
     _Base.metadata.create_all(engine)

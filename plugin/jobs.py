@@ -79,7 +79,7 @@ class Jobs:
         series: str,
         instances: Sequence[str],
         model: str,
-        model_identity: str,
+        identity: str,
         asked_by: AskedBy,
         force: bool = False,
     ) -> Job:
@@ -90,7 +90,8 @@ class Jobs:
             series: the archive's identifier.
             instances: the archive's identifiers of the slices, in any order.
             model: the model's name.
-            model_identity: the model's name, version and hash of its weights.
+            identity: all that the result depends on besides: the model's name, version and weights,
+                and the kind of result.
             asked_by: who wants it.
             force: a new job in any case. Its run is its own identifier, so that its result gets
                 UIDs of its own, and gets the same ones again if the job must be repeated.
@@ -98,7 +99,7 @@ class Jobs:
         identifier = uuid.uuid4().hex
         run = identifier if force else ""
         source = source_of(series, instances)
-        key = _digest(source, model_identity, run)
+        key = _digest(source, identity, run)
         now = _now()
         row = JobRow(
             id=identifier,
@@ -236,7 +237,7 @@ class Jobs:
         """Number of jobs in each state."""
         with Session(self._engine) as session:
             rows = session.execute(select(JobRow.state, func.count()).group_by(JobRow.state))
-            found = {state: number for state, number in rows.tuples()}
+            found = dict(rows.tuples().all())
         return {state: found.get(state, 0) for state in STATES}
 
     # --- the worker's side -----------------------------------------------------------------------

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_pascal
 
+from plugin.seg import SegmentationType
 from plugin.series_rules import SeriesRules
 
 DATABASE_FILE = "oar-jobs.db"
@@ -41,7 +42,7 @@ class Settings(BaseModel):
         int, Field(ge=0, description="Processor threads of the network; 0: PyTorch's own choice.")
     ] = 0
     segmentation_type: Annotated[
-        Literal["BINARY", "LABELMAP"], Field(description="LABELMAP is newer; few viewers show it.")
+        SegmentationType, Field(description="LABELMAP is newer; few viewers show it.")
     ] = "BINARY"
     database: Annotated[
         str,
@@ -60,9 +61,9 @@ class Settings(BaseModel):
         int,
         Field(ge=0, description="At start, look for studies of the last days missed; 0: do not."),
     ] = 7
-    series: Annotated[
-        SeriesRules, Field(description="Which CT series are suitable.", default_factory=SeriesRules)
-    ]
+    series: SeriesRules = Field(
+        default=SeriesRules.model_validate({}), description="Which CT series are suitable."
+    )
 
     @classmethod
     def from_orthanc(cls, configuration: Mapping[str, Any]) -> "Settings":

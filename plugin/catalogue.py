@@ -1,0 +1,97 @@
+"""The models on disk by name, each loaded at most once and kept."""
+
+import logging
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from model.checkpoint import CARD, BadCheckpoint, Card, read_card
+from model.segmenter import Device, Segmenter
+
+log = logging.getLogger(__name__)
+
+WEIGHTS = Path(__file__).parents[1] / "model" / "weights"
+"""Where the models that come with the software lie, one folder each."""
+
+
+class UnknownModel(LookupError):
+    """There is no model of this name. The message names those that there are."""
+
+
+class Catalogue:
+    """The models that jobs may ask for: those under one folder, and the default one anywhere.
+
+    A name can come over REST, so it is looked up among the names that there are and never becomes
+    part of a path.
+    """
+
+    def __init__(
+        self,
+        *,
+        default: str,
+        device: Device = "auto",
+        weights: Path = WEIGHTS,
+        load: Callable[..., Segmenter] = Segmenter.load,
+    ) -> None:
+        """
+        Args:
+            default: the model of jobs that ask for none: a name, or the path of a folder.
+            device: where the networks run.
+            weights: the folder of models.
+            load: of the folder of one model and its device.
+
+        Raises:
+            UnknownModel: there is no default model.
+        """
+        self._folders = {
+            card.parent.name: card.parent for card in sorted(weights.glob(f"*/{CARD}"))
+        }
+        elsewhere = Path(default)
+        if default not in self._folders and (elsewhere / CARD).is_file():
+            default = elsewhere.resolve().name
+            self._folders[default] = elsewhere.resolve()
+        self._device: Device = device
+        self._load = load
+        self._loaded: dict[str, Segmenter] = {}
+        self._one_at_a_time = threading.Lock()
+        self.default = self.name(default)
+
+    def name(self, wanted: str | None) -> str:
+        """The name itself, or that of the default model for None.
+
+        Raises:
+            UnknownModel: there is none of this name.
+        """
+        if wanted is None:
+            return self.default
+        if wanted not in self._folders:
+            known = ", ".join(self._folders) or "none"
+            raise UnknownModel(f"There is no model {wanted!r}; there are: {known}.")
+        return wanted
+
+    def card(self, name: str) -> Card:
+        """What a model says of itself; cheap, nothing is loaded."""
+        segmenter = self._loaded.get(name)
+        return segmenter.card if segmenter else read_card(self._folders[self.name(name)])
+
+    def get(self, name: str) -> Segmenter:
+        """A model, loaded now unless it was before."""
+        folder = self._folders[self.name(name)]
+        with self._one_at_a_time:
+            if name not in self._loaded:
+                self._loaded[name] = self._load(folder, device=self._device)
+            return self._loaded[name]
+
+    def is_loaded(self, name: str) -> bool:
+        """Whether `get` would return at once."""
+        return name in self._loaded
+
+    def cards(self) -> dict[str, Card]:
+        """Every model whose card can be read, by name."""
+        cards = {}
+        for name in self._folders:
+            try:
+                cards[name] = self.card(name)
+            except BadCheckpoint as why:
+                log.warning("%s", why)
+        return cards

@@ -1,0 +1,68 @@
+"""Why each series of a study is segmented or not, for a person who asks."""
+
+from io import BytesIO
+
+import pydicom
+from pydantic import BaseModel, ConfigDict
+from pydicom.errors import InvalidDicomError
+
+from plugin.archive import Archive, Series
+from plugin.job import Job
+from plugin.jobs import Jobs
+from plugin.series import SeriesRules, Verdict, judge
+
+
+class SeriesExplanation(BaseModel):
+    """One series, the rules' verdict on it, and what became of it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    series: str
+    modality: str
+    chosen: bool
+    reason: str
+    job: Job | None  # the latest
+
+
+class StudyExplanation(BaseModel):
+    """Every series of a study."""
+
+    model_config = ConfigDict(frozen=True)
+
+    study: str
+    series: tuple[SeriesExplanation, ...]
+
+
+def explain_study(
+    study: str, *, archive: Archive, jobs: Jobs, rules: SeriesRules
+) -> StudyExplanation:
+    """Judge every series of a study by its headers, now."""
+    explained = []
+    for series in archive.series_of_study(study):
+        verdict = explain_series(series, archive=archive, rules=rules)
+        explained.append(
+            SeriesExplanation(
+                series=series.id,
+                modality=series.modality,
+                chosen=verdict.chosen,
+                reason=verdict.reason,
+                job=next(iter(jobs.find(series=series.id, limit=1)), None),
+            )
+        )
+    return StudyExplanation(study=study, series=tuple(explained))
+
+
+def explain_series(series: Series, *, archive: Archive, rules: SeriesRules) -> Verdict:
+    """Judge one series by its headers. One that is not CT is not even read."""
+    if series.modality != "CT":
+        reason = f"Modality is {series.modality or 'missing'}, expected CT."
+        return Verdict(chosen=False, reason=reason)
+    headers = []
+    for instance in series.instances:
+        file = archive.file(instance)
+        try:
+            headers.append(pydicom.dcmread(BytesIO(file), stop_before_pixels=True))
+        # What pydicom raises on a file that is no DICOM, ends early or has broken elements.
+        except (InvalidDicomError, EOFError, ValueError, KeyError, NotImplementedError):
+            return Verdict(chosen=False, reason="A file cannot be read: not DICOM, or cut short.")
+    return judge(headers, rules)

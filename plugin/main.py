@@ -1,0 +1,115 @@
+"""The script that Orthanc runs: builds the objects and hands them to Orthanc's callbacks.
+
+Whatever is wrong with the configuration or the weights is an exception here, while Orthanc loads
+the script, and stops its start.
+"""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import orthanc  # noqa: TID251 - exists only inside Orthanc; every other module takes it as argument
+import torch
+
+from plugin.archive import OrthancArchive
+from plugin.catalogue import Catalogue
+from plugin.intake import Intake
+from plugin.job import Job, Outcome
+from plugin.job_table import open_database
+from plugin.jobs import Jobs
+from plugin.log import OrthancLog
+from plugin.pipeline import Watch, segment_series
+from plugin.rest import Rest
+from plugin.router import Request
+from plugin.settings import Settings, stable_age_seconds
+from plugin.status import Status
+from plugin.worker import Worker
+
+OrthancLog(orthanc).attach()
+log = logging.getLogger("plugin.main")
+
+configuration = json.loads(orthanc.GetConfiguration())
+settings = Settings.from_orthanc(configuration)
+if settings.threads:
+    torch.set_num_threads(settings.threads)
+catalogue = Catalogue(default=settings.model, device=settings.device)
+catalogue.get(catalogue.default)  # the weights are read now, or Orthanc does not start
+
+archive = OrthancArchive(orthanc)
+status = Status(archive=archive, orthanc=orthanc)
+folder = Path(orthanc.GetConfigurationPath()).resolve().parent
+jobs: Jobs = Jobs(
+    open_database(settings.database_url(configuration, folder)),
+    max_attempts=settings.max_attempts,
+    retry_delay_seconds=settings.retry_delay_seconds,
+    changed=lambda job: status.changed(jobs, job),
+)
+intake = Intake(
+    archive=archive, jobs=jobs, catalogue=catalogue, segmentation_type=settings.segmentation_type
+)
+
+
+def segment(job: Job, watch: Watch) -> Outcome:
+    return segment_series(
+        archive.series(job.series),
+        archive=archive,
+        segmenter=catalogue.get(job.model),
+        settings=settings,
+        run=job.run,
+        watch=watch,
+    )
+
+
+def catch_up() -> None:
+    intake.catch_up(settings.catch_up_days)
+
+
+worker = Worker(
+    jobs,
+    segment,
+    catch_up=catch_up if settings.automatic and settings.catch_up_days else None,
+    catch_up_after_s=stable_age_seconds(configuration),
+)
+rest = Rest(
+    settings=settings,
+    archive=archive,
+    jobs=jobs,
+    intake=intake,
+    catalogue=catalogue,
+    worker=worker,
+)
+
+
+def on_change(change: int, level: int, resource: str) -> None:
+    # Orthanc's one thread for changes waits for us: a job is written, the work is done elsewhere.
+    if change == orthanc.ChangeType.STABLE_STUDY and settings.automatic:
+        intake.take_study(resource, asked_by="stable study")
+    elif change == orthanc.ChangeType.ORTHANC_STARTED:
+        status.show_counts(jobs)
+        worker.start()
+    elif change == orthanc.ChangeType.ORTHANC_STOPPED:
+        worker.stop()
+
+
+def on_rest(output: Any, uri: str, **request: Any) -> None:
+    response = rest(
+        Request(
+            method=request["method"],
+            path=uri,
+            query=request.get("get", {}),
+            body=request.get("body", b""),
+        )
+    )
+    for name, value in {"Content-Type": "application/json", **response.headers}.items():
+        output.SetHttpHeader(name, value)
+    text = response.text()
+    try:
+        output.SendHttpStatus(response.status, text, len(text))
+    except TypeError:  # plugins after 4.0 take two arguments
+        output.SendHttpStatus(response.status, text)
+
+
+orthanc.RegisterOnChangeCallback(on_change)
+orthanc.RegisterRestCallback("/oar(/.*)?", on_rest)
+log.info("model %s is ready; research use only", catalogue.default)

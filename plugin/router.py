@@ -1,0 +1,151 @@
+"""From a request to the function that answers it, and every fault as JSON with its status.
+
+Nothing here knows of Orthanc, nor of what the routes do.
+"""
+
+import json
+import logging
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+
+log = logging.getLogger(__name__)
+
+LARGEST_BODY = 64 * 1024
+"""Bytes; every body we know is far smaller."""
+
+IDENTIFIER = "[0-9A-Za-z-]+"
+"""What stands for {…} in a path. No character that means something in an address."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What a person or program asks."""
+
+    method: str
+    path: str  # without the query
+    query: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Response:
+    """What they get: always JSON."""
+
+    status: int
+    content: JsonValue
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def text(self) -> str:
+        """The content in ASCII, so that its characters are its bytes."""
+        return json.dumps(self.content, indent=2) + "\n"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Route:
+    """One row of the table: an address, what is done there, and what goes in and out."""
+
+    method: Literal["GET", "POST"]
+    path: str
+    summary: str
+    function: Callable[..., BaseModel]  # takes the names in the path, `body` and `query`
+    answer: type[BaseModel]
+    status: int = 200
+    body: type[BaseModel] | None = None
+    query: type[BaseModel] | None = None
+    errors: tuple[int, ...] = ()
+
+    def match(self, path: str) -> dict[str, str] | None:
+        """The values of the names in the path, if this is the route of it."""
+        pattern = re.sub(r"\{(\w+)\}", rf"(?P<\1>{IDENTIFIER})", self.path)
+        found = re.fullmatch(pattern, path)
+        return found.groupdict() if found else None
+
+
+class BadRequest(Exception):
+    """The request itself is wrong. The message is a sentence for who sent it."""
+
+
+class Problem(BaseModel):
+    """Every answer that is not what was asked for."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    error: Annotated[str, Field(description="a sentence for a person")]
+
+
+class Router:
+    """Answers requests after one table of routes."""
+
+    def __init__(
+        self, routes: Sequence[Route], *, faults: Sequence[tuple[type[Exception], int]]
+    ) -> None:
+        """
+        Args:
+            routes: addresses and what answers there.
+            faults: which exceptions of the functions have which status; the first that fits.
+        """
+        self._routes = routes
+        self._status_of: list[tuple[type[Exception], int]] = [(BadRequest, 400), *faults]
+        self._faults = tuple(kind for kind, _ in self._status_of)
+
+    def __call__(self, request: Request) -> Response:
+        """Answer; every fault that we know of is a sentence with the right status."""
+        path = request.path.rstrip("/")
+        here = [
+            (route, names) for route in self._routes if (names := route.match(path)) is not None
+        ]
+        if not here:
+            return _problem(404, f"There is nothing at {path}; see /oar/openapi.json.")
+        for route, names in here:
+            if route.method == request.method:
+                return self._answer(route, names, request)
+        allowed = ", ".join(route.method for route, _ in here)
+        sentence = f"{path} takes {allowed}, not {request.method}."
+        return _problem(405, sentence, {"Allow": allowed})
+
+    def _answer(self, route: Route, names: dict[str, str], request: Request) -> Response:
+        arguments: dict[str, Any] = dict(names)
+        try:
+            if route.body is not None:
+                arguments["body"] = _read_body(request.body, route.body)
+            if route.query is not None:
+                arguments["query"] = _validate(dict(request.query), route.query)
+            answer = route.function(**arguments)
+        except self._faults as why:
+            status = next(status for kind, status in self._status_of if isinstance(why, kind))
+            if status >= 500:
+                log.warning("%s %s: %s", request.method, request.path, why)
+            return _problem(status, str(why.args[0]))
+        return Response(status=route.status, content=answer.model_dump(mode="json"))
+
+
+def _read_body(body: bytes, kind: type[BaseModel]) -> BaseModel:
+    if len(body) > LARGEST_BODY:
+        raise BadRequest(f"The body has {len(body)} bytes, more than {LARGEST_BODY}.")
+    if not body.strip():
+        return kind()
+    try:
+        values = json.loads(body)
+    except (ValueError, RecursionError) as error:  # the latter of a body of brackets alone
+        raise BadRequest(f"The body is not JSON: {error}.") from error
+    return _validate(values, kind)
+
+
+def _validate(values: Any, kind: type[BaseModel]) -> BaseModel:
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"{'.'.join(map(str, each['loc'])) or 'the whole'}: {each['msg']}"
+            for each in error.errors()
+        )
+        raise BadRequest(f"Cannot understand the request: {wrong}.") from error
+
+
+def _problem(status: int, sentence: str, headers: Mapping[str, str] | None = None) -> Response:
+    content = Problem(error=sentence).model_dump(mode="json")
+    return Response(status=status, content=content, headers=headers or {})

@@ -1,0 +1,125 @@
+"""Segment a folder of DICOM files: `python -m plugin.segment FOLDER --out DIR`.
+
+Takes the one suitable CT series of the folder and writes DIR/seg.dcm and DIR/report.json.
+Exit status 0: written. 2: no series is suitable, or no organ was found; the sentence says why.
+Research use only.
+"""
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from model.checkpoint import NOTICE, BadCheckpoint
+from model.segmenter import Segmenter
+from plugin import __version__
+from plugin.archive import ArchiveError, FolderArchive, Series
+from plugin.catalogue import Catalogue, UnknownModel
+from plugin.explain import explain_series
+from plugin.job import Outcome
+from plugin.pipeline import Watch, segment_series
+from plugin.settings import Settings
+
+UNSUITABLE = 2
+"""Exit status when the input cannot be segmented; also argparse's for a wrong command line."""
+
+
+class Refusal(Exception):
+    """There will be no result. The message is a sentence for who typed the command."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status."""
+    defaults = Settings()
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path, help="searched for DICOM files, at any depth")
+    parser.add_argument("--out", type=Path, required=True, help="made if it is not there")
+    parser.add_argument("--model", default=defaults.model, help="name or folder")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default=defaults.device)
+    parser.add_argument("--series", metavar="UID", help="which series, if several are suitable")
+    args = parser.parse_args(argv)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    try:
+        if not args.folder.is_dir():
+            raise Refusal(f"{args.folder} is not a folder.")
+        args.out.mkdir(parents=True, exist_ok=True)
+        archive = FolderArchive(args.folder, results=args.out)
+        series = choose(archive, defaults, uid=args.series)
+        catalogue = Catalogue(default=args.model, device=args.device)
+        segmenter = catalogue.get(catalogue.default)
+        outcome = segment_series(
+            series,
+            archive=archive,
+            segmenter=segmenter,
+            settings=defaults,
+            watch=Watch(report=show_progress),
+        )
+        print(file=sys.stderr)  # ends the line of the progress
+        report = args.out / "report.json"
+        report.write_text(json.dumps(describe(series, segmenter, outcome), indent=2) + "\n")
+        if outcome.state == "skipped":
+            raise Refusal(outcome.reason)
+    except (Refusal, ArchiveError, UnknownModel, BadCheckpoint) as why:
+        print(why, file=sys.stderr)
+        return UNSUITABLE
+    except OSError as why:
+        print(f"{why.filename}: {why.strerror}", file=sys.stderr)
+        return UNSUITABLE
+    for name, ml in outcome.volumes_ml.items():
+        print(f"{name:24} {ml:9.2f} ml")
+    print(f"{args.out / 'seg.dcm'}: research use only")
+    return 0
+
+
+def choose(archive: FolderArchive, settings: Settings, *, uid: str | None) -> Series:
+    """The series to segment.
+
+    Raises:
+        Refusal: none is suitable, with the reason for each; or several are.
+    """
+    candidates = [archive.series(uid)] if uid else archive.all_series()
+    if not candidates:
+        raise Refusal("The folder holds no DICOM file.")
+    verdicts = {
+        one.id: explain_series(one, archive=archive, rules=settings.series) for one in candidates
+    }
+    suitable = [one for one in candidates if verdicts[one.id].chosen]
+    if len(suitable) > 1:
+        uids = "\n  ".join(one.id for one in suitable)
+        raise Refusal(f"Several series are suitable; choose one with --series:\n  {uids}")
+    if not suitable:
+        reasons = "\n".join(f"{one.id}: {verdicts[one.id].reason}" for one in candidates)
+        raise Refusal(reasons)
+    return suitable[0]
+
+
+def describe(series: Series, segmenter: Segmenter, outcome: Outcome) -> dict[str, object]:
+    """The report, in the words of a job over REST."""
+    return {
+        "notice": NOTICE,
+        "software": f"orthanc-oar {__version__}",
+        "study": series.study,
+        "series": series.id,
+        "model": segmenter.name,
+        "model_version": segmenter.version,
+        "weights_sha256": segmenter.weights_sha256,
+        "device": segmenter.device,
+        **outcome.model_dump(mode="json", exclude={"results"}),
+        "results": [
+            {"kind": result.kind, "sop_instance_uid": result.sop_instance_uid}
+            for result in outcome.results
+        ],
+    }
+
+
+def show_progress(stage: str, progress: float) -> None:
+    """Write the stage over itself on the terminal."""
+    print(f"\r{stage:12} {progress:4.0%}", end="", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,69 @@
+"""What a person sees without asking: the state on the study, and figures for Prometheus."""
+
+import logging
+import threading
+from collections import Counter
+from typing import Any
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from plugin.archive import ArchiveError, OrthancArchive
+from plugin.job import STATES, Job
+from plugin.jobs import Jobs
+
+log = logging.getLogger(__name__)
+
+STATE_METADATA = "OarState"
+"""Name under "UserMetadata" of Orthanc's configuration."""
+
+
+class Status:
+    """Keeps Orthanc's metadata and metrics in step with the queue of jobs."""
+
+    def __init__(self, *, archive: OrthancArchive, orthanc: Any) -> None:
+        self._archive = archive
+        self._orthanc = orthanc
+        self._total_seconds: Counter[str] = Counter()
+        self._one_at_a_time = threading.Lock()
+
+    def changed(self, jobs: Jobs, job: Job) -> None:
+        """Show that a job has come to another state. A fault here is no fault of the job."""
+        try:
+            latest = {one.series: one for one in reversed(jobs.find(study=job.study))}
+            self._archive.set_study_metadata(
+                job.study, STATE_METADATA, summary(list(latest.values()))
+            )
+        except (ArchiveError, SQLAlchemyError) as why:
+            log.warning("the state of job %s could not be noted on its study: %s", job.id, why)
+        self._add_seconds(job)
+        self.show_counts(jobs)
+
+    def show_counts(self, jobs: Jobs) -> None:
+        """Give the number of jobs in each state to Prometheus."""
+        try:
+            counts = jobs.counts()
+        except SQLAlchemyError as why:
+            log.warning("the jobs could not be counted: %s", why)
+            return
+        for state in STATES:
+            self._set(f"oar_jobs_{state}", counts[state])
+        self._set("oar_queue_length", counts["queued"] + counts["running"])
+
+    def _add_seconds(self, job: Job) -> None:
+        with self._one_at_a_time:
+            self._total_seconds.update(job.seconds if job.finished else {})
+            for stage, seconds in (job.seconds if job.finished else {}).items():
+                name = stage.replace(".", "_").replace(" ", "_")
+                self._set(f"oar_seconds_{name}_last", seconds)
+                self._set(f"oar_seconds_{name}_total", self._total_seconds[stage])
+
+    def _set(self, name: str, value: float) -> None:
+        self._orthanc.SetMetricsValue(name, float(value), self._orthanc.MetricsType.DEFAULT)
+
+
+def summary(jobs: list[Job]) -> str:
+    """The state of a study in a few words: "done", or "2 done, 1 skipped" for several series."""
+    if len(jobs) == 1:
+        return jobs[0].state
+    counts = Counter(job.state for job in jobs)
+    return ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])

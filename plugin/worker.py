@@ -1,0 +1,141 @@
+"""The thread that takes jobs from the queue, one at a time."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from model.segmenter import Cancelled
+from plugin.archive import ArchiveError, UnknownResource
+from plugin.job import Job, Outcome
+from plugin.jobs import Jobs
+from plugin.pipeline import Watch
+
+log = logging.getLogger(__name__)
+
+REPORT_EVERY_S = 0.5
+"""Progress is written, and the wish to cancel is read, at most this often."""
+
+IDLE_S = 60.0
+"""The longest sleep: after it, the queue is looked at in any case."""
+
+PAUSE_S = 5.0
+"""Rest after a fault of the database or of the archive, before asking again."""
+
+STOP_S = 10.0
+"""How long Orthanc's stop waits for the network to reach a place where it can be interrupted."""
+
+
+class Worker:
+    """Takes jobs while Orthanc runs. No job can end it."""
+
+    def __init__(
+        self,
+        jobs: Jobs,
+        run: Callable[[Job, Watch], Outcome],
+        *,
+        catch_up: Callable[[], None] | None = None,
+        catch_up_after_s: float = 0.0,
+    ) -> None:
+        """
+        Args:
+            jobs: the queue.
+            run: does one job.
+            catch_up: called once, between jobs; again if the archive does not answer.
+            catch_up_after_s: seconds from the start to the catching up.
+        """
+        self._jobs = jobs
+        self._run = run
+        self._catch_up = catch_up
+        self._catch_up_after_s = catch_up_after_s
+        self._catch_up_at = 0.0  # time.monotonic()
+        self._stopping = threading.Event()
+        # A daemon: a network that cannot be interrupted must not keep Orthanc from stopping.
+        self._thread = threading.Thread(target=self._work, name="oar-worker", daemon=True)
+
+    @property
+    def alive(self) -> bool:
+        """Whether jobs are being taken."""
+        return self._thread.is_alive()
+
+    def start(self) -> None:
+        """Begin, with the jobs first that an earlier process left behind."""
+        self._catch_up_at = time.monotonic() + self._catch_up_after_s
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Give the running job back to the queue and end, as soon as the network allows."""
+        self._stopping.set()
+        self._jobs.wake()
+        if self._thread.is_alive():
+            self._thread.join(STOP_S)
+
+    def _work(self) -> None:
+        recovered = False
+        while not self._stopping.is_set():
+            try:
+                if not recovered:
+                    self._jobs.recover()
+                    recovered = True
+                if self._catch_up is not None and time.monotonic() >= self._catch_up_at:
+                    self._catch_up()
+                    self._catch_up = None
+                if (job := self._jobs.claim()) is not None:
+                    self._do(job)
+                else:
+                    self._jobs.wait(self._longest_sleep_s())
+            except ArchiveError:
+                log.exception("the archive did not answer; trying again")
+                self._catch_up_at = time.monotonic() + PAUSE_S
+            except SQLAlchemyError:
+                log.exception("the queue of jobs does not answer; trying again")
+                recovered = False  # what was running may not have been noted as ended
+                self._stopping.wait(PAUSE_S)
+
+    def _longest_sleep_s(self) -> float:
+        if self._catch_up is None:
+            return IDLE_S
+        return max(0.0, min(IDLE_S, self._catch_up_at - time.monotonic()))
+
+    def _do(self, job: Job) -> None:
+        watch = self._watch(job)
+        try:
+            self._jobs.finish(job.id, self._run(job, watch))
+        except Cancelled:
+            if self._stopping.is_set():
+                self._jobs.put_back(job.id)
+            else:
+                self._jobs.stopped(job.id)
+        except UnknownResource:
+            reason = "The series is no longer in the archive."
+            self._jobs.finish(job.id, Outcome(state="skipped", reason=reason))
+        except SQLAlchemyError:
+            raise  # of the queue, not of the job
+        except Exception as error:
+            log.exception("job %s on series %s failed", job.id, job.series)
+            self._jobs.fail(job.id, f"{type(error).__name__}: {error}")
+
+    def _watch(self, job: Job) -> Watch:
+        """What the job tells and asks, slowed down to what a database and a person need."""
+        stage, reported_at = "", 0.0
+        wanted, asked_at = False, 0.0
+
+        def report(new_stage: str, progress: float) -> None:
+            nonlocal stage, reported_at
+            now = time.monotonic()
+            if new_stage != stage or now - reported_at >= REPORT_EVERY_S:
+                stage, reported_at = new_stage, now
+                self._jobs.report(job.id, new_stage, progress)
+
+        def cancelled() -> bool:
+            nonlocal wanted, asked_at
+            if self._stopping.is_set():
+                return True
+            now = time.monotonic()
+            if now - asked_at >= REPORT_EVERY_S:
+                wanted, asked_at = self._jobs.cancel_wanted(job.id), now
+            return wanted
+
+        return Watch(report=report, cancelled=cancelled)
