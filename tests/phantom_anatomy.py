@@ -1,15 +1,14 @@
 """The anatomy of the phantom: head, neck and shoulders with all 22 organs, in painting order.
 
-Lengths are millimetres in the head frame: x to the patient's left, y to the back, z to the top, origin
-midway between the ear canals. Sizes follow adult anatomy atlases and the organ volumes usual in
-radiotherapy contouring, to within a third; this is a test object, not an atlas.
+Lengths are millimetres in the head frame: x to the patient's left, y to the back, z to the top,
+origin midway between the ear canals. Sizes follow adult anatomy and the organ volumes usual in
+radiotherapy contouring, to within a third or so; this is a test object, not an atlas.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from model.organs import BY_NAME
@@ -54,6 +53,12 @@ class Canvas:
             self.layers.append(Layer(shape, hu, label))
 
 
+def moved(points: Points, x: float, y: float, z: float) -> Points:
+    """A point, or each of ``(N, 3)`` points, moved by millimetres in the head frame."""
+    there: Points = points + np.array([x, y, z])
+    return there
+
+
 def average_pose() -> Pose:
     return Pose(
         position_mm=np.zeros(3),
@@ -84,8 +89,8 @@ def anatomy(vary: Variation) -> tuple[Layer, ...]:
     _neck(canvas)
     _skull_and_brain(canvas)
     _face(canvas)
-    _mandible_and_teeth(canvas)
     _parotids(canvas)
+    _mandible_and_teeth(canvas)
     _ears(canvas)
     _spine(canvas)
     _orbits_and_sella(canvas)
@@ -95,13 +100,18 @@ def anatomy(vary: Variation) -> tuple[Layer, ...]:
 def _outline_shapes(grow: float) -> Iterator[Shape]:
     """The skin, moved outwards by ``grow`` mm."""
     g = grow
-    yield Ellipsoid((0, 0, 46), (78 + g, 98 + g, 86 + g))  # cranium
-    yield Ellipsoid((0, -42, -22), (65 + g, 56 + g, 84 + g), boxy=True)  # face
-    yield Capsule((0, -92, 16), (0, -113, -14), 6 + g, 9 + g)  # nose
-    yield Ellipsoid((0, -84, -82), (27 + g, 19 + g, 22 + g))  # chin
+    yield Ellipsoid((0, 0, 46), (77 + g, 98 + g, 86 + g))  # cranium
+    yield Ellipsoid((0, -4, -12), (74 + g, 52 + g, 62 + g))  # temples, ears, parotids
+    yield Ellipsoid((0, -42, -14), (66 + g, 57 + g, 66 + g))  # cheeks
+    yield Ellipsoid((0, -50, -38), (57 + g, 46 + g, 62 + g))  # jaw
+    yield Ellipsoid((0, -68, 2), (48 + g, 33 + g, 72 + g), boxy=True)  # brow to lips
+    yield Capsule((0, -94, 14), (0, -114, -14), 5 + g, 8 + g, (1, 1, 1.2))  # nose
+    yield Ellipsoid((0, -80, -80), (30 + g, 20 + g, 22 + g))  # chin
+    yield Capsule((0, -64, -80), (0, -36, -104), 24 + g, 22 + g)  # floor of the mouth
+    yield Capsule((0, -30, -98), (0, -10, -205), 32 + g, 36 + g)  # throat
     yield from tube(
-        [(0, 12, -35), (0, 14, -110), (0, 24, -165), (0, 34, -205)],
-        [62 + g, 58 + g, 62 + g, 78 + g],
+        [(0, 16, -25), (0, 18, -110), (0, 26, -165), (0, 34, -205)],
+        [64 + g, 59 + g, 63 + g, 78 + g],
     )
     yield Ellipsoid((0, 40, -262), (150 + g, 92 + g, 106 + g), boxy=True)  # chest
     for _, s in SIDES:
@@ -119,7 +129,7 @@ def _outline(c: Canvas) -> None:
     for shape in _outline_shapes(4.0):
         c.add(Clipped(shape, 1, 11.0, -1), AIR_HU)
     for _, s in SIDES:
-        c.add(Ellipsoid((81 * s, 12, 2), (6, 17, 30)), 0)  # auricle
+        c.add(Ellipsoid((76 * s, 14, 2), (7, 15, 30)), 0)  # auricle
     c.add(list(_outline_shapes(0)), 20)
     fat = -3.5 * c.vary.factor(0.4)
     c.add(list(_outline_shapes(-1.8)), FAT_HU + 5)
@@ -133,10 +143,10 @@ def _neck(c: Canvas) -> None:
     for _, s in SIDES:
         muscle = MUSCLE_HU + v.number(6)
         c.add(  # sternocleidomastoid
-            tube([(60 * s, 18, -25), (48 * s, -2, -85), (16 * s, -34, -170)], [12, 14, 9]), muscle
+            tube([(56 * s, 20, -25), (47 * s, 2, -85), (16 * s, -30, -165)], [9, 11, 7]), muscle
         )
-        c.add(tube([(20 * s, 60, -30), (22 * s, 62, -170)], [20, 24], (1, 0.9, 1)), muscle)
-        c.add(tube([(36 * s, 46, -40), (44 * s, 50, -190)], [12, 17]), muscle)
+        c.add(tube([(19 * s, 53, -34), (20 * s, 56, -170)], [16, 18], (1, 0.9, 1)), muscle)
+        c.add(tube([(37 * s, 42, -40), (42 * s, 46, -190)], [10, 14]), muscle)
         c.add(tube([(22 * s, 10, -50), (34 * s, 28, -180)], [11, 13]), muscle)  # scalenes
         c.add(tube([(38 * s, 0, -25), (30 * s, -2, -110), (22 * s, 8, -200)], [6, 7, 7]), 60)
         c.add(tube([(30 * s, -8, -25), (22 * s, -8, -100), (14 * s, 2, -210)], [4, 4, 5]), 70)
@@ -148,7 +158,8 @@ def _neck(c: Canvas) -> None:
                 tube([(20 * s, 60, z), (90 * s, 40, z - 16), (60 * s, -30, z - 40)], [5, 5, 5]), 500
             )
         c.add(Ellipsoid((55 * s, 30, -262), (45, 58, 52)), -820)  # lung tip
-        c.add(tube([(14 * s, -32, -200), (80 * s, -16, -196), (150 * s, 20, -200)], [8, 6, 7]), 700)
+        clavicle = [(14 * s, -32, -200), (80 * s, -16, -196), (150 * s, 20, -200)]
+        c.add(tube(clavicle, [8, 6, 7]), 700)
         c.add(Ellipsoid((172 * s, 36, -222), (23, 23, 22)), 450)  # head of humerus
         c.add(Capsule((150 * s, 60, -215), (95 * s, 92, -300), 8, 6, (1, 1, 2)), 500)  # scapula
         c.add(Capsule((180 * s, 40, -235), (186 * s, 46, -350), 13, 11), 900)
@@ -187,7 +198,7 @@ def _skull_and_brain(c: Canvas) -> None:
         yield Clipped(Ellipsoid((0, 2, 48), (66 + g, 84 + g, 72 + g)), 2, 28 - g, 1)
         yield Ellipsoid((0, 40, 6), (53 + g, 43 + g, 34 + g))  # posterior fossa
         for _, s in SIDES:
-            yield Ellipsoid((41 * s, -18, 18), (23 + g, 35 + g, 22 + g))  # middle fossa
+            yield Ellipsoid((41 * s, -18, 20), (24 + g, 36 + g, 21 + g))  # middle fossa
         yield Ellipsoid((0, -8, 25), (22 + g, 30 + g, 14 + g))
 
     bone = 6.5 * v.factor(0.2)
@@ -199,21 +210,17 @@ def _skull_and_brain(c: Canvas) -> None:
     c.add(Ellipsoid((0, 22, 33), (12, 20, 5)), FLUID_HU)  # quadrigeminal cistern
     for _, s in SIDES:
         c.add(Ellipsoid((30 * s, 4, 62), (22, 52, 28)), grey - 8)  # white matter
-        c.add(
-            tube([(7 * s, -28, 62), (9 * s, 0, 70), (24 * s, 34, 56)], [5, 4.5, 6]), 8
-        )  # ventricle
+        ventricle = [(7 * s, -28, 62), (9 * s, 0, 70), (24 * s, 34, 56)]
+        c.add(tube(ventricle, [5, 4.5, 6]), 8)
         c.add(Ellipsoid((13 * s, -4, 52), (9, 17, 9)), grey + 3)  # thalamus
-    c.add(Capsule((0, -60, 100), (0, 70, 92), 1.2, 1.2, (1, 1, 14)), 30)  # falx
+    c.add(Capsule((0, -50, 88), (0, 55, 88), 1.2, 1.2, (1, 1, 9)), 30)  # falx
     for side, s in SIDES:  # temporal lobes, each under a sylvian fissure
         move, size = v.shift(1.2), np.array([v.factor(0.06) for _ in range(3)])
-        centre = np.array([42 * s, -17, 18]) + move
-        c.add(Ellipsoid(centre + (0, 0, 1.5), np.array([20, 34, 21.5]) * size), FLUID_HU)
-        c.add(
-            Ellipsoid(centre, np.array([19, 33, 20]) * size),
-            39 + v.number(3),
-            f"temporal_lobe_{side}",
-        )
-        c.add(Capsule(centre + (0, -16, 0), centre + (0, 14, 2), 7, 8), 31, f"temporal_lobe_{side}")
+        centre = np.array([42 * s, -17, 20]) + move
+        organ, lobe = f"temporal_lobe_{side}", Ellipsoid(centre, np.array([20, 34, 20]) * size)
+        c.add(Ellipsoid(moved(centre, 0, 0, 1.5), np.array([21, 35, 21.5]) * size), FLUID_HU)
+        c.add(Clipped(lobe, 2, 1.5, 1), 39 + v.number(3), organ)  # its floor is the middle fossa's
+        c.add(Capsule(moved(centre, 0, -16, 0), moved(centre, 0, 14, 2), 7, 8), 31, organ)
     c.add(Ellipsoid((0, 44, 2), (46, 32, 24)), grey + 1)  # cerebellum
     c.add(Ellipsoid((0, 20, 8), (7, 5, 9)), FLUID_HU)  # fourth ventricle
     # clivus and body of the sphenoid, then what they hold
@@ -224,11 +231,11 @@ def _skull_and_brain(c: Canvas) -> None:
     c.add(  # cisterns in front of the brainstem and the foramen magnum
         tube([(0, 0, 24), (0, 5, 8), (0, 16, -16), (0, 21, -36)], [18, 18, 14, 12]), FLUID_HU
     )
-    size = v.factor(0.08)
+    width = v.factor(0.08)
     c.add(
         tube(
             [(0, 1, 27), (0, 3, 16), (0, 5, 6), (0, 15, -12), (0, 20, -28)],
-            [13 * size, 14 * size, 15.5 * size, 10 * size, 7 * size],
+            [w * width for w in (13, 14, 15.5, 10, 7)],
             (1.1, 0.95, 0.5),
         ),
         30 + v.number(3),
@@ -241,8 +248,8 @@ def _face(c: Canvas) -> None:
     v = c.vary
     c.add(Ellipsoid((0, -62, 14), (17, 28, 20), boxy=True), 500)  # ethmoid
     for _, s in SIDES:
-        c.add(Ellipsoid((58 * s, -38, -8), (8, 22, 22)), FAT_HU + 10)  # temporal fossa fat
-        c.add(Ellipsoid((56 * s, -34, -2), (6, 18, 26)), MUSCLE_HU + 5)  # temporalis
+        c.add(Ellipsoid((58 * s, -38, -16), (8, 22, 15)), FAT_HU + 10)  # temporal fossa fat
+        c.add(Ellipsoid((56 * s, -34, -15), (6, 18, 14)), MUSCLE_HU + 5)  # temporalis
         c.add(Capsule((66 * s, -14, -4), (52 * s, -66, -4), 3.5, 5), 900)  # zygomatic arch
         c.add(Ellipsoid((46 * s, -66, -8), (10, 9, 9)), 700)
         c.add(Ellipsoid((47 * s, -52, -34), (9, 14, 18)), FAT_HU)  # buccal fat
@@ -250,13 +257,13 @@ def _face(c: Canvas) -> None:
         c.add(Ellipsoid((34 * s, -26, -26), (9, 13, 17)), MUSCLE_HU + 5)  # pterygoids
         c.add(Ellipsoid((29 * s, -58, -17), (17, 19, 18), boxy=True), 600)  # maxilla
         fluid = v.chance(0.12)
-        air = Ellipsoid((29 * s, -57, -16), np.array([14, 16, 15]) * v.factor(0.12), boxy=True)
-        c.add(air, 20 if fluid else AIR_HU)
+        antrum = Ellipsoid((29 * s, -57, -16), np.array([14, 16, 15]) * v.factor(0.12), boxy=True)
+        c.add(antrum, 20 if fluid else AIR_HU)
         c.add(Ellipsoid((9 * s, -86, 38), np.array([10, 5, 10]) * v.factor(0.3)), AIR_HU)  # frontal
         for step in range(4):  # ethmoid cells
             c.add(Ellipsoid((6 * s, -80 + 12 * step, 14), (4.2, 5, 9)), AIR_HU)
-    c.add(Clipped(Ellipsoid((0, -66, -18), (14, 36, 20), boxy=True), 2, -36, 1), AIR_HU)  # nose
-    c.add(Ellipsoid((1.5 * v.number(1), -68, -14), (1.2, 32, 20), boxy=True), 150)  # septum
+    c.add(Clipped(Ellipsoid((0, -62, -18), (13, 33, 20), boxy=True), 2, -36, 1), AIR_HU)  # nose
+    c.add(Ellipsoid((1.5 * v.number(1), -64, -14), (1.2, 31, 20), boxy=True), 150)  # septum
     for _, s in SIDES:
         c.add(
             Capsule((8 * s, -84, -22), (8 * s, -46, -22), 3.5, 3.5, (0.8, 1, 1.6)), 45
@@ -275,25 +282,20 @@ def _mandible_and_teeth(c: Canvas) -> None:
     size, hu, open_mm = v.factor(0.1), CORTEX_HU + v.number(150), abs(v.number(4))
 
     def half(s: int, thinner: float) -> list[Shape]:
+        curve = [(0, -84, -77), (12, -82, -77), (24, -72, -74), (38, -44, -68), (46, -20, -58)]
         body = tube(
-            [
-                (0, -84, -77),
-                (12 * s, -82, -77),
-                (24 * s, -72, -74),
-                (38 * s, -44, -68),
-                (46 * s, -20, -58),
-            ],
+            [(s * x, y, z) for x, y, z in curve],
             [w * size - thinner for w in (7, 6.5, 6, 6, 7)],
             (1, 1, 1.9),
         )
         ramus = tube(
-            [(46 * s, -19, -58), (49 * s, -20, -36), (50 * s, -15, -18)],
-            [5.5 * size - thinner, 4.8 * size - thinner, 4.2 * size - thinner],
-            (1, 2.6, 1.5),
+            [(46 * s, -20, -58), (48.5 * s, -22, -40), (49.5 * s, -22, -26)],
+            [w * size - thinner for w in (5.5, 4.8, 4)],
+            (1, 2.4, 1.4),
         )
-        tips: list[Shape] = [
-            Capsule((50 * s, -14, -20), (50 * s, -11, -8), 5 - thinner, 6 - thinner),
-            Capsule((49 * s, -28, -26), (48 * s, -35, -12), 4.5 - thinner, 3.2 - thinner),
+        tips: list[Shape] = [  # up to the joint, and the coronoid process
+            Capsule((50 * s, -17, -28), (50.5 * s, -12.5, -11), 4.6 - thinner, 4.8 - thinner),
+            Capsule((49 * s, -28, -26), (48 * s, -34, -12), 4.5 - thinner, 3.2 - thinner),
         ]
         # the two halves meet at the midline and never cross it
         return [Clipped(shape, 0, 0.0, s) for shape in (*body, *ramus, *tips)]
@@ -304,8 +306,8 @@ def _mandible_and_teeth(c: Canvas) -> None:
         c.add(half(s, 2.3), MARROW_HU, f"mandible_{side}")
     upper, lower = -43.0, -54.0 - open_mm
     c.add([Ellipsoid(_arch(28, a, -42), (5, 5, 6)) for a in np.linspace(-1, 1, 17)], 600)
-    for a in np.linspace(-1, 1, 14):
-        x, y, _ = _arch(26, float(a), 0)
+    for position in np.linspace(-1, 1, 14).tolist():
+        x, y, _ = _arch(26, position, 0)
         if v.chance(0.12):
             continue  # a lost tooth
         c.add(Capsule((x, y, upper + 2), (x, y, upper - 5), 2.5, 3.6), 1900 + v.number(300))
@@ -319,15 +321,15 @@ def _parotids(c: Canvas) -> None:
     hu = -12 + v.number(22)
     for side, s in SIDES:
         size = v.factor(0.13) * (1.06 if side == "right" else 0.96)  # the larger one on the right
-        centre = np.array([58 * s, -1, -34]) + v.shift(1.5)
+        centre = np.array([55.5 * s, 0, -34]) + v.shift(1.5)
         lobes: list[Shape] = [
             Ellipsoid(centre, np.array([11.5, 15, 26]) * size),
-            Ellipsoid(centre + (4 * s, -13, 2), np.array([5.5, 15, 17]) * size),
-            Ellipsoid(centre + (-9 * s, -2, -2), np.array([9, 8, 13]) * size),  # deep lobe
+            Ellipsoid(moved(centre, 4 * s, -13, 2), np.array([5.5, 15, 17]) * size),
+            Ellipsoid(moved(centre, -9 * s, -2, -2), np.array([9, 8, 13]) * size),  # deep lobe
         ]
         c.add(lobes, hu + v.number(6), f"parotid_{side}")
-        vein = centre + (-3 * s, 2, 0)
-        c.add(Capsule(vein + (0, 0, 18), vein + (0, 0, -18), 2.2, 2.4), 60, None)
+        vein = moved(centre, -3 * s, 2, 0)
+        c.add(Capsule(moved(vein, 0, 0, 18), moved(vein, 0, 0, -18), 2.2, 2.4), 60, None)
 
 
 def _ears(c: Canvas) -> None:
@@ -343,57 +345,60 @@ def _ears(c: Canvas) -> None:
         c.add(Capsule((58 * s, -10, 3), (44 * s, -12, 3), 6, 7, (1, 1.5, 0.8)), 900)  # socket
         joint, growth = np.array([50.5 * s, -12.5, -4]) + v.shift(0.8), v.factor(0.1)
         c.add(Ellipsoid(joint, np.array([9.5, 7.5, 7.5]) * growth), 850, f"tmj_{side}")
-        c.add(Ellipsoid(joint + (0, 0, -2), np.array([8.5, 6.5, 6.5]) * growth), 60, None)  # disc
-        c.add(Ellipsoid(joint + (0, 0, -3.5), np.array([7.5, 5, 5]) * growth), 700, None)  # condyle
+        c.add(
+            Ellipsoid(moved(joint, 0, 0, -2), np.array([8.5, 6.5, 6.5]) * growth), 60, None
+        )  # disc
+        c.add(
+            Ellipsoid(moved(joint, 0, 0, -3.5), np.array([7.5, 5, 5]) * growth), 700, None
+        )  # condyle
         c.add(Capsule((78 * s, 1, 0), (52 * s, 1, 0), 4, 3.2), -950)  # ear canal
         drum, growth = np.array([47.5 * s, 2, 2]) + v.shift(0.8), v.factor(0.1)
         middle = Ellipsoid(drum, np.array([5.5, 7.5, 8]) * growth)
         c.add(middle, (-50 if v.chance(0.1) else -750) + v.number(80), f"middle_ear_{side}")
-        c.add(Ellipsoid(drum + (0, 0, 3), (1.8, 1.8, 2.5)), 500, None)  # ossicles
+        c.add(Ellipsoid(moved(drum, 0, 0, 3), (1.8, 1.8, 2.5)), 500, None)  # ossicles
         cochlea = np.array([34.5 * s, 1, 2]) + v.shift(0.8)
         c.add(Capsule((20 * s, 2, 2), cochlea, 2.6, 2.2), 15)  # internal ear canal
         growth = v.factor(0.1)
         c.add(Ellipsoid(cochlea, np.array([7, 8, 6]) * growth), 1350, f"inner_ear_{side}")
         for dx, dy, dz, radius in ((-2, -4, -1, 2.6), (1, 1, 0, 2.3), (3, 4, 2, 2.0)):
-            fluid = Ellipsoid(cochlea + (s * dx, dy, dz), (radius, radius, radius))
+            fluid = Ellipsoid(moved(cochlea, s * dx, dy, dz), (radius, radius, radius))
             c.add(fluid, 150, None)
 
 
 def _spine(c: Canvas) -> None:
     """Vertebrae around the canal; the cord runs on from the brainstem."""
     v = c.vary
-    canal = np.array(
-        [(0, 20.5, -30), (0, 22, -50), (0, 21, -75), (0, 20, -100), (0, 24, -130), (0, 34, -160)]
-        + [(0, 45, -195), (0, 52, -230), (0, 56, -280)],
-        float,
-    )
+    canal_y = {-30: 20.5, -50: 22, -75: 21, -100: 20, -130: 24, -160: 34, -195: 45, -230: 52}
+    canal = np.array([(0.0, y, z) for z, y in canal_y.items()] + [(0, 56, -280)])
     bone = 550 + v.number(150)
 
     def centre(z: float) -> Points:
         return np.array([0, np.interp(-z, -canal[:, 2], canal[:, 1]), z])
 
-    c.add(tube(canal[1:] + (0, -17, 0), [8] * 7 + [11], (1.4, 1, 1)), 90)  # discs
+    c.add(tube(moved(canal[1:], 0, -17, 0), [8] * 8, (1.4, 1, 1)), 90)  # discs
     for number, z in enumerate(range(-44, -290, -18)):
         here, wide = centre(z), 1 + 0.025 * number
         if number:
-            body = Ellipsoid(here + (0, -17, 0), np.array([13, 9, 7.5]) * wide, boxy=True)
+            body = Ellipsoid(moved(here, 0, -17, 0), np.array([13, 9, 7.5]) * wide, boxy=True)
             c.add(body, bone + 250)
             c.add(Ellipsoid(body.centre, np.asarray(body.radii) - 1.8, boxy=True), bone - 250)
         else:
-            c.add(Ellipsoid(here + (0, -14, 8), (5, 5, 14)), bone + 200)  # dens
+            c.add(Ellipsoid(moved(here, 0, -14, 8), (5, 5, 14)), bone + 200)  # dens
         c.add(Ellipsoid(here, (17, 14, 6), boxy=True), bone + 150)  # arch
         for _, s in SIDES:
-            c.add(Capsule(here + (15 * s, -6, 0), here + (29 * s * wide, -3, -2), 6, 4), bone)
+            c.add(
+                Capsule(moved(here, 15 * s, -6, 0), moved(here, 29 * s * wide, -3, -2), 6, 4), bone
+            )
         length = 18 if number < 5 else 30
-        c.add(Capsule(here + (0, 12, -2), here + (0, 12 + length, -8), 4.5, 3.5), bone + 100)
+        c.add(
+            Capsule(moved(here, 0, 12, -2), moved(here, 0, 12 + length, -8), 4.5, 3.5), bone + 100
+        )
     c.add(tube(canal, [9.5] * len(canal), (1.2, 1, 1)), -20)  # epidural fat and veins
     c.add(tube(canal, [8.3] * len(canal), (1.2, 1, 1)), FLUID_HU + 5)
     thick = v.factor(0.1)
-    cord = [
-        Clipped(part, 2, -32.0, -1)
-        for part in tube(canal, [4.9 * thick] * len(canal), (1.25, 1, 1))
-    ]
-    c.add(cord, 36 + v.number(4), "spinal_cord")
+    cord = tube(canal, [4.9 * thick] * len(canal), (1.25, 1, 1))
+    below = [Clipped(part, 2, -32.0, -1) for part in cord]  # where the brainstem ends
+    c.add(below, 36 + v.number(4), "spinal_cord")
 
 
 def _orbits_and_sella(c: Canvas) -> None:
@@ -407,24 +412,27 @@ def _orbits_and_sella(c: Canvas) -> None:
         eye = np.array([32 * s, -78, 17]) + v.shift(1.2)
         apex = np.array([14 * s, -36, 19])
         for grow, hu in ((3.0, 600), (0.0, FAT_HU + 8)):
-            c.add(Capsule(eye + (0, 4, 0), apex, 17 + grow, 4 + grow, (1.05, 1, 1)), hu)
-        c.add(Ellipsoid(eye + (0, -13, 0), (17, 6, 13)), 30)  # eyelids
+            c.add(Capsule(moved(eye, 0, 4, 0), apex, 17 + grow, 4 + grow, (1.05, 1, 1)), hu)
+        c.add(Ellipsoid(moved(eye, 0, -13, 0), (17, 6, 13)), 30)  # eyelids
         for dx, dz in ((11, 0), (-11, 0), (0, 11), (0, -11)):
-            muscle = [eye + (dx, 0, dz), (eye + apex) / 2 + (0.8 * dx, 0, 0.8 * dz), apex]
+            muscle = [moved(eye, dx, 0, dz), moved((eye + apex) / 2, 0.8 * dx, 0, 0.8 * dz), apex]
             c.add(tube(muscle, [1.6, 2.4, 1.6]), 55)
-        end = chiasm + (7 * s, -6, 0)
-        nerve = [eye + (-2 * s, 8, 0), (eye + apex) / 2 + (-2 * s, 0, 0), apex, end]
+        end = moved(chiasm, 7 * s, -6, 0)
+        nerve = [moved(eye, -2 * s, 8, 0), moved((eye + apex) / 2, -2 * s, 0, 0), apex, end]
         c.add(tube(nerve, [2.5, 2.4, 2.4, 2.4]), 32 + v.number(5), f"optic_nerve_{side}")
         radius = 12.2 * growth
         c.add(Ellipsoid(eye, (radius, radius, radius)), 40, f"eye_{side}")
-        c.add(Ellipsoid(eye, (radius - 1.5,) * 3), eye_hu, None)
+        c.add(Ellipsoid(eye, (radius - 1.5, radius - 1.5, radius - 1.5)), eye_hu, None)
         gaze = np.array([v.number(2), -8.2, v.number(2)])
         c.add(Ellipsoid(eye + gaze, (4.6, 2.5, 4.6)), 85 + v.number(20), f"lens_{side}")
     for s in (1, -1):
-        front, tract = chiasm + (7 * s, -6, 0), chiasm + (9 * s, 8, 1.5)
+        front, tract = moved(chiasm, 7 * s, -6, 0), moved(chiasm, 9 * s, 8, 1.5)
         c.add(tube([front, chiasm, tract], [2.6, 3.0, 2.4]), 36, "optic_chiasm")
+    # the gland lies in its dural bed, so the bone of the sella does not blur into it
     gland = np.array([0, -20, 11.5]) + v.shift(0.6)
-    c.add(Ellipsoid(gland, np.array([6.8, 5, 4.2]) * v.factor(0.1)), 52 + v.number(6), "pituitary")
+    size = np.array([6.8, 5, 4.2]) * v.factor(0.1)
+    c.add(Ellipsoid(gland, size + 0.8), 50)
+    c.add(Ellipsoid(gland, size), 52 + v.number(6), "pituitary")
 
 
 @dataclass(frozen=True)
@@ -450,6 +458,3 @@ def couch(half_width: float = 240.0) -> tuple[Layer, ...]:
         Layer(Ellipsoid((0, 166, 0), core, boxy=True), -940),
         Layer(Ellipsoid((0, 122, 20), (100, 24, 110), boxy=True), -960),  # foam under the head
     )
-
-
-Affine = NDArray[np.float64]

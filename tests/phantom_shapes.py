@@ -7,6 +7,7 @@ in the head frame stays nested in every patient.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -47,14 +48,13 @@ class Ellipsoid:
         return centre - radii, centre + radii
 
     def distance(self, x: Floats, y: Floats, z: Floats) -> Floats:
-        squares: Floats | None = None
+        squares: Floats = np.zeros((), np.float32)
         for values, centre, radius in zip((x, y, z), self.centre, self.radii, strict=True):
             q = (values - np.float32(centre)) * np.float32(1 / radius)
             q *= q
             if self.boxy:
                 q *= q
-            squares = q if squares is None else squares + q
-        assert squares is not None  # noqa: S101 - three axes, for the type checker
+            squares = squares + q
         length = np.sqrt(np.sqrt(squares)) if self.boxy else np.sqrt(squares)
         return (length - np.float32(1)) * np.float32(min(self.radii))
 
@@ -93,7 +93,8 @@ class Capsule:
         pz -= t * az
         t *= np.float32(self.end_radius - self.radius)
         t += np.float32(self.radius)
-        return np.sqrt(px * px + py * py + pz * pz) - t
+        distance: Floats = np.sqrt(px * px + py * py + pz * pz) - t
+        return distance
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,8 @@ class Clipped:
 
     def distance(self, x: Floats, y: Floats, z: Floats) -> Floats:
         beyond = (np.float32(self.at) - (x, y, z)[self.axis]) * np.float32(self.keep)
-        return np.maximum(self.shape.distance(x, y, z), beyond)
+        distance: Floats = np.maximum(self.shape.distance(x, y, z), beyond)
+        return distance
 
 
 class Layer(NamedTuple):
@@ -127,7 +129,7 @@ class Layer(NamedTuple):
 
 
 def tube(
-    points: Iterable[Sequence[float]],
+    points: Iterable[Sequence[float] | Points],
     radii: Iterable[float],
     stretch: tuple[float, float, float] = (1, 1, 1),
 ) -> list[Capsule]:
@@ -135,7 +137,7 @@ def tube(
     nodes = list(zip(points, radii, strict=True))
     return [
         Capsule(start, end, radius, end_radius, stretch)
-        for (start, radius), (end, end_radius) in zip(nodes, nodes[1:], strict=False)
+        for (start, radius), (end, end_radius) in pairwise(nodes)
     ]
 
 
@@ -206,7 +208,7 @@ def paint(
         ``shape``, the labels.
     """
     labels = np.zeros(shape, np.uint8)
-    boxes = [_index_box(layer.shape, pose, affine, shape) for layer in layers]
+    boxes = _index_boxes(layers, pose, affine, shape)
     thickness = max(1, SLAB_VOXELS // (shape[1] * shape[2]))
     for first in range(0, shape[0], thickness):
         last = min(first + thickness, shape[0])
@@ -264,16 +266,20 @@ def _grid(
     return x.astype(np.float32), y.astype(np.float32), z.astype(np.float32)
 
 
-def _index_box(
-    shape: Shape, pose: Pose, affine: NDArray[np.float64], size: tuple[int, int, int]
+def _index_boxes(
+    layers: Sequence[Layer],
+    pose: Pose,
+    affine: NDArray[np.float64],
+    size: tuple[int, int, int],
 ) -> NDArray[np.int64]:
-    """First and one past the last (slice, row, column) that the shape can touch."""
-    low, high = shape.bounds()
-    steps = np.stack(np.meshgrid(*[np.linspace(0, 1, 5)] * 3, indexing="ij"), axis=-1).reshape(
-        -1, 3
-    )
-    margin = EDGE_MM + 0.03 * (high - low)  # the bend between the points looked at
-    patient = pose.to_patient(low - margin + steps * (high - low + 2 * margin))
+    """``(layers, 2, 3)``: first and one past the last (slice, row, column) each can touch."""
+    bounds = np.array([layer.shape.bounds() for layer in layers])  # (layers, 2, 3)
+    low, extent = bounds[:, :1], bounds[:, 1:] - bounds[:, :1]
+    margin = EDGE_MM + 0.03 * extent  # the bend between the points looked at
+    steps = np.indices((5, 5, 5)).reshape(3, -1).T / 4  # (125, 3), from 0 to 1
+    points = low - margin + steps * (extent + 2 * margin)  # (layers, 125, 3)
+    patient = pose.to_patient(points.reshape(-1, 3)).reshape(points.shape)
     index = (patient - affine[:3, 3]) @ np.linalg.inv(affine[:3, :3]).T
-    box = np.stack([np.floor(index.min(axis=0)), np.ceil(index.max(axis=0)) + 1])
-    return np.clip(box, 0, size).astype(np.int64)
+    boxes = np.stack([np.floor(index.min(axis=1)), np.ceil(index.max(axis=1)) + 1], axis=1)
+    clipped: NDArray[np.int64] = np.clip(boxes, 0, size).astype(np.int64)
+    return clipped

@@ -96,7 +96,7 @@ def make_phantom(
     Args:
         spacing_mm: between slices, rows and columns.
         shape: slices, rows, columns.
-        padding_hu: value outside the reconstruction circle, such as -2000 or -3024; None for no circle.
+        padding_hu: value outside the reconstruction circle, such as -2000; None for no circle.
         centre_mm: LPS centre of the grid; None puts the top of the grid above the crown.
     """
     if centre_mm is None:
@@ -192,7 +192,7 @@ def write_case(phantom: Phantom, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for volume, name in ((phantom.ct, "data.nii.gz"), (phantom.labels, "label.nii.gz")):
         upwards = volume.to_patient_orientation("HPL")
-        image = sitk.GetImageFromArray(upwards.array)  # (z, y, x)
+        image: Any = sitk.GetImageFromArray(upwards.array)  # (z, y, x); SimpleITK is half typed
         image.SetSpacing(upwards.spacing[::-1])
         image.SetOrigin(tuple(upwards.affine[:3, 3]))
         image.SetDirection(tuple(upwards.direction[:, ::-1].ravel()))
@@ -300,8 +300,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         write_case(phantom, folder)
         if args.dicom:
             write_series(phantom, folder / "dicom")
-        print(f"\r{number + 1} of {args.cases}", end="", flush=True)  # noqa: T201 - a command line
-    print()  # noqa: T201 - a command line
+        print(f"\r{number + 1} of {args.cases}", end="", flush=True)
+    print()
     return 0
 
 
