@@ -48,9 +48,6 @@ SOURCE_ATTRIBUTES = (
     "PositionReferenceIndicator",
     "Modality",
     "ImageType",
-    "ImagePositionPatient",
-    "ImageOrientationPatient",
-    "PixelSpacing",
     "SliceThickness",
     "Rows",
     "Columns",
@@ -64,7 +61,7 @@ SOURCE_ATTRIBUTES = (
     "StationName",
     "InstitutionName",
 )
-"""What highdicom is shown of each slice: references, geometry and the scanner."""
+"""What highdicom is shown of each slice as it is; its place comes from the labels."""
 
 TYPE_2_OF_PATIENT_AND_STUDY = (
     "PatientName",
@@ -137,8 +134,9 @@ def build_seg(
     The same arguments give the same bytes.
 
     Args:
-        labels: uint8, ``Organ.label`` or 0; any grid in the frame of reference of the slices.
-        slices: headers of the CT; not altered, and may lack type 2 attributes.
+        labels: uint8, ``Organ.label`` or 0, on the grid of the CT.
+        slices: headers of the CT, one for each plane of the labels and in their order; not
+            altered, and may lack type 2 attributes.
         organs: those that may be present.
         segmentation_type: LABELMAP is smaller and newer, and few viewers show it yet.
         run: see ``result_uid``.
@@ -146,7 +144,7 @@ def build_seg(
 
     Raises:
         NoOrganFound: no voxel is labelled.
-        ValueError: a label belongs to none of ``organs``.
+        ValueError: a label belongs to none of ``organs``, or the slices are not those of the grid.
     """
     created = created or datetime.now().replace(microsecond=0)
     counts = np.sum([np.bincount(plane.ravel(), minlength=256) for plane in labels.array], axis=0)
@@ -175,7 +173,7 @@ def build_seg(
         contribution_description="Automatic segmentation of organs at risk. Research use only.",
     )
     seg = hd.seg.Segmentation(
-        source_images=[_as_source(header) for header in slices],
+        source_images=_sources(slices, labels),
         pixel_array=_numbered(labels, present),
         segmentation_type=segmentation_type,
         segment_descriptions=[
@@ -244,19 +242,36 @@ def _describe(
     return description
 
 
-def _as_source(header: Dataset) -> Dataset:
-    """What highdicom needs of a slice, with the patient left blank.
+def _sources(slices: Sequence[Dataset], labels: hd.Volume) -> list[Dataset]:
+    """What highdicom needs of the slices, exactly on the grid and with the patient left blank.
 
-    highdicom refuses headers without type 2 attributes, or with a sex outside the standard,
-    and logs names that it finds odd. So it never sees the patient: see _copy_patient_and_study.
+    highdicom takes slices for a frame's source only where their geometry agrees to the last
+    digits, and refuses some headers that series.py accepts within its tolerances.
+    It also refuses headers without type 2 attributes or with a sex outside the standard, and
+    logs names that it finds odd: so it never sees the patient (see _copy_patient_and_study).
     """
-    source = Dataset()
-    for keyword in SOURCE_ATTRIBUTES:
-        if keyword in header:
-            source.add(header[keyword])
-    for keyword in TYPE_2_OF_PATIENT_AND_STUDY:
-        setattr(source, keyword, None)
-    return source
+    if labels.spatial_shape[0] != len(slices):
+        raise ValueError(f"{labels.spatial_shape[0]} planes of labels for {len(slices)} slices")
+    [orientation] = labels.get_plane_orientation()
+    [measures] = labels.get_pixel_measures()
+    sources = []
+    for header, [plane] in zip(slices, labels.get_plane_positions(), strict=True):
+        offset_mm = np.subtract(header.ImagePositionPatient, plane.ImagePositionPatient)
+        if np.linalg.norm(offset_mm.astype(float)) > labels.spacing[0] / 2:
+            raise ValueError("the slices are not in the order and place of the planes of labels")
+        source = Dataset()
+        for keyword in SOURCE_ATTRIBUTES:
+            if keyword in header:
+                source.add(header[keyword])
+        source.ImagePositionPatient = plane.ImagePositionPatient
+        source.ImageOrientationPatient = orientation.ImageOrientationPatient
+        source.PixelSpacing = measures.PixelSpacing
+        if not header.get("SliceThickness"):
+            source.SliceThickness = measures.SpacingBetweenSlices
+        for keyword in TYPE_2_OF_PATIENT_AND_STUDY:
+            setattr(source, keyword, None)
+        sources.append(source)
+    return sources
 
 
 def _copy_patient_and_study(seg: hd.seg.Segmentation, header: Dataset) -> None:

@@ -98,7 +98,8 @@ def _parse(files: Iterable[bytes | Path]) -> list[Dataset]:
         except (InvalidDicomError, EOFError, ValueError, KeyError, NotImplementedError):
             unreadable += 1
             continue
-        if len(dataset) == 0:  # pydicom takes a file that ends within its first element for empty
+        # pydicom reads a file that ends too early as far as it goes, without complaint.
+        if "SOPInstanceUID" not in dataset and "PixelData" not in dataset:
             unreadable += 1
         else:
             datasets.append(dataset)

@@ -37,7 +37,7 @@ HASH = "0123456789abcdef" * 4
 @cache
 def phantom(orientation: Orientation = "axial") -> Phantom:
     return make_phantom(
-        shape=(44, 64, 60), spacing_mm=(5.0, 4.0, 4.5), orientation=orientation, noise_hu=0
+        shape=(44, 63, 61), spacing_mm=(5.0, 4.0, 4.5), orientation=orientation, noise_hu=0
     )
 
 
@@ -137,6 +137,35 @@ def test_every_frame_refers_to_the_slice_at_its_place() -> None:
             np.array(by_uid[source.ReferencedSOPInstanceUID].ImagePositionPatient, float),
             atol=1e-6,
         )
+
+
+def test_slices_a_little_off_the_grid_are_still_the_sources_of_their_frames() -> None:
+    slices = copy.deepcopy(headers())
+    noise = np.random.default_rng(0)
+    for header in slices:
+        position = np.array(header.ImagePositionPatient, float) + noise.uniform(-0.04, 0.04, 3)
+        header.ImagePositionPatient = [f"{value:.4f}" for value in position]
+        x = f"{noise.uniform(-5e-4, 5e-4):.7f}"
+        header.ImageOrientationPatient = ["1", "0", x, "0", "1", "0"]
+        header.SliceThickness = None
+    seg = seg_of(slices=slices)
+    by_uid = {header.SOPInstanceUID: header for header in slices}
+    for frame in seg.PerFrameFunctionalGroupsSequence:
+        [source] = frame.DerivationImageSequence[0].SourceImageSequence
+        np.testing.assert_allclose(
+            np.array(frame.PlanePositionSequence[0].ImagePositionPatient, float),
+            np.array(by_uid[source.ReferencedSOPInstanceUID].ImagePositionPatient, float),
+            atol=0.05,
+        )
+    [measures] = seg.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence
+    assert measures.SliceThickness == 5
+
+
+def test_slices_in_another_order_than_the_labels_are_our_mistake() -> None:
+    with pytest.raises(ValueError, match="not in the order and place"):
+        seg_of(slices=headers()[::-1])
+    with pytest.raises(ValueError, match="44 planes of labels for 43 slices"):
+        seg_of(slices=headers()[1:])
 
 
 # Meaning
