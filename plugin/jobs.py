@@ -56,6 +56,7 @@ class Jobs:
         max_attempts: int = 3,
         retry_delay_seconds: float = 30.0,
         changed: Callable[[Job], None] = _ignore,
+        now: Callable[[], datetime] = _now,
     ) -> None:
         """
         Args:
@@ -63,11 +64,13 @@ class Jobs:
             max_attempts: a job is begun at most this often before it is failed.
             retry_delay_seconds: before the second attempt; doubles with each further one.
             changed: told of each job whose state has changed, in the thread that changed it.
+            now: the clock, with its time zone.
         """
         self._engine = engine
         self._max_attempts = max_attempts
         self._retry_delay = timedelta(seconds=retry_delay_seconds)
         self._changed = changed
+        self._now = now
         self._work = threading.Event()
 
     # --- asking for work -------------------------------------------------------------------------
@@ -100,7 +103,7 @@ class Jobs:
         run = identifier if force else ""
         source = source_of(series, instances)
         key = _digest(source, identity, run)
-        now = _now()
+        now = self._now()
         row = JobRow(
             id=identifier,
             key=key,
@@ -139,7 +142,11 @@ class Jobs:
             WrongState: it has ended already.
         """
         if job := self._move(
-            job_id, "queued", state="cancelled", reason="Cancelled by a person.", finished=_now()
+            job_id,
+            "queued",
+            state="cancelled",
+            reason="Cancelled by a person.",
+            finished=self._now(),
         ):
             return job
         with Session(self._engine) as session, session.begin():
@@ -178,7 +185,7 @@ class Jobs:
             job_id,
             *states,
             state="queued",
-            due=_now(),
+            due=self._now(),
             attempts=0,
             progress=0.0,
             stage="",
@@ -237,7 +244,7 @@ class Jobs:
         """Number of jobs in each state."""
         with Session(self._engine) as session:
             rows = session.execute(select(JobRow.state, func.count()).group_by(JobRow.state))
-            found = dict(rows.tuples().all())
+            found = {row[0]: row[1] for row in rows}
         return {state: found.get(state, 0) for state in STATES}
 
     # --- the worker's side -----------------------------------------------------------------------
@@ -247,7 +254,7 @@ class Jobs:
         with Session(self._engine) as session:
             due = session.scalar(select(func.min(JobRow.due)).where(JobRow.state == "queued"))
         if due is not None:
-            seconds = min(seconds, (due - _now()).total_seconds())
+            seconds = min(seconds, (due - self._now()).total_seconds())
         if seconds > 0:
             self._work.wait(seconds)
         self._work.clear()
@@ -260,7 +267,7 @@ class Jobs:
         """Take the oldest job that is due, so that no other worker can; None if there is none."""
         oldest = (
             select(JobRow.id)
-            .where(JobRow.state == "queued", JobRow.due <= _now())
+            .where(JobRow.state == "queued", JobRow.due <= self._now())
             .order_by(JobRow.created, JobRow.id)
             .limit(1)
         )
@@ -277,7 +284,7 @@ class Jobs:
                 progress=0.0,
                 stage="",
                 reason="",
-                started=_now(),
+                started=self._now(),
                 cancel_wanted=False,
             )
             if job is not None:  # else another worker was faster: take the next
@@ -302,7 +309,7 @@ class Jobs:
         values = outcome.model_dump(mode="json")
         values["reason"] = values["reason"][:REASON_LENGTH]
         progress = {"progress": 1.0} if outcome.state == "done" else {}
-        self._move(job_id, "running", stage="", finished=_now(), **progress, **values)
+        self._move(job_id, "running", stage="", finished=self._now(), **progress, **values)
 
     def stopped(self, job_id: str) -> None:
         """Note that a running job was cancelled by a person."""
@@ -312,7 +319,7 @@ class Jobs:
             state="cancelled",
             reason="Cancelled by a person.",
             stage="",
-            finished=_now(),
+            finished=self._now(),
         )
 
     def put_back(self, job_id: str) -> None:
@@ -331,9 +338,12 @@ class Jobs:
         """Note that a running job met a fault of ours: queued again, or failed at last."""
         attempts = self.get(job_id).attempts
         if attempts >= self._max_attempts:
-            final = {"state": "failed", "finished": _now()}
+            final = {"state": "failed", "finished": self._now()}
         else:
-            final = {"state": "queued", "due": _now() + self._retry_delay * 2 ** (attempts - 1)}
+            final = {
+                "state": "queued",
+                "due": self._now() + self._retry_delay * 2 ** (attempts - 1),
+            }
         return self._move(job_id, "running", stage="", reason=reason[:REASON_LENGTH], **final)
 
     def recover(self) -> None:
@@ -345,7 +355,7 @@ class Jobs:
         for job in self.find(state="running"):
             if job.attempts >= self._max_attempts:
                 reason = f"Orthanc ended {job.attempts} times while this job ran."
-                self._move(job.id, "running", state="failed", reason=reason, finished=_now())
+                self._move(job.id, "running", state="failed", reason=reason, finished=self._now())
             else:
                 self._move(job.id, "running", state="queued", stage="", progress=0.0)
             log.warning("job %s ran when Orthanc last ended", job.id)

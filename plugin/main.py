@@ -6,6 +6,7 @@ the script, and stops its start.
 
 import json
 import logging
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -101,8 +102,10 @@ def on_rest(output: Any, uri: str, **request: Any) -> None:
             body=request.get("body", b""),
         )
     )
-    for name, value in {"Content-Type": "application/json", **response.headers}.items():
-        output.SetHttpHeader(name, value)
+    if response.status == HTTPStatus.METHOD_NOT_ALLOWED:
+        output.SendMethodNotAllowed(response.headers["Allow"])  # Orthanc allows no body with it
+        return
+    output.SetHttpHeader("Content-Type", "application/json")
     text = response.text()
     try:
         output.SendHttpStatus(response.status, text, len(text))

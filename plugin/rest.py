@@ -2,8 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field
 
+from model.checkpoint import Card
 from plugin import __version__
 from plugin.archive import ArchiveError, OrthancArchive, Series, UnknownResource
 from plugin.catalogue import Catalogue, UnknownModel
@@ -65,7 +66,7 @@ class ModelEntry(_Strict):
     name: str
     default: bool
     loaded: bool
-    card: dict[str, JsonValue]
+    card: Card
 
 
 class ModelList(_Strict):
@@ -253,7 +254,7 @@ class Rest:
                     name=name,
                     default=name == self._catalogue.default,
                     loaded=self._catalogue.is_loaded(name),
-                    card=card.to_json(),
+                    card=card,
                 )
                 for name, card in self._catalogue.cards().items()
             )

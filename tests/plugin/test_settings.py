@@ -1,0 +1,60 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from plugin.settings import BadSettings, Settings, stable_age_seconds
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_no_section_at_all_means_the_defaults():
+    assert Settings.from_orthanc({}) == Settings()
+
+
+def test_the_configuration_that_we_ship_names_every_setting_at_its_default():
+    configuration = json.loads((ROOT / "orthanc.json").read_text())
+
+    assert configuration["Oar"] == Settings().model_dump(by_alias=True)
+    assert configuration["RemoteAccessAllowed"] is False
+    assert (ROOT / configuration["PythonScript"]).is_file()
+
+
+@pytest.mark.parametrize(
+    ("section", "names"),
+    [
+        ({"Automatik": True}, "Oar.Automatik"),
+        ({"Device": "tpu"}, "Oar.Device"),
+        ({"MaxAttempts": 0}, "Oar.MaxAttempts"),
+        ({"Series": {"MinSlice": 3}}, "Oar.Series.MinSlice"),
+        ({"Series": {"IncludeBodyPart": "("}}, "Oar.Series.IncludeBodyPart"),
+        ({"automatic": True}, "Oar.automatic"),
+        ("yes", "Oar"),
+    ],
+)
+def test_a_mistake_in_the_configuration_is_named(section, names):
+    with pytest.raises(BadSettings, match=names.replace(".", r"\.")):
+        Settings.from_orthanc({"Oar": section})
+
+
+@pytest.mark.parametrize(
+    ("configuration", "file"),
+    [
+        ({}, "/etc/orthanc/OrthancStorage/oar-jobs.db"),
+        ({"StorageDirectory": "db"}, "/etc/orthanc/db/oar-jobs.db"),
+        ({"StorageDirectory": "db", "IndexDirectory": "/fast"}, "/fast/oar-jobs.db"),
+    ],
+)
+def test_the_queue_lies_beside_orthancs_index(configuration, file):
+    assert Settings().database_url(configuration, Path("/etc/orthanc")) == f"sqlite:///{file}"
+
+
+def test_another_database_can_be_named():
+    settings = Settings.from_orthanc({"Oar": {"Database": "postgresql://host/oar"}})
+
+    assert settings.database_url({}, Path("/etc/orthanc")) == "postgresql://host/oar"
+
+
+def test_orthancs_own_default_of_the_stable_age_is_known():
+    assert stable_age_seconds({}) == 60
+    assert stable_age_seconds({"StableAge": 5}) == 5
