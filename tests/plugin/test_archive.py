@@ -1,0 +1,71 @@
+import pydicom
+import pytest
+
+from plugin.archive import ArchiveError, FolderArchive, OrthancArchive, UnknownResource
+from tests.fake_orthanc import FakeOrthanc
+from tests.phantoms import write_series
+
+
+def test_orthanc_lists_the_series_of_a_study_and_gives_their_files(ct):
+    orthanc = FakeOrthanc()
+    archive = OrthancArchive(orthanc)
+    study = orthanc.receive(ct)
+
+    [series] = archive.series_of_study(study)
+
+    assert (series.study, series.modality) == (study, "CT")
+    assert len(series.instances) == len(ct)
+    assert list(series.instances) == sorted(series.instances)
+    assert set(archive.sop_instance_uids(series)) == {image.SOPInstanceUID for image in ct}
+    assert archive.series(series.id) == series
+    assert archive.file(series.instances[0])[128:132] == b"DICM"
+
+
+def test_a_stored_result_is_found_by_its_uid(ct):
+    archive = OrthancArchive(FakeOrthanc())
+    assert archive.find_instance(ct[0].SOPInstanceUID) is None
+
+    stored = archive.store(ct[0])
+
+    assert archive.find_instance(ct[0].SOPInstanceUID) == stored
+
+
+def test_what_orthanc_does_not_hold_is_told_from_what_it_cannot_do_now():
+    orthanc = FakeOrthanc()
+    archive = OrthancArchive(orthanc)
+    with pytest.raises(UnknownResource, match="Orthanc holds no study nobody"):
+        archive.series_of_study("nobody")
+    with pytest.raises(UnknownResource, match="Orthanc holds no instance nobody"):
+        archive.file("nobody")
+    orthanc.broken = True
+    with pytest.raises(ArchiveError, match="Internal error") as error:
+        archive.series_of_study("nobody")
+    assert not isinstance(error.value, UnknownResource)
+
+
+def test_a_folder_lists_its_series_and_leaves_other_files_alone(small_phantom, ct, tmp_path):
+    write_series(small_phantom, tmp_path / "in" / "deep")
+    (tmp_path / "in" / "readme.txt").write_text("not DICOM")
+    archive = FolderArchive(tmp_path / "in", results=tmp_path)
+
+    [series] = archive.all_series()
+
+    assert series.id == ct[0].SeriesInstanceUID
+    assert archive.series_of_study(ct[0].StudyInstanceUID) == [series]
+    assert set(archive.sop_instance_uids(series)) == {image.SOPInstanceUID for image in ct}
+    assert all(archive.file(one)[128:132] == b"DICM" for one in series.instances)
+    for ask in (archive.series, archive.series_of_study):
+        with pytest.raises(UnknownResource):
+            ask("nobody")
+
+
+def test_a_file_that_is_gone_is_the_archives_fault(tmp_path):
+    with pytest.raises(ArchiveError, match=r"No such file"):
+        FolderArchive(tmp_path, results=tmp_path).file(str(tmp_path / "gone.dcm"))
+
+
+def test_a_folder_keeps_a_result_under_its_modality(ct, tmp_path):
+    stored = FolderArchive(tmp_path, results=tmp_path).store(ct[0])
+
+    assert stored == str(tmp_path / "ct.dcm")
+    assert pydicom.dcmread(stored).SOPInstanceUID == ct[0].SOPInstanceUID

@@ -1,0 +1,193 @@
+import threading
+from collections.abc import Callable
+
+import pytest
+from sqlalchemy.exc import OperationalError
+
+from model.segmenter import Cancelled
+from plugin import worker as worker_module
+from plugin.archive import ArchiveError, UnknownResource
+from plugin.job import Job, Outcome, Result
+from plugin.jobs import Jobs
+from plugin.pipeline import Watch
+from plugin.worker import Worker
+from tests.plugin.test_jobs import add
+
+SOON_S = 20.0
+DONE = Outcome(
+    state="done", results=(Result(kind="seg", sop_instance_uid="2.25.1", orthanc_id="abc"),)
+)
+
+
+class Ended:
+    """Lets a test wait for the end of jobs without polling."""
+
+    def __init__(self, jobs: Jobs) -> None:
+        self.states: list[str] = []
+        self._news = threading.Condition()
+        jobs._changed = self._told  # the fixture's queue tells nobody else
+
+    def _told(self, job: Job) -> None:
+        with self._news:
+            self.states.append(job.state)
+            self._news.notify_all()
+
+    def wait_for(self, *states: str) -> None:
+        with self._news:
+            assert self._news.wait_for(lambda: self.states[-len(states) :] == [*states], SOON_S), (
+                self.states
+            )
+
+
+@pytest.fixture
+def ended(jobs: Jobs) -> Ended:
+    return Ended(jobs)
+
+
+def until_cancelled(job: Job, watch: Watch) -> Outcome:
+    """A job that goes on until it is told to stop."""
+    watch.report("segmenting", 0.5)
+    while not watch.cancelled():
+        pass
+    raise Cancelled
+
+
+def raising(error: Exception) -> Callable[[Job, Watch], Outcome]:
+    def run(job: Job, watch: Watch) -> Outcome:
+        raise error
+
+    return run
+
+
+def test_jobs_that_wait_and_jobs_that_come_are_done(jobs, ended):
+    add(jobs, series="waits")
+    worker = Worker(jobs, lambda job, watch: DONE)
+    worker.start()
+    ended.wait_for("queued", "running", "done")
+    add(jobs, series="comes")
+    ended.wait_for("queued", "running", "done", "queued", "running", "done")
+    assert worker.alive
+
+    worker.stop()
+
+    assert not worker.alive
+
+
+@pytest.mark.parametrize("error", [RuntimeError("boom"), MemoryError(), ArchiveError("no answer")])
+def test_whatever_a_job_does_it_is_parked_and_the_next_one_runs(jobs, ended, error):
+    bad = add(jobs, series="bad")
+    worker = Worker(
+        jobs, lambda job, watch: DONE if job.series == "good" else raising(error)(job, watch)
+    )
+    worker.start()
+    ended.wait_for("running", "failed")
+    good = add(jobs, series="good")
+    ended.wait_for("running", "done")
+    worker.stop()
+
+    assert jobs.get(bad.id).attempts == 3
+    assert type(error).__name__ in jobs.get(bad.id).reason
+    assert jobs.get(good.id).state == "done"
+
+
+def test_a_series_that_was_deleted_meanwhile_is_skipped(jobs, ended):
+    job = add(jobs)
+    worker = Worker(jobs, raising(UnknownResource("gone")))
+    worker.start()
+    ended.wait_for("running", "skipped")
+    worker.stop()
+
+    assert jobs.get(job.id).reason == "The series is no longer in the archive."
+
+
+def test_a_person_can_stop_a_running_job(jobs, ended):
+    job = add(jobs)
+    worker = Worker(jobs, until_cancelled)
+    worker.start()
+    ended.wait_for("running")
+    jobs.cancel(job.id)
+    ended.wait_for("running", "cancelled")
+    worker.stop()
+
+
+def test_a_stop_gives_the_running_job_back(jobs, ended):
+    job = add(jobs)
+    worker = Worker(jobs, until_cancelled)
+    worker.start()
+    ended.wait_for("running")
+
+    worker.stop()
+
+    assert jobs.get(job.id).state == "queued"
+    assert jobs.get(job.id).attempts == 0
+    assert not worker.alive
+
+
+def test_a_job_left_running_by_the_last_process_is_taken_first(jobs, ended):
+    left = add(jobs, series="left")
+    jobs.claim()
+    worker = Worker(jobs, lambda job, watch: DONE)
+    worker.start()
+    ended.wait_for("queued", "running", "done")
+    worker.stop()
+
+    assert jobs.get(left.id).state == "done"
+
+
+def test_missed_studies_are_looked_for_once_and_again_if_the_archive_fails(
+    jobs, ended, monkeypatch
+):
+    monkeypatch.setattr(worker_module, "PAUSE_S", 0.0)
+    looked: list[int] = []
+
+    def catch_up() -> None:
+        looked.append(len(looked))
+        if len(looked) == 1:
+            raise ArchiveError("no answer")
+        add(jobs)
+
+    worker = Worker(jobs, lambda job, watch: DONE, catch_up=catch_up)
+    worker.start()
+    ended.wait_for("running", "done")
+    worker.stop()
+
+    assert looked == [0, 1]
+
+
+def test_a_queue_that_does_not_answer_for_a_while_ends_nothing(jobs, ended, monkeypatch):
+    monkeypatch.setattr(worker_module, "PAUSE_S", 0.0)
+    job = add(jobs)
+    finish, faults = jobs.finish, [OperationalError("UPDATE", {}, Exception("disk full"))]
+
+    def fail_once(job_id: str, outcome: Outcome) -> None:
+        if faults:
+            raise faults.pop()
+        finish(job_id, outcome)
+
+    monkeypatch.setattr(jobs, "finish", fail_once)
+    worker = Worker(jobs, lambda job, watch: DONE)
+    worker.start()
+    ended.wait_for("running", "queued", "running", "done")
+    worker.stop()
+
+    assert jobs.get(job.id).state == "done"
+
+
+def test_the_worker_never_keeps_the_process_alive(jobs):
+    assert Worker(jobs, lambda job, watch: DONE)._thread.daemon
+
+
+def test_progress_is_written_seldom_but_every_stage_is(jobs, monkeypatch):
+    written: list[tuple[str, float]] = []
+    monkeypatch.setattr(
+        jobs, "report", lambda job, stage, progress: written.append((stage, progress))
+    )
+    watch = Worker(jobs, lambda job, watch: DONE)._watch(add(jobs))
+
+    for step in range(1000):
+        watch.report("segmenting", step / 1000)
+    watch.report("writing", 0.98)
+
+    assert written[0] == ("segmenting", 0.0)
+    assert written[-1] == ("writing", 0.98)
+    assert len(written) < 10
