@@ -12,8 +12,9 @@ from typing import Any
 
 import orthanc  # noqa: TID251 - exists only inside Orthanc; every other module takes it as argument
 import torch
+from sqlalchemy.exc import SQLAlchemyError
 
-from plugin.archive import OrthancArchive
+from plugin.archive import ArchiveError, OrthancArchive, UnknownResource
 from plugin.catalogue import Catalogue
 from plugin.intake import Intake
 from plugin.job import Job, Outcome
@@ -63,14 +64,16 @@ def segment(job: Job, watch: Watch) -> Outcome:
 
 
 def catch_up() -> None:
-    intake.catch_up(settings.catch_up_days)
+    intake.catch_up(max(1, settings.catch_up_days))
 
 
 worker = Worker(
     jobs,
     segment,
-    catch_up=catch_up if settings.automatic and settings.catch_up_days else None,
-    catch_up_after_s=stable_age_seconds(configuration),
+    catch_up=catch_up,
+    catch_up_after_s=(
+        stable_age_seconds(configuration) if settings.automatic and settings.catch_up_days else None
+    ),
 )
 rest = Rest(
     settings=settings,
@@ -82,10 +85,20 @@ rest = Rest(
 )
 
 
+def take(study: str) -> None:
+    try:
+        intake.take_study(study, asked_by="stable study")
+    except UnknownResource:
+        log.info("study %s was deleted as soon as it was stable", study)
+    except (ArchiveError, SQLAlchemyError):
+        log.exception("study %s could not be queued; looking for it again soon", study)
+        worker.catch_up_in(0)
+
+
 def on_change(change: int, level: int, resource: str) -> None:
     # Orthanc's one thread for changes waits for us: a job is written, the work is done elsewhere.
     if change == orthanc.ChangeType.STABLE_STUDY and settings.automatic:
-        intake.take_study(resource, asked_by="stable study")
+        take(resource)
     elif change == orthanc.ChangeType.ORTHANC_STARTED:
         status.show_counts(jobs)
         worker.start()

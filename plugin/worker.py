@@ -36,21 +36,21 @@ class Worker:
         jobs: Jobs,
         run: Callable[[Job, Watch], Outcome],
         *,
-        catch_up: Callable[[], None] | None = None,
-        catch_up_after_s: float = 0.0,
+        catch_up: Callable[[], None] = lambda: None,
+        catch_up_after_s: float | None = None,
     ) -> None:
         """
         Args:
             jobs: the queue.
             run: does one job.
-            catch_up: called once, between jobs; again if the archive does not answer.
-            catch_up_after_s: seconds from the start to the catching up.
+            catch_up: looks for missed studies; called between jobs.
+            catch_up_after_s: seconds from the start to the first call; None: only when asked.
         """
         self._jobs = jobs
         self._run = run
         self._catch_up = catch_up
         self._catch_up_after_s = catch_up_after_s
-        self._catch_up_at = 0.0  # time.monotonic()
+        self._catch_up_at: float | None = None  # time.monotonic()
         self._stopping = threading.Event()
         # A daemon: a network that cannot be interrupted must not keep Orthanc from stopping.
         self._thread = threading.Thread(target=self._work, name="oar-worker", daemon=True)
@@ -62,8 +62,15 @@ class Worker:
 
     def start(self) -> None:
         """Begin, with the jobs first that an earlier process left behind."""
-        self._catch_up_at = time.monotonic() + self._catch_up_after_s
+        if self._catch_up_after_s is not None:
+            self.catch_up_in(self._catch_up_after_s)
         self._thread.start()
+
+    def catch_up_in(self, seconds: float) -> None:
+        """Look for missed studies then, or earlier if that was asked for before."""
+        at = time.monotonic() + seconds
+        self._catch_up_at = at if self._catch_up_at is None else min(at, self._catch_up_at)
+        self._jobs.wake()
 
     def stop(self) -> None:
         """Give the running job back to the queue and end, as soon as the network allows."""
@@ -79,25 +86,25 @@ class Worker:
                 if not recovered:
                     self._jobs.recover()
                     recovered = True
-                if self._catch_up is not None and time.monotonic() >= self._catch_up_at:
+                if self._catch_up_at is not None and time.monotonic() >= self._catch_up_at:
+                    self._catch_up_at = None
                     self._catch_up()
-                    self._catch_up = None
                 if (job := self._jobs.claim()) is not None:
                     self._do(job)
                 else:
                     self._jobs.wait(self._longest_sleep_s())
             except ArchiveError:
                 log.exception("the archive did not answer; trying again")
-                self._catch_up_at = time.monotonic() + PAUSE_S
+                self.catch_up_in(PAUSE_S)
             except SQLAlchemyError:
                 log.exception("the queue of jobs does not answer; trying again")
                 recovered = False  # what was running may not have been noted as ended
                 self._stopping.wait(PAUSE_S)
 
     def _longest_sleep_s(self) -> float:
-        if self._catch_up is None:
+        if self._catch_up_at is None:
             return IDLE_S
-        return max(0.0, min(IDLE_S, self._catch_up_at - time.monotonic()))
+        return min(IDLE_S, self._catch_up_at - time.monotonic())
 
     def _do(self, job: Job) -> None:
         watch = self._watch(job)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import threading
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from hashlib import sha1
@@ -35,6 +36,7 @@ class FakeOrthanc:
         self.unstable: set[str] = set()
         self.last_update: dict[str, str] = {}
         self.broken = False
+        self._metric_set = threading.Condition()
         self.change_callbacks: list[Callable[[int, int, str], None]] = []
         self.rest_callbacks: dict[str, Callable[..., None]] = {}
 
@@ -47,6 +49,12 @@ class FakeOrthanc:
             image.save_as(file, enforce_file_format=True)
             study = self._keep(file.getvalue())
         return study
+
+    def wait_for_metric(self, name: str, value: float, seconds: float) -> None:
+        """Wait until another thread has set a metric to a value."""
+        with self._metric_set:
+            if not self._metric_set.wait_for(lambda: self.metrics.get(name) == value, seconds):
+                raise AssertionError(f"{name} is not {value}: {self.metrics}")
 
     def series_ids(self, study: str) -> list[str]:
         return [one["ID"] for one in json.loads(self.RestApiGet(f"/studies/{study}/series"))]
@@ -146,7 +154,9 @@ class FakeOrthanc:
         return b""
 
     def SetMetricsValue(self, name: str, value: float, kind: int) -> None:
-        self.metrics[name] = value
+        with self._metric_set:
+            self.metrics[name] = value
+            self._metric_set.notify_all()
 
     def LogInfo(self, message: str) -> None:
         self.log.append(("info", message))

@@ -146,7 +146,7 @@ def test_missed_studies_are_looked_for_once_and_again_if_the_archive_fails(
             raise ArchiveError("no answer")
         add(jobs)
 
-    worker = Worker(jobs, lambda job, watch: DONE, catch_up=catch_up)
+    worker = Worker(jobs, lambda job, watch: DONE, catch_up=catch_up, catch_up_after_s=0.0)
     worker.start()
     ended.wait_for("running", "done")
     worker.stop()

@@ -1,0 +1,190 @@
+import importlib
+import json
+import runpy
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from plugin.catalogue import UnknownModel
+from plugin.job import Job, Result
+from plugin.settings import BadSettings
+from plugin.status import summary
+from tests.fake_orthanc import FakeOrthanc
+from tests.plugin.test_worker import SOON_S
+
+ROOT = Path(__file__).parents[2]
+
+
+class Output:
+    """What Orthanc gives a route to answer with, whose SendHttpStatus takes so many arguments."""
+
+    def __init__(self, arguments: int = 3) -> None:
+        self.headers: dict[str, str] = {}
+        self.answer: tuple[Any, ...] = ()
+        self.allowed = ""
+        self._arguments = arguments
+
+    def SetHttpHeader(self, name: str, value: str) -> None:
+        self.headers[name] = value
+
+    def SendHttpStatus(self, *arguments: Any) -> None:
+        if len(arguments) != self._arguments:
+            raise TypeError("Bad types for the arguments")
+        self.answer = arguments
+
+    def SendMethodNotAllowed(self, allowed: str) -> None:
+        self.allowed = allowed
+
+
+@pytest.fixture
+def orthanc(monkeypatch, tmp_path, weights) -> FakeOrthanc:
+    configuration = json.loads((ROOT / "orthanc.json").read_text())
+    configuration |= {"StorageDirectory": str(tmp_path / "storage"), "StableAge": 1000}
+    configuration["Oar"] |= {"Model": str(weights / "quick"), "Threads": 1}
+    fake = FakeOrthanc(configuration, str(tmp_path / "orthanc.json"))
+    monkeypatch.setitem(sys.modules, "orthanc", fake)
+    return fake
+
+
+def load() -> dict[str, Any]:
+    """Run the script as Orthanc does."""
+    return runpy.run_path(str(ROOT / "plugin" / "main.py"))
+
+
+def change(orthanc: FakeOrthanc, kind: int, resource: str = "") -> None:
+    for callback in orthanc.change_callbacks:
+        callback(kind, 1, resource)
+
+
+def test_a_stable_study_comes_back_with_a_seg_and_says_so(orthanc, ct):
+    script = load()
+    study = orthanc.receive(ct)
+    change(orthanc, orthanc.ChangeType.STABLE_STUDY, study)
+    assert orthanc.metadata[study, "OarState"] == "queued"
+    assert orthanc.metrics["oar_queue_length"] == 1
+
+    change(orthanc, orthanc.ChangeType.ORTHANC_STARTED)
+    jobs, worker = script["jobs"], script["worker"]
+    orthanc.wait_for_metric("oar_jobs_done", 1, SOON_S)
+    change(orthanc, orthanc.ChangeType.STABLE_STUDY, study)  # our own SEG made it stable again
+    change(orthanc, orthanc.ChangeType.ORTHANC_STOPPED)
+
+    assert len(orthanc.segs()) == 1
+    assert len(jobs.find()) == 1
+    assert orthanc.metadata[study, "OarState"] == "done"
+    assert orthanc.metrics["oar_jobs_done"] == 1
+    assert orthanc.metrics["oar_seconds_segmenting_last"] > 0
+    assert orthanc.metrics["oar_seconds_segmenting_total"] > 0
+    assert not worker.alive
+
+
+def test_a_study_that_could_not_be_queued_at_once_is_queued_soon(orthanc, ct):
+    script = load()
+    change(orthanc, orthanc.ChangeType.ORTHANC_STARTED)
+    study = orthanc.receive(ct)
+    orthanc.broken = True
+    change(orthanc, orthanc.ChangeType.STABLE_STUDY, study)
+    orthanc.broken = False
+
+    orthanc.wait_for_metric("oar_jobs_done", 1, SOON_S)
+    change(orthanc, orthanc.ChangeType.ORTHANC_STOPPED)
+
+    [job] = script["jobs"].find()
+    assert (job.study, job.asked_by) == (study, "start")
+
+
+def test_a_study_that_was_deleted_at_once_is_no_fault(orthanc):
+    load()
+
+    change(orthanc, orthanc.ChangeType.STABLE_STUDY, "deleted")
+
+    assert [message for level, message in orthanc.log if level != "info"] == []
+
+
+def test_other_changes_and_a_service_that_is_not_automatic_queue_nothing(orthanc, ct):
+    orthanc.configuration["Oar"]["Automatic"] = False
+    script = load()
+    study = orthanc.receive(ct)
+
+    change(orthanc, orthanc.ChangeType.STABLE_STUDY, study)
+    change(orthanc, 4, study)
+
+    assert script["jobs"].find() == []
+
+
+@pytest.mark.parametrize("arguments", [2, 3])
+def test_a_request_is_answered_with_its_status_in_any_version_of_orthanc(orthanc, arguments):
+    load()
+    [(pattern, callback)] = orthanc.rest_callbacks.items()
+    output = Output(arguments)
+
+    callback(output, "/oar/jobs/nobody", method="GET", get={}, headers={}, groups=())
+
+    assert pattern == "/oar(/.*)?"
+    assert output.headers == {"Content-Type": "application/json"}
+    status, text, *length = output.answer
+    assert status == 404
+    assert json.loads(text) == {"error": "There is no job nobody."}
+    assert length == [len(text)] * (arguments - 2)
+
+
+def test_a_wrong_method_is_told_the_right_one_in_orthancs_way(orthanc):
+    load()
+    [callback] = orthanc.rest_callbacks.values()
+    output = Output()
+
+    callback(output, "/oar/jobs", method="DELETE", headers={}, groups=())
+
+    assert output.allowed == "GET"
+
+
+def test_a_mistake_in_the_configuration_stops_the_start(orthanc):
+    orthanc.configuration["Oar"]["Automatik"] = True
+
+    with pytest.raises(BadSettings, match=r"Oar\.Automatik"):
+        load()
+
+
+def test_weights_that_are_not_there_stop_the_start(orthanc):
+    orthanc.configuration["Oar"]["Model"] = "nobody"
+
+    with pytest.raises(UnknownModel, match="There is no model 'nobody'"):
+        load()
+
+
+def test_our_log_is_orthancs_log(orthanc):
+    load()
+
+    assert ("info", "oar: model quick is ready; research use only") in orthanc.log
+
+
+def test_a_study_that_orthanc_cannot_mark_is_segmented_all_the_same(orthanc, ct, monkeypatch):
+    script = load()
+    study = orthanc.receive(ct)
+
+    def refuse(uri: str, body: str) -> bytes:
+        raise orthanc.OrthancException(-1, "Internal error")
+
+    monkeypatch.setattr(orthanc, "RestApiPut", refuse)
+    change(orthanc, orthanc.ChangeType.STABLE_STUDY, study)
+
+    assert script["jobs"].counts()["queued"] == 1
+    assert any("could not be noted" in message for level, message in orthanc.log)
+
+
+def test_several_series_are_summed_up():
+    def job(state: str) -> Job:
+        done = (Result(kind="seg", sop_instance_uid="2.25.1", orthanc_id="a"),)
+        values = dict.fromkeys(("id", "study", "series", "stage", "reason", "model", "run"), "")
+        return Job.model_construct(**values, state=state, results=done)
+
+    assert summary([job("skipped")]) == "skipped"
+    assert summary([job("skipped"), job("done"), job("done")]) == "2 done, 1 skipped"
+
+
+def test_the_version_is_that_of_the_project():
+    version = importlib.import_module("plugin").__version__
+
+    assert f'version = "{version}"' in (ROOT / "pyproject.toml").read_text()

@@ -1,0 +1,95 @@
+import json
+
+import pydicom
+import pytest
+
+from plugin.segment import UNSUITABLE, main
+from tests.phantoms import ct_slices, write_series
+
+
+@pytest.fixture
+def folder(tmp_path, small_phantom):
+    write_series(small_phantom, tmp_path / "in" / "1")
+    return tmp_path / "in"
+
+
+def test_a_folder_becomes_a_seg_and_a_report(folder, tmp_path, weights, ct, capsys):
+    out = tmp_path / "new" / "out"
+
+    assert main([str(folder), "--out", str(out), "--model", str(weights / "quick")]) == 0
+
+    seg = pydicom.dcmread(out / "seg.dcm")
+    report = json.loads((out / "report.json").read_text())
+    assert seg.Modality == "SEG"
+    assert seg.StudyInstanceUID == ct[0].StudyInstanceUID
+    assert report["state"] == "done"
+    assert report["results"] == [{"kind": "seg", "sop_instance_uid": seg.SOPInstanceUID}]
+    assert report["notice"].startswith("Research use only")
+    assert report["model"] == "quick"
+    assert report["volumes_ml"].keys() == {"brainstem"}
+    assert {"reading", "segmenting", "writing", "storing"} <= report["seconds"].keys()
+    assert ct[0].PatientID not in (out / "report.json").read_text()
+    printed = capsys.readouterr()
+    assert "brainstem" in printed.out
+    assert "segmenting" in printed.err
+
+
+def test_the_same_folder_twice_has_the_same_uids(folder, tmp_path, weights):
+    uids = []
+    for out in (tmp_path / "a", tmp_path / "b"):
+        main([str(folder), "--out", str(out), "--model", str(weights / "quick")])
+        uids.append(pydicom.dcmread(out / "seg.dcm").SOPInstanceUID)
+
+    assert uids[0] == uids[1]
+
+
+def test_no_organ_is_said_and_reported(folder, tmp_path, weights, capsys):
+    status = main([str(folder), "--out", str(tmp_path / "out"), "--model", str(weights / "blind")])
+
+    assert status == UNSUITABLE
+    assert "No organ was found" in capsys.readouterr().err
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["state"] == "skipped"
+    assert not (tmp_path / "out" / "seg.dcm").exists()
+
+
+def test_one_of_several_series_is_chosen_by_its_uid(
+    folder, tmp_path, small_phantom, weights, capsys
+):
+    second = write_series(small_phantom, folder / "2", series_number=2)
+    uid = pydicom.dcmread(second[0]).SeriesInstanceUID
+    command = [str(folder), "--out", str(tmp_path / "out"), "--model", str(weights / "quick")]
+
+    assert main(command) == UNSUITABLE
+    said = capsys.readouterr().err
+    assert "--series" in said
+    assert uid in said
+    assert main([*command, "--series", uid]) == 0
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["series"] == uid
+
+
+def test_bad_input_is_a_sentence_and_never_a_traceback(tmp_path, small_phantom, weights, capsys):
+    out = tmp_path / "out"
+    empty, few, text = tmp_path / "empty", tmp_path / "few", tmp_path / "text"
+    for each in (empty, few, text):
+        each.mkdir()
+    for number, image in enumerate(ct_slices(small_phantom)[:3]):
+        image.save_as(few / f"{number}.dcm", enforce_file_format=True)
+    (text / "readme.txt").write_text("not DICOM")
+    (tmp_path / "file").write_text("")
+    model = ["--model", str(weights / "quick")]
+
+    for command, sentence in (
+        ([str(tmp_path / "nowhere"), "--out", str(out), *model], "is not a folder"),
+        ([str(empty), "--out", str(out), *model], "holds no DICOM file"),
+        ([str(text), "--out", str(out), *model], "holds no DICOM file"),
+        ([str(few), "--out", str(out), *model], "3 slices"),
+        ([str(few), "--out", str(out), *model, "--series", "1.2.3"], "no series 1.2.3"),
+        ([str(few), "--out", str(tmp_path / "file"), *model], "File exists"),
+    ):
+        assert main(command) == UNSUITABLE
+        assert sentence in capsys.readouterr().err
+
+
+def test_an_unknown_model_is_named(folder, tmp_path, capsys):
+    assert main([str(folder), "--out", str(tmp_path / "out"), "--model", "best"]) == UNSUITABLE
+    assert "There is no model 'best'" in capsys.readouterr().err
