@@ -91,7 +91,7 @@ def segment_series(
             ct = read_series(_files(series, archive, watch, progress), settings.series)
         with watch.stage("segmenting") as progress:
             found = segmenter(ct.volume, progress=progress, cancelled=watch.cancelled)
-        watch.seconds |= {f"segmenting.{name}": s for name, s in found.seconds.items()}
+        watch.seconds |= {f"segmenting.{name}": round(s, 3) for name, s in found.seconds.items()}
         with watch.stage("writing"):
             seg = build_seg(
                 found.labels,

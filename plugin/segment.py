@@ -22,6 +22,9 @@ from plugin.job import Outcome
 from plugin.pipeline import Watch, segment_series
 from plugin.settings import Settings
 
+SEG = "seg.dcm"
+REPORT = "report.json"
+
 UNSUITABLE = 2
 """Exit status when the input cannot be segmented; also argparse's for a wrong command line."""
 
@@ -47,6 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not args.folder.is_dir():
             raise Refusal(f"{args.folder} is not a folder.")
         args.out.mkdir(parents=True, exist_ok=True)
+        for name in (SEG, REPORT):  # what an earlier run left must not pass for this one's
+            (args.out / name).unlink(missing_ok=True)
         archive = FolderArchive(args.folder, results=args.out)
         series = choose(archive, defaults, uid=args.series)
         catalogue = Catalogue(default=args.model, device=args.device)
@@ -59,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             watch=Watch(report=show_progress),
         )
         print(file=sys.stderr)  # ends the line of the progress
-        report = args.out / "report.json"
+        report = args.out / REPORT
         report.write_text(json.dumps(describe(series, segmenter, outcome), indent=2) + "\n")
         if outcome.state == "skipped":
             raise Refusal(outcome.reason)
@@ -71,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return UNSUITABLE
     for name, ml in outcome.volumes_ml.items():
         print(f"{name:24} {ml:9.2f} ml")
-    print(f"{args.out / 'seg.dcm'}: research use only")
+    print(f"{args.out / SEG}: research use only")
     return 0
 
 
@@ -92,7 +97,9 @@ def choose(archive: FolderArchive, settings: Settings, *, uid: str | None) -> Se
         uids = "\n  ".join(one.id for one in suitable)
         raise Refusal(f"Several series are suitable; choose one with --series:\n  {uids}")
     if not suitable:
-        reasons = "\n".join(f"{one.id}: {verdicts[one.id].reason}" for one in candidates)
+        reasons = "\n".join(
+            f"{one.id or 'A series without UID'}: {verdicts[one.id].reason}" for one in candidates
+        )
         raise Refusal(reasons)
     return suitable[0]
 

@@ -43,7 +43,12 @@ def test_the_same_folder_twice_has_the_same_uids(folder, tmp_path, weights):
     assert uids[0] == uids[1]
 
 
-def test_no_organ_is_said_and_reported(folder, tmp_path, weights, capsys):
+def test_no_organ_is_said_and_reported_and_no_older_seg_passes_for_a_result(
+    folder, tmp_path, weights, capsys
+):
+    main([str(folder), "--out", str(tmp_path / "out"), "--model", str(weights / "quick")])
+    assert (tmp_path / "out" / "seg.dcm").exists()
+
     status = main([str(folder), "--out", str(tmp_path / "out"), "--model", str(weights / "blind")])
 
     assert status == UNSUITABLE
