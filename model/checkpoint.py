@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import ConfigDict, TypeAdapter, ValidationError
+from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 
 from model.organs import BY_NAME, Organ
@@ -106,11 +106,13 @@ def load_network(folder: Path) -> tuple[UNet, Card]:
         raise BadCheckpoint(f"no weights at {path}: {error.strerror}") from error
     if hashlib.sha256(data).hexdigest() != card.weights_sha256:
         raise BadCheckpoint(f"{path} is damaged or not the file that its card describes (SHA-256)")
-    with torch.device("meta"):
-        network = UNet(card.network)
-    state = {k: v.float() if v.is_floating_point() else v for k, v in load(data).items()}
     try:
-        network.load_state_dict(state, strict=True, assign=True)
+        state = {k: v.float() if v.is_floating_point() else v for k, v in load(data).items()}
+    except SafetensorError as error:
+        raise BadCheckpoint(f"{path} is not a safetensors file: {error}") from error
+    network = UNet(card.network)
+    try:
+        network.load_state_dict(state, strict=True)
     except RuntimeError as error:
         raise BadCheckpoint(f"{path} does not fit the network of its card: {error}") from error
     return network.eval().requires_grad_(False), card

@@ -177,10 +177,13 @@ def _linear_weights(n_out: int, n_in: int, step: float, start: float) -> Tensor:
 def _boxes_around(
     mask: np.ndarray, source: hd.VolumeGeometry, target: hd.VolumeGeometry
 ) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
-    """The box around `mask` on `source`, one voxel larger, and the voxels of `target` inside it."""
-    tight = ndimage.find_objects(mask.astype(np.uint8))[0]
-    box = _grow(tight, np.ones(3), source.spatial_shape)
+    """The box around `mask` on `source`, and the voxels of `target` inside it.
+
+    The box is larger than the mask by what a voxel of `target` averages over.
+    """
     step, start = _index_map(source, target)
+    tight = ndimage.find_objects(mask.astype(np.uint8))[0]
+    box = _grow(tight, np.maximum(step, 1), source.spatial_shape)
     inside = []
     for axis, s in enumerate(box):
         first = np.ceil((s.start - 0.5 - start[axis]) / step[axis])

@@ -123,9 +123,9 @@ class Segmenter:
                 return self._tiled(image, device, tile, progress, cancelled).cpu()
             except torch.OutOfMemoryError:
                 log.warning("%s ran out of memory with tiles of %s", device, tile)
-                torch.cuda.empty_cache()
             finally:
                 self._network.to(self.device)
+            torch.cuda.empty_cache()  # not above, where the exception still holds the tensors
         raise MemoryError("the network does not fit into memory with the smallest tile")
 
     def _attempts(self) -> list[tuple[str, Shape]]:

@@ -5,7 +5,7 @@ U-Net, Attention U-Net, SE U-Net and nnSAM-UNet of Lin and Zhang (Advances in Cl
 """
 
 from dataclasses import dataclass
-from math import prod
+from math import lcm, prod
 from typing import Literal
 
 import torch
@@ -52,7 +52,7 @@ class UNetConfig:
         """Every side of an input must be a multiple of this (z, y, x)."""
         pooled = [prod(stride[axis] for stride in self.strides) for axis in range(3)]
         if self.attention == "sam" and self.image_encoder == "vit":
-            pooled = [max(p, e) for p, e in zip(pooled, self.encoder_patch, strict=True)]
+            pooled = [lcm(p, e) for p, e in zip(pooled, self.encoder_patch, strict=True)]
         return pooled[0], pooled[1], pooled[2]
 
 

@@ -19,6 +19,7 @@ from rich.progress import track
 from model.checkpoint import CARD
 from model.organs import ORGANS, Organ
 from model.segmenter import Segmenter
+from training.cases import Dataset
 from training.metrics import TOLERANCE_MM, agreement
 from training.prepare import LabelledCt, case_folders, read_case
 from training.published import SECOND_READER, TABLE_1
@@ -123,7 +124,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--cases", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument(
-        "--test-of", type=Path, metavar="CONFIG", help="only the test patients of this training run"
+        "--test-of",
+        type=Path,
+        metavar="CONFIG",
+        help="only the test patients of this training run; its prepared cases must be there",
     )
     parser.add_argument(
         "--unknown-hu", type=float, help="voxels of exactly this value are left out"
@@ -138,7 +142,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.test_of is not None:
         config = TrainConfig.read(args.test_of)
         split = split_cases(
-            [folder.name for folder in folders],
+            Dataset.read(config.cases).cases,  # CASES may hold fewer, and would be dealt otherwise
             config.seed,
             test=config.test_patients,
             validation=config.validation_patients,

@@ -44,12 +44,13 @@ def read_case(folder: Path, unknown_hu: float | None = None) -> LabelledCt:
     Raises:
         ValueError: if CT and labels are not on one grid, or a label number is not an organ's.
     """
-    ct = _read_nifti(folder / "data.nii.gz", np.float32)
-    labels = _read_nifti(folder / "label.nii.gz", np.uint8)
+    ct = _read_nifti(folder / "data.nii.gz").astype(np.float32)
+    labels = _read_nifti(folder / "label.nii.gz")
     if not ct.geometry_equal(labels, tol=1e-3):
         raise ValueError(f"{folder.name}: CT and labels are not on the same grid")
-    if labels.array.max() > len(ORGANS):
-        raise ValueError(f"{folder.name}: label {labels.array.max()} is not in the table of organs")
+    if unknown_labels := set(np.unique(labels.array).tolist()) - set(range(len(ORGANS) + 1)):
+        raise ValueError(f"{folder.name}: labels {unknown_labels} are not in the table of organs")
+    labels = labels.astype(np.uint8)
     try:
         names = json.loads((folder / "labelled.json").read_text())
     except FileNotFoundError:
@@ -101,9 +102,8 @@ def fingerprint(cases: Iterator[LabelledCt], window_hu: tuple[float, float]) -> 
     return float(mean), float(np.sqrt(sums[2] / sums[0] - mean**2))
 
 
-def _read_nifti(path: Path, dtype: type[np.generic]) -> hd.Volume:
-    volume = hd.Volume.from_simpleitk(sitk.ReadImage(str(path)), "PATIENT")
-    return volume.astype(dtype)
+def _read_nifti(path: Path) -> hd.Volume:
+    return hd.Volume.from_simpleitk(sitk.ReadImage(str(path)), "PATIENT")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -16,7 +16,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
@@ -35,6 +35,8 @@ from training.split import split_cases
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """One training run; a TOML file with these keys."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")  # in [augment] too
 
     name: str  # of the model, its folder under model/weights
     version: str
