@@ -25,6 +25,10 @@ PARALLEL_TOLERANCE = 1e-4
 Grid = TypeVar("Grid", hd.Volume, hd.VolumeGeometry)
 
 
+class NoBody(ValueError):
+    """The volume shows nothing but air."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Preprocessing:
     """Saved beside the weights, because weights mean nothing without it."""
@@ -38,7 +42,7 @@ class Preprocessing:
         """HU on any grid, to float32 of about zero mean and unit spread on ours, around the body.
 
         Raises:
-            ValueError: if there is no body in the volume.
+            NoBody: if there is none in the volume.
         """
         ct = ct.to_patient_orientation(ORIENTATION)
         ct = crop_to_body(resample(ct, self.grid(ct)))
@@ -100,11 +104,11 @@ def crop_to_body(ct: hd.Volume) -> hd.Volume:
     """The box around the largest connected thing denser than `BODY_HU`, with a margin.
 
     Raises:
-        ValueError: if nothing is.
+        NoBody: if nothing is.
     """
     parts, count = ndimage.label(ct.array > BODY_HU)
     if count == 0:
-        raise ValueError(f"nothing in the volume is denser than {BODY_HU:.0f} HU")
+        raise NoBody(f"The images show no patient: nothing is denser than {BODY_HU:.0f} HU.")
     largest = 1 + int(np.bincount(parts.ravel())[1:].argmax())
     box = ndimage.find_objects(parts, max_label=largest)[largest - 1]
     return _part(ct, _grow(box, BODY_MARGIN_MM / np.asarray(ct.spacing), ct.spatial_shape))

@@ -93,7 +93,7 @@ class Segmenter:
 
         Raises:
             Cancelled: as soon as `cancelled` says so.
-            ValueError: if there is nothing but air.
+            NoBody: if there is nothing but air.
         """
         seconds: dict[str, float] = {}
         clock = time.perf_counter()

@@ -1,10 +1,14 @@
 """Python's log, written into Orthanc's own."""
 
 import logging
+import warnings
 from typing import Any
 
 OURS = ("plugin", "model")
 """The packages whose loggers are shown; other libraries' remarks are not for Orthanc's log."""
+
+QUOTING = ("pydicom", "highdicom")
+"""Libraries whose remarks and warnings quote header values, which may be a patient's name."""
 
 
 class OrthancLog(logging.Handler):
@@ -19,7 +23,10 @@ class OrthancLog(logging.Handler):
         self.setFormatter(logging.Formatter("oar: %(message)s"))
 
     def attach(self) -> None:
-        """Begin to listen to our packages."""
+        """Begin to listen to our packages, and silence those that quote headers."""
+        warnings.simplefilter("ignore")  # by any library, for a filter knows only who called it
+        for name in QUOTING:
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
         for name in OURS:
             logger = logging.getLogger(name)
             logger.setLevel(logging.INFO)

@@ -11,6 +11,7 @@ import highdicom as hd
 import numpy as np
 
 from model.organs import ORGANS
+from model.preprocess import NoBody
 from model.segmenter import Cancelled, Segmenter
 from plugin.archive import Archive, Series
 from plugin.job import Outcome, Result
@@ -105,7 +106,7 @@ def segment_series(
             )
         with watch.stage("storing"):
             stored = archive.store(seg)
-    except UnsuitableSeries as why:
+    except (UnsuitableSeries, NoBody) as why:
         log.info("series %s skipped: %s", series.id, why)
         return Outcome(state="skipped", reason=str(why), seconds=watch.seconds)
     except NoOrganFound as why:

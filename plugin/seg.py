@@ -1,5 +1,6 @@
 """Organ labels as a DICOM Segmentation in the patient and study of the CT they were made from."""
 
+import math
 import uuid
 from collections.abc import Sequence
 from datetime import datetime
@@ -13,7 +14,7 @@ from pydicom import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 from pydicom.uid import ExplicitVRLittleEndian, RLELossless
-from pydicom.valuerep import DA, DT, TM
+from pydicom.valuerep import DA, DS, DT, TM
 
 from model.organs import Organ
 
@@ -48,7 +49,6 @@ SOURCE_ATTRIBUTES = (
     "PositionReferenceIndicator",
     "Modality",
     "ImageType",
-    "SliceThickness",
     "Rows",
     "Columns",
     "LossyImageCompression",
@@ -266,8 +266,9 @@ def _sources(slices: Sequence[Dataset], labels: hd.Volume) -> list[Dataset]:
         source.ImagePositionPatient = plane.ImagePositionPatient
         source.ImageOrientationPatient = orientation.ImageOrientationPatient
         source.PixelSpacing = measures.PixelSpacing
-        if not header.get("SliceThickness"):
-            source.SliceThickness = measures.SpacingBetweenSlices
+        source.SliceThickness = DS(
+            _number(header, "SliceThickness") or measures.SpacingBetweenSlices, auto_format=True
+        )
         for keyword in TYPE_2_OF_PATIENT_AND_STUDY:
             setattr(source, keyword, None)
         sources.append(source)
@@ -282,10 +283,19 @@ def _copy_patient_and_study(seg: hd.seg.Segmentation, header: Dataset) -> None:
 
 
 def _series_number(header: Dataset) -> int:
-    number = header.get("SeriesNumber")
-    if number is None or not 0 < number <= HIGHEST_SERIES_NUMBER - SERIES_NUMBER_OFFSET:
+    number = _number(header, "SeriesNumber") or 0.0
+    if not 0 < number <= HIGHEST_SERIES_NUMBER - SERIES_NUMBER_OFFSET:
         return SERIES_NUMBER_OFFSET
     return SERIES_NUMBER_OFFSET + int(number)
+
+
+def _number(header: Dataset, keyword: str) -> float | None:
+    """A value that scanners sometimes leave out or fill with text."""
+    try:
+        number = float(header.get(keyword))
+    except (TypeError, ValueError, OverflowError):  # absent, several, or text
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _make_deterministic(

@@ -152,9 +152,9 @@ def _check_kind(headers: Sequence[Dataset]) -> None:
     """Refuse what is not one series of single-slice CT images."""
     total = len(headers)
     for keyword in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):
-        if missing := sum(not header.get(keyword) for header in headers):
+        if missing := sum(not _has_one(header, keyword) for header in headers):
             raise UnsuitableSeries(
-                f"{keyword} is missing or empty in {missing} of {counted(total, 'image')}, "
+                f"{keyword} is missing or not one value in {missing} of {counted(total, 'image')}, "
                 "so a result could not refer to them."
             )
     for sop_class, number in Counter(UID(h.SOPClassUID) for h in headers).most_common():
@@ -219,10 +219,17 @@ def _check_descriptions(header: Dataset, rules: SeriesRules) -> None:
 
 
 def _check_same(headers: Sequence[Dataset], keyword: str) -> None:
-    missing = sum(not header.get(keyword) for header in headers)
+    missing = sum(not _has_one(header, keyword) for header in headers)
     if missing:
         raise UnsuitableSeries(
-            f"{keyword} is missing or empty in {missing} of {counted(len(headers), 'image')}."
+            f"{keyword} is missing or not one value in {missing} of "
+            f"{counted(len(headers), 'image')}."
         )
     if (kinds := len({str(header.get(keyword)) for header in headers})) > 1:
         raise UnsuitableSeries(f"The images have {kinds} different {keyword}, expected one.")
+
+
+def _has_one(header: Dataset, keyword: str) -> bool:
+    """Whether there is one text that is not empty; several in one element are a list."""
+    value = header.get(keyword)
+    return isinstance(value, str) and value != ""

@@ -1,0 +1,141 @@
+"""What stands in a header where it does not belong hinders no result and is repeated nowhere."""
+
+import logging
+import warnings
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.dataelem import RawDataElement
+from pydicom.dataset import Dataset
+from pydicom.tag import Tag
+
+from model.segmenter import Segmenter
+from plugin.archive import OrthancArchive
+from plugin.job import Outcome
+from plugin.log import OURS, QUOTING, OrthancLog
+from plugin.pipeline import Watch, segment_series
+from plugin.settings import Settings
+from tests.fake_orthanc import FakeOrthanc
+
+NAME = b"ZZSMITH^ZZJOHN"
+
+HARMLESS = (
+    "SpecificCharacterSet",
+    "PatientBirthDate",
+    "PatientSex",
+    "PatientAge",
+    "PatientWeight",
+    "StudyDate",
+    "StudyTime",
+    "SeriesNumber",
+    "InstanceNumber",
+    "AcquisitionNumber",
+    "SliceThickness",
+    "SliceLocation",
+    "KVP",
+    "WindowCenter",
+    "LossyImageCompression",
+    "LossyImageCompressionRatio",
+    "PositionReferenceIndicator",
+)
+"""What a result does not need to be right."""
+
+
+@pytest.fixture
+def orthanc() -> FakeOrthanc:
+    return FakeOrthanc()
+
+
+@pytest.fixture(scope="module")
+def quick(weights) -> Segmenter:
+    return Segmenter.load(weights / "quick", device="cpu")
+
+
+@pytest.fixture
+def logged(orthanc: FakeOrthanc) -> Iterator[FakeOrthanc]:
+    """Logging and warnings as they are inside Orthanc, put back afterwards."""
+    levels = {name: logging.getLogger(name).level for name in (*OURS, *QUOTING)}
+    handler = OrthancLog(orthanc)
+    with warnings.catch_warnings():
+        handler.attach()
+        yield orthanc
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
+        logging.getLogger(name).removeHandler(handler)
+
+
+def write(images: list[Dataset], keyword: str, value: bytes) -> None:
+    """Put bytes into an element of each image as they are, whatever they may be by rights."""
+    tag = Tag(tag_for_keyword(keyword))
+    vr = dictionary_VR(tag)
+    value += b" " * (len(value) % 2)
+    for image in images:
+        image[tag] = RawDataElement(tag, vr, len(value), value, 0, False, True)
+
+
+def segment(orthanc: FakeOrthanc, images: list[Dataset], segmenter: Segmenter) -> Outcome:
+    archive = OrthancArchive(orthanc)
+    [series] = archive.series_of_study(orthanc.receive(images))
+    return segment_series(
+        series, archive=archive, segmenter=segmenter, settings=Settings(), watch=Watch()
+    )
+
+
+@pytest.mark.parametrize("keyword", HARMLESS)
+def test_a_name_in_the_wrong_place_hinders_no_result_and_is_not_repeated(
+    logged, quick, ct, caplog, capfd, keyword
+):
+    write(ct, keyword, NAME)
+
+    with warnings.catch_warnings(record=True) as warned:
+        outcome = segment(logged, ct, quick)
+
+    assert outcome.state == "done"
+    assert len(logged.segs()) == 1
+    assert "ZZ" not in caplog.text
+    assert "ZZ" not in str(logged.log)
+    assert "ZZ" not in "".join(capfd.readouterr())
+    assert [str(one.message) for one in warned] == []
+
+
+@pytest.mark.parametrize(
+    "keyword",
+    ["SOPClassUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"],
+)
+def test_two_values_where_one_uid_belongs_are_the_studys_fault(logged, quick, ct, keyword):
+    study = logged.receive(ct)
+    [series] = OrthancArchive(logged).series_of_study(study)
+    for instance in series.instances:
+        both = b"1.2.3\\1.2.4"
+        uid = str(logged.headers[instance][keyword].value).encode()
+        assert logged.files[instance].count(uid) >= 1
+        padded = both.ljust(len(uid), b"5")
+        logged.files[instance] = logged.files[instance].replace(uid, padded)
+
+    outcome = segment_series(
+        series,
+        archive=OrthancArchive(logged),
+        segmenter=quick,
+        settings=Settings(),
+        watch=Watch(),
+    )
+
+    assert outcome.state == "skipped"
+    assert f"{keyword} is missing or not one value in 22 of 22 images" in outcome.reason
+
+
+def test_a_ct_of_nothing_but_specks_in_air_is_the_studys_fault(orthanc, quick, ct):
+    for image in ct:
+        air = np.zeros((image.Rows, image.Columns), "<i2")
+        image.PixelData = air.tobytes()
+    speck = np.zeros((ct[11].Rows, ct[11].Columns), "<i2")
+    speck[16, 16] = 1024  # one voxel of water, which vanishes on a coarser grid
+    ct[11].PixelData = speck.tobytes()
+
+    outcome = segment(orthanc, ct, quick)
+
+    assert outcome.state == "skipped"
+    assert outcome.reason == "The images show no patient: nothing is denser than -300 HU."
+    assert orthanc.segs() == []
