@@ -1,0 +1,109 @@
+"""The SAM attention and its image encoder."""
+
+import pytest
+import torch
+
+from model.attention import SamAttention
+from model.blocks import AttentionGate, ScSE
+from model.image_encoder import VitEncoder
+
+
+def sam_attention(channels: int = 6) -> SamAttention:
+    torch.manual_seed(0)
+    return SamAttention(channels, embedding=8, organs=3, width=16)
+
+
+def vit(grid: tuple[int, int, int] = (2, 2, 2)) -> VitEncoder:
+    torch.manual_seed(0)
+    return VitEncoder(width=8, depth=1, heads=2, patch=(2, 4, 4), position_grid=grid)
+
+
+def test_features_keep_their_shape_whatever_the_embeddings_grid() -> None:
+    x, embedding = torch.randn(2, 6, 4, 10, 6), torch.randn(2, 8, 3, 2, 5)
+
+    assert sam_attention()(x, embedding).shape == x.shape
+
+
+def test_the_gate_of_a_new_block_is_nearly_open() -> None:
+    x = torch.ones(1, 6, 4, 8, 8)
+
+    gate = sam_attention()(x, torch.randn(1, 8, 2, 2, 2))
+
+    nearly = torch.sigmoid(torch.tensor(2.0)) ** 2  # of mask and channel
+    assert (gate.mean() - nearly).abs() < 0.1
+    assert gate.min() > 0.4
+    assert gate.max() < 1
+
+
+def test_the_gate_depends_on_what_organs_are_asked_for() -> None:
+    attention = sam_attention()
+    x, embedding = torch.randn(1, 6, 4, 8, 8), torch.randn(1, 8, 2, 2, 2)
+    before = attention(x, embedding)
+
+    with torch.no_grad():
+        attention.prompt.organs.add_(torch.randn_like(attention.prompt.organs))
+
+    assert (attention(x, embedding) - before).abs().max() > 1e-3
+
+
+def test_the_gate_depends_on_the_image_and_on_the_blocks_own_features() -> None:
+    attention = sam_attention()
+    x, embedding = torch.ones(1, 6, 4, 8, 8), torch.randn(1, 8, 2, 2, 2)
+    before = attention(x, embedding)
+
+    assert (attention(x, -embedding) - before).abs().max() > 1e-3
+    assert (attention(3 * x, embedding) / 3 - before).abs().max() > 1e-3
+
+
+def test_the_mask_is_of_places_and_the_channel_weight_is_of_channels() -> None:
+    gate = sam_attention()(torch.ones(1, 6, 4, 8, 8), torch.randn(1, 8, 2, 2, 2))[0]
+
+    by_place = gate / gate[:, :1, :1, :1]  # (C, Z, Y, X), the channel's own weight divided out
+    torch.testing.assert_close(by_place, by_place[:1].expand_as(by_place))
+    assert by_place.std() > 1e-4
+    assert gate[:, 0, 0, 0].std() > 1e-4
+
+
+def test_every_patient_of_a_batch_is_attended_to_alone() -> None:
+    attention = sam_attention().eval()
+    x, embedding = torch.randn(2, 6, 4, 8, 8), torch.randn(2, 8, 2, 2, 2)
+
+    alone = torch.cat([attention(x[i : i + 1], embedding[i : i + 1]) for i in range(2)])
+
+    torch.testing.assert_close(attention(x, embedding), alone)
+
+
+@pytest.mark.parametrize("size", [(2, 4, 4), (4, 8, 8), (6, 20, 12)])
+def test_positions_are_interpolated_to_any_tile(size: tuple[int, int, int]) -> None:
+    out = vit()(torch.randn(1, 1, *size))
+
+    assert out.shape == (1, 8, size[0] // 2, size[1] // 4, size[2] // 4)
+
+
+def test_the_encoder_knows_where_a_patch_lies() -> None:
+    out = vit()(torch.zeros(1, 1, 4, 8, 8)).flatten(2)[0]  # (D, N); every patch looks the same
+
+    assert (out - out[:, :1]).abs().amax(dim=0)[1:].min() > 1e-4
+
+
+def test_a_tile_that_is_no_multiple_of_the_patch_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match=r"\(4, 9, 8\) must be multiples of \(2, 4, 4\)"):
+        vit()(torch.zeros(1, 1, 4, 9, 8))
+
+
+def test_scse_and_the_attention_gate_only_turn_features_down() -> None:
+    x, below = torch.randn(2, 6, 2, 4, 4), torch.randn(2, 6, 2, 4, 4)
+    for out in (ScSE(6)(x, None), AttentionGate(6)(x, below)):
+        share = out / x
+        assert share.shape == x.shape
+        assert share.min() > 0
+        assert share.max() < 1
+
+
+def test_the_attention_gate_listens_to_the_level_below() -> None:
+    torch.manual_seed(0)
+    gate, skip = AttentionGate(6), torch.randn(1, 6, 2, 4, 4)
+
+    assert not torch.allclose(
+        gate(skip, torch.zeros_like(skip)), gate(skip, torch.randn(1, 6, 2, 4, 4))
+    )

@@ -1,0 +1,136 @@
+"""Postprocessing: one piece an organ, everything on its side."""
+
+import highdicom as hd
+import numpy as np
+import pytest
+
+from model.organs import BY_NAME
+from model.postprocess import clean
+
+BRAINSTEM, LEFT, RIGHT = (BY_NAME[n] for n in ("brainstem", "parotid_left", "parotid_right"))
+ALL = (BRAINSTEM, LEFT, RIGHT)
+
+
+def volume(*, columns_grow_to: str = "L") -> hd.Volume:
+    """An empty label volume of 2 mm voxels, 10 x 20 x 30."""
+    right_to_left = 2.0 if columns_grow_to == "L" else -2.0
+    affine = np.diag([-2.0, 2.0, right_to_left, 1.0])[[2, 1, 0, 3]]
+    return hd.Volume(np.zeros((10, 20, 30), np.uint8), affine, "PATIENT")
+
+
+def test_a_smaller_second_piece_is_removed() -> None:
+    labels = volume()
+    labels.array[2:6, 5:9, 12:16] = BRAINSTEM.label
+    labels.array[8:, 15:17, 20:22] = BRAINSTEM.label
+
+    cleaned, warnings = clean(labels, ALL)
+
+    assert warnings == ()
+    assert (cleaned.array == BRAINSTEM.label).sum() == 64
+    assert cleaned.array[2:6, 5:9, 12:16].all()
+
+
+def test_pieces_that_touch_at_a_corner_are_one() -> None:
+    labels = volume()
+    labels.array[2:4, 5:7, 12:14] = BRAINSTEM.label
+    labels.array[4, 7, 14] = BRAINSTEM.label
+
+    cleaned, _ = clean(labels, ALL)
+
+    assert (cleaned.array == BRAINSTEM.label).sum() == 9
+
+
+def test_a_piece_is_removed_without_harm_to_its_neighbour() -> None:
+    labels = volume()
+    labels.array[2:6, 5:9, 20:26] = LEFT.label
+    labels.array[3:5, 6:8, 22:24] = BRAINSTEM.label
+    labels.array[0, 0, 0] = BRAINSTEM.label
+
+    cleaned, _ = clean(labels, ALL)
+
+    expected = labels.array.copy()
+    expected[0, 0, 0] = 0
+    np.testing.assert_array_equal(cleaned.array, expected)
+
+
+@pytest.mark.parametrize("columns_grow_to", ["L", "R"])
+def test_a_pair_on_its_sides_stays_however_the_ct_is_stored(columns_grow_to: str) -> None:
+    labels = volume(columns_grow_to=columns_grow_to)
+    to_the_left = np.s_[2:6, 5:9, 22:26] if columns_grow_to == "L" else np.s_[2:6, 5:9, 4:8]
+    to_the_right = np.s_[2:6, 5:9, 4:8] if columns_grow_to == "L" else np.s_[2:6, 5:9, 22:26]
+    labels.array[to_the_left] = LEFT.label
+    labels.array[to_the_right] = RIGHT.label
+
+    cleaned, warnings = clean(labels, ALL)
+
+    assert warnings == ()
+    np.testing.assert_array_equal(cleaned.array, labels.array)
+
+
+@pytest.mark.parametrize("columns_grow_to", ["L", "R"])
+def test_a_pair_on_the_wrong_sides_is_left_out_with_a_sentence(columns_grow_to: str) -> None:
+    labels = volume(columns_grow_to=columns_grow_to)
+    to_the_left = np.s_[2:6, 5:9, 22:26] if columns_grow_to == "L" else np.s_[2:6, 5:9, 4:8]
+    to_the_right = np.s_[2:6, 5:9, 4:8] if columns_grow_to == "L" else np.s_[2:6, 5:9, 22:26]
+    labels.array[to_the_right] = LEFT.label
+    labels.array[to_the_left] = RIGHT.label
+    labels.array[2:6, 5:9, 14:16] = BRAINSTEM.label
+
+    cleaned, warnings = clean(labels, ALL)
+
+    assert set(np.unique(cleaned.array)) == {0, BRAINSTEM.label}
+    (sentence,) = warnings
+    assert LEFT.tg263 in sentence
+    assert RIGHT.tg263 in sentence
+
+
+def test_a_pair_in_one_place_is_left_out() -> None:
+    labels = volume()
+    labels.array[2:6, 5:9, 14] = RIGHT.label
+    labels.array[2:6, 5:9, 15:17] = LEFT.label  # 3 mm apart
+
+    cleaned, warnings = clean(labels, ALL)
+
+    assert not cleaned.array.any()
+    assert len(warnings) == 1
+
+
+def test_one_of_a_pair_alone_stays() -> None:
+    labels = volume()
+    labels.array[2:6, 5:9, 22:26] = LEFT.label
+
+    cleaned, warnings = clean(labels, ALL)
+
+    np.testing.assert_array_equal(cleaned.array, labels.array)
+    assert warnings == ()
+
+
+def test_the_side_is_judged_by_the_piece_that_is_kept() -> None:
+    labels = volume()
+    labels.array[2:6, 5:9, 22:26] = LEFT.label
+    labels.array[2:6, 5:9, 4:8] = RIGHT.label
+    labels.array[8, 15, 0:9] = LEFT.label
+
+    cleaned, warnings = clean(labels, ALL)
+
+    assert warnings == ()
+    assert set(np.unique(cleaned.array)) == {0, LEFT.label, RIGHT.label}
+
+
+def test_what_was_given_is_not_modified_and_the_place_is_kept() -> None:
+    labels = volume()
+    labels.array[2:6, 5:9, 12:16] = BRAINSTEM.label
+    labels.array[8, 15, 20] = BRAINSTEM.label
+    before = labels.array.copy()
+
+    cleaned, _ = clean(labels, ALL)
+
+    np.testing.assert_array_equal(labels.array, before)
+    assert cleaned.geometry_equal(labels)
+
+
+def test_nothing_found_is_nothing_cleaned() -> None:
+    cleaned, warnings = clean(volume(), ALL)
+
+    assert not cleaned.array.any()
+    assert warnings == ()

@@ -1,0 +1,257 @@
+"""Preprocessing: there and back, everything stays at its place in the patient."""
+
+from functools import cache
+
+import highdicom as hd
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from model.organs import ORGANS
+from model.preprocess import (
+    BODY_MARGIN_MM,
+    ORIENTATION,
+    NoBody,
+    Preprocessing,
+    resample,
+    resample_labels,
+)
+from tests.phantoms import COSINES, Orientation, Phantom, make_phantom
+
+LARGE_VOXELS = 200
+"""Of a smaller organ, rounding to another grid moves a good part of the voxels."""
+
+
+@cache
+def phantom(orientation: Orientation = "axial") -> Phantom:
+    return make_phantom(
+        orientation=orientation, shape=(64, 96, 88), spacing_mm=(3.0, 2.2, 2.2), noise_hu=0, seed=2
+    )
+
+
+def one_hot(labels: np.ndarray, classes: int = len(ORGANS) + 1) -> Tensor:
+    return F.one_hot(torch.from_numpy(labels.astype(np.int64)), classes).movedim(-1, 0).float()
+
+
+def block_of_tissue(
+    shape: tuple[int, int, int], spacing_mm: tuple[float, float, float], air_hu: float = -1000.0
+) -> hd.Volume:
+    """Soft tissue in the middle half of a volume of air, axes towards the feet, back and left."""
+    affine = np.zeros((4, 4))
+    affine[2, 0], affine[1, 1], affine[0, 2], affine[3, 3] = -spacing_mm[0], *spacing_mm[1:], 1
+    affine[:3, 3] = (-40.0, 25.0, 300.0)
+    array = np.full(shape, air_hu, np.float32)
+    array[tuple(slice(n // 4, n - n // 4) for n in shape)] = 40.0
+    return hd.Volume(array, affine, "PATIENT")
+
+
+@pytest.mark.parametrize("orientation", COSINES)
+@pytest.mark.parametrize("spacing_mm", [(3.0, 2.0, 2.0), (2.5, 1.7, 1.7)])
+def test_labels_come_back_at_their_place_in_the_patient(
+    orientation: Orientation, spacing_mm: tuple[float, float, float]
+) -> None:
+    ct, truth = phantom(orientation).ct, phantom(orientation).labels
+    image = Preprocessing(spacing_mm=spacing_mm).forward(ct)
+    grid = image.get_geometry()
+    ours = resample_labels(truth.to_patient_orientation(ORIENTATION), grid)
+
+    back = Preprocessing.backward(one_hot(ours.array), grid, ct)
+
+    assert back.array.dtype == np.uint8
+    assert back.geometry_equal(ct)
+    assert back.frame_of_reference_uid == ct.frame_of_reference_uid
+    for organ in ORGANS:
+        a, b = back.array == organ.label, truth.array == organ.label
+        dice = 2 * (a & b).sum() / (a.sum() + b.sum())
+        large = b.sum() > LARGE_VOXELS
+        assert dice > (0.9 if large else 0.75), f"{organ.name} {dice:.2f}"
+        moved_mm = np.linalg.norm(centre_mm(back, organ.label) - centre_mm(truth, organ.label))
+        half_a_voxel_mm = min(ct.spacing) / 2 if large else np.linalg.norm(ct.spacing) / 2
+        assert moved_mm < half_a_voxel_mm, f"{organ.name} {moved_mm:.2f} mm"
+
+
+def centre_mm(labels: hd.Volume, label: int) -> np.ndarray:
+    voxels = np.argwhere(labels.array == label)
+    assert len(voxels), f"label {label} is gone"
+    return labels.map_indices_to_reference(voxels).mean(axis=0)
+
+
+@pytest.mark.parametrize("orientation", COSINES)
+def test_on_the_networks_own_grid_every_label_comes_back_exactly(orientation: Orientation) -> None:
+    ct, truth = phantom(orientation).ct, phantom(orientation).labels
+    image = Preprocessing(spacing_mm=(3.0, 2.2, 2.2)).forward(ct)
+    grid = image.get_geometry()
+    ours = resample_labels(truth.to_patient_orientation(ORIENTATION), grid)
+
+    back = Preprocessing.backward(one_hot(ours.array), grid, ct)
+
+    np.testing.assert_array_equal(back.array, truth.array)
+
+
+@pytest.mark.parametrize("orientation", COSINES)
+def test_a_marker_keeps_its_place_in_millimetres(orientation: Orientation) -> None:
+    ct = make_phantom(
+        orientation=orientation, shape=(20, 30, 34), spacing_mm=(9.0, 7.0, 6.5), noise_hu=0
+    ).ct.astype(np.float32)
+    marker = (9, 15, 17)
+    place_mm = ct.map_indices_to_reference(np.array([marker]))
+    spacing_mm = (3.0, 3.5, 3.25)
+    preprocessing = Preprocessing(spacing_mm=spacing_mm, window_hu=(-1000, 9000), mean_hu=0)
+    before = preprocessing.forward(ct)
+    marked = ct.array.copy()
+    marked[marker] += 5000
+
+    image = preprocessing.forward(ct.with_array(marked))
+
+    np.testing.assert_allclose(image.spacing, spacing_mm)
+    assert image.get_closest_patient_orientation() == tuple(
+        type(image.get_closest_patient_orientation()[0])(letter) for letter in ORIENTATION
+    )
+    difference = image.array - before.array
+    voxels = np.argwhere(difference > 0)
+    weights = difference[difference > 0]
+    found_mm = image.map_indices_to_reference(np.average(voxels, axis=0, weights=weights)[None])
+    np.testing.assert_allclose(found_mm, place_mm, atol=0.05)
+
+
+def test_a_coarser_grid_averages_and_does_not_alias() -> None:
+    ct = block_of_tissue((16, 64, 64), (3.0, 1.0, 1.0))
+    stripes = np.where(np.arange(64) % 2, 200.0, 0.0)  # one voxel wide
+    ct = ct.with_array(np.broadcast_to(stripes, ct.array.shape).astype(np.float32))
+
+    image = Preprocessing(spacing_mm=(3.0, 4.0, 4.0), mean_hu=100.0, std_hu=100.0).forward(ct)
+
+    assert np.abs(image.array[:, 1:-1, 1:-1]).max() < 1e-4
+
+
+def test_values_are_clipped_and_standardised() -> None:
+    ct = block_of_tissue((12, 12, 12), (3.0, 3.0, 3.0))
+    ct.array[6, 6, 6] = 5000
+
+    image = Preprocessing(
+        spacing_mm=(3.0, 3.0, 3.0), window_hu=(-200.0, 500.0), mean_hu=20.0, std_hu=100.0
+    ).forward(ct)
+
+    assert image.array.dtype == np.float32
+    assert sorted(set(np.unique(image.array))) == pytest.approx([-2.2, 0.2, 4.8])
+
+
+@pytest.mark.parametrize("padding_hu", [-1024.0, -2000.0, -32768.0])
+def test_the_padding_around_the_reconstruction_makes_no_difference(padding_hu: float) -> None:
+    ct = block_of_tissue((12, 24, 24), (3.0, 3.0, 3.0))
+    padded = ct.array.copy()
+    padded[:, :2] = padded[:, :, -2:] = padding_hu
+    preprocessing = Preprocessing(spacing_mm=(3.0, 3.0, 3.0))
+
+    image = preprocessing.forward(ct.with_array(padded))
+
+    np.testing.assert_array_equal(image.array, preprocessing.forward(ct).array)
+    assert image.geometry_equal(preprocessing.forward(ct))
+
+
+def test_the_body_stays_whole_with_its_margin_and_the_air_goes() -> None:
+    ct = block_of_tissue((40, 80, 80), (3.0, 3.0, 3.0))
+    ct.array[0, 0, 0] = 1000  # a marker on the couch
+
+    image = Preprocessing(spacing_mm=(3.0, 3.0, 3.0)).forward(ct)
+
+    margin = int(np.ceil(BODY_MARGIN_MM / 3.0))
+    assert image.array.shape == (20 + 2 * margin, 40 + 2 * margin, 40 + 2 * margin)
+    assert (image.array > 0).sum() == 20 * 40 * 40
+    inside = tuple(slice(margin, -margin) for _ in range(3))
+    assert (image.array[inside] > 0).all()
+
+
+def test_the_crop_ends_where_the_ct_ends() -> None:
+    ct = block_of_tissue((8, 12, 12), (3.0, 3.0, 3.0))
+    ct.array[:] = 40.0
+
+    image = Preprocessing(spacing_mm=(3.0, 3.0, 3.0)).forward(ct)
+
+    assert image.geometry_equal(ct)
+
+
+def test_nothing_but_air_is_no_patient() -> None:
+    air = block_of_tissue((8, 8, 8), (3.0, 2.0, 2.0))
+    air.array[:] = -1000
+
+    with pytest.raises(NoBody, match="nothing is denser than -300 HU"):
+        Preprocessing().forward(air)
+
+
+@pytest.mark.parametrize("shape", [(7, 31, 29), (8, 30, 33), (5, 37, 41)])
+@pytest.mark.parametrize("spacing_mm", [(3.0, 1.0, 1.0), (2.3, 1.7, 1.1), (5.0, 4.0, 4.0)])
+def test_the_grid_shares_its_centre_with_the_ct_and_covers_it(
+    shape: tuple[int, int, int], spacing_mm: tuple[float, float, float]
+) -> None:
+    ct = block_of_tissue(shape, (3.3, 1.3, 1.9))
+
+    grid = Preprocessing(spacing_mm=spacing_mm).grid(ct)
+
+    np.testing.assert_allclose(grid.spacing, spacing_mm)
+    np.testing.assert_allclose(grid.center_position, ct.center_position)
+    short_mm = np.multiply(shape, ct.spacing) - np.multiply(grid.spatial_shape, spacing_mm)
+    assert (np.abs(short_mm) <= np.array(spacing_mm) / 2 + 1e-9).all()
+
+
+@pytest.mark.parametrize("ct_spacing_mm", [(3.0, 4.1, 4.1), (6.5, 2.3, 2.3), (9.9, 5.0, 7.3)])
+def test_a_find_smaller_than_a_voxel_of_the_ct_does_no_harm(
+    ct_spacing_mm: tuple[float, float, float],
+) -> None:
+    ct = block_of_tissue((12, 12, 12), ct_spacing_mm)
+    image = Preprocessing(spacing_mm=(3.0, 1.0, 1.0)).forward(ct)
+    rng = np.random.default_rng(0)
+    corners = [np.zeros(3, int), np.array(image.array.shape) - 1]
+    for place in [*corners, *(rng.integers(image.array.shape) for _ in range(30))]:
+        classes = np.zeros(image.array.shape, np.uint8)
+        classes[tuple(place)] = 1
+
+        back = Preprocessing.backward(one_hot(classes, 2), image.get_geometry(), ct)
+
+        assert back.geometry_equal(ct)
+        assert back.array.sum() <= 1
+
+
+def test_a_coarse_voxel_takes_what_fills_most_of_it() -> None:
+    ct = block_of_tissue((8, 12, 12), (3.0, 4.0, 4.0))
+    ct.array[:] = 40.0
+    grid = Preprocessing(spacing_mm=(3.0, 1.0, 1.0)).forward(ct).get_geometry()
+    # A voxel of the CT averages a triangle of 8 by 8 voxels of the network's grid.
+    for side, found in ((3, 0), (7, 1)):
+        classes = np.zeros(grid.spatial_shape, np.uint8)
+        middle = slice(22 - side // 2, 22 - side // 2 + side)
+        classes[:, middle, middle] = 1
+        back = Preprocessing.backward(one_hot(classes, 2), grid, ct)
+        assert back.array[:, 5, 5].tolist() == [found] * 8, f"{side} mm"
+
+
+def test_the_most_probable_organ_wins_in_every_voxel() -> None:
+    ct = block_of_tissue((6, 10, 10), (3.0, 2.0, 2.0))
+    ct.array[:] = 40.0
+    grid = Preprocessing(spacing_mm=(3.0, 2.0, 2.0)).forward(ct).get_geometry()
+    p = torch.rand(5, 6, 10, 10, generator=torch.Generator().manual_seed(0)).softmax(dim=0)
+
+    back = Preprocessing.backward(p, grid, ct)
+
+    np.testing.assert_array_equal(back.array, p.argmax(0).numpy())
+
+
+def test_a_label_is_not_invented_between_two_others() -> None:
+    labels = block_of_tissue((6, 12, 12), (3.0, 2.0, 2.0), air_hu=0).astype(np.uint8)
+    labels.array[:] = 1
+    labels.array[:, :, 6:] = 7
+    grid = Preprocessing(spacing_mm=(2.0, 1.3, 1.3)).grid(labels)
+
+    finer = resample_labels(labels, grid)
+
+    assert set(np.unique(finer.array)) == {1, 7}
+
+
+def test_grids_that_are_turned_against_each_other_are_refused() -> None:
+    ct = block_of_tissue((6, 8, 8), (3.0, 2.0, 2.0))
+    turned = phantom("oblique").ct.get_geometry().to_patient_orientation(ORIENTATION)
+
+    with pytest.raises(ValueError, match="parallel"):
+        resample(ct, turned)

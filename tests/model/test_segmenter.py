@@ -1,0 +1,219 @@
+"""The segmenter: a CT in, labels at the same place in the patient out."""
+
+import hashlib
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import highdicom as hd
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from model.organs import BY_NAME
+from model.preprocess import NoBody
+from model.segmenter import Cancelled, Segmenter
+from model.unet import UNet
+from tests.model.networks import ORGANS, TILE, save_tiny, tiny_card, tiny_config
+from tests.phantoms import COSINES, Orientation, make_phantom
+
+
+@cache
+def ct(orientation: Orientation = "axial") -> hd.Volume:
+    phantom = make_phantom(orientation=orientation, shape=(30, 40, 44), spacing_mm=(8, 6.3, 5.9))
+    return phantom.ct.astype(np.float32)
+
+
+class FindsBone(UNet):
+    """Calls brainstem what is denser than 400 HU, and remembers the tiles it was shown."""
+
+    def __init__(self, *, largest_tile: int | None = None) -> None:
+        super().__init__(tiny_config("plain"))
+        self.largest_tile = largest_tile  # voxels; more do not fit into memory
+        self.tiles: list[tuple[int, ...]] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.tiles.append(tuple(x.shape[2:]))
+        if self.largest_tile is not None and x.numel() > self.largest_tile:
+            raise torch.OutOfMemoryError("out of memory")
+        brainstem = 20 * (x - 400 / 300)
+        return torch.cat([0 * x, brainstem, 0 * x - 20, 0 * x - 20], dim=1)
+
+
+def finds_bone(*, largest_tile: int | None = None) -> tuple[Segmenter, FindsBone]:
+    network = FindsBone(largest_tile=largest_tile)
+    return Segmenter(network, tiny_card(network.config), "cpu"), network
+
+
+@pytest.fixture
+def segmenter(tmp_path: Path) -> Segmenter:
+    save_tiny(tmp_path / "tiny")
+    return Segmenter.load(tmp_path / "tiny", device="cpu")
+
+
+@pytest.mark.parametrize("orientation", COSINES)
+def test_labels_lie_on_the_cts_own_grid_in_the_patient(
+    segmenter: Segmenter, orientation: Orientation
+) -> None:
+    result = segmenter(ct(orientation))
+
+    assert result.labels.array.dtype == np.uint8
+    assert result.labels.geometry_equal(ct(orientation))
+    assert result.labels.frame_of_reference_uid == ct(orientation).frame_of_reference_uid
+    assert set(result.seconds) == {"preprocess", "network", "postprocess"}
+    assert all(seconds >= 0 for seconds in result.seconds.values())
+
+
+def test_only_organs_of_the_card_are_found_by_their_own_labels(segmenter: Segmenter) -> None:
+    found: set[int] = set()
+    for channel, name in enumerate(ORGANS, start=1):
+        with torch.no_grad():
+            segmenter._network.get_parameter("heads.0.bias").copy_(20.0 * torch.eye(4)[channel])
+        labels = set(np.unique(segmenter(ct()).labels.array))
+        assert labels <= {0, BY_NAME[name].label}
+        found |= labels
+    assert found == {0, *(BY_NAME[name].label for name in ORGANS)}
+
+
+@pytest.mark.parametrize("orientation", COSINES)
+def test_an_organ_is_found_where_it_is_however_the_ct_is_stored(orientation: Orientation) -> None:
+    segmenter, _ = finds_bone()
+    volume = ct(orientation)
+    bone = np.zeros(volume.array.shape, bool)
+    bone[12:18, 16:26, 8:16] = True
+    hu = np.where(volume.array > -300, 0.0, -1000.0)
+    hu[bone] = 800.0
+
+    found = segmenter(volume.with_array(hu.astype(np.float32))).labels
+
+    ours = found.array == BY_NAME["brainstem"].label
+    assert 2 * (ours & bone).sum() / (ours.sum() + bone.sum()) > 0.85
+
+
+def test_the_same_ct_gives_the_same_labels(segmenter: Segmenter) -> None:
+    first = segmenter(ct()).labels.array
+
+    np.testing.assert_array_equal(segmenter(ct()).labels.array, first)
+    assert first.any()
+
+
+def test_the_ct_is_left_as_it_was(segmenter: Segmenter) -> None:
+    volume = ct()
+    before = volume.array.copy()
+
+    segmenter(volume)
+
+    np.testing.assert_array_equal(volume.array, before)
+
+
+def test_pairs_on_the_wrong_side_come_with_a_warning() -> None:
+    segmenter, network = finds_bone()
+
+    def swapped(x: Tensor) -> Tensor:  # the last axis grows to the patient's left
+        columns = torch.arange(x.shape[4]).expand(x.shape)
+        left_half = columns >= x.shape[4] // 2
+        right = torch.where((x > 2) & left_half, 20.0, -20.0)
+        left = torch.where((x > 2) & ~left_half, 20.0, -20.0)
+        return torch.cat([0 * x, 0 * x - 20, left, right], dim=1)
+
+    network.forward = swapped  # type: ignore[method-assign]
+    volume = ct()
+    hu = np.where(volume.array > -300, 0.0, -1000.0)
+    hu[12:18, 16:26, 18:26] = 1200.0
+
+    result = segmenter(volume.with_array(hu.astype(np.float32)))
+
+    assert not result.labels.array.any()
+    assert "Parotid_L and Parotid_R" in result.warnings[0]
+
+
+def test_progress_ends_at_one_and_never_goes_back(segmenter: Segmenter) -> None:
+    told: list[float] = []
+
+    segmenter(ct(), progress=told.append)
+
+    assert told == sorted(told)
+    assert len(told) > 1
+    assert told[-1] == 1
+
+
+def test_a_cancelled_case_stops_and_the_next_one_runs() -> None:
+    segmenter, network = finds_bone()
+
+    with pytest.raises(Cancelled):
+        segmenter(ct(), cancelled=lambda: len(network.tiles) == 1)
+
+    assert len(network.tiles) == 1
+    assert segmenter(ct()).labels.geometry_equal(ct())
+
+
+def test_air_alone_is_refused_in_a_sentence(segmenter: Segmenter) -> None:
+    air = ct().with_array(np.full(ct().array.shape, -1000, np.float32))
+
+    with pytest.raises(NoBody, match="denser than -300 HU"):
+        segmenter(air)
+
+
+def test_the_segmenter_says_who_it_is(segmenter: Segmenter, tmp_path: Path) -> None:
+    digest = hashlib.sha256((tmp_path / "tiny" / "weights.safetensors").read_bytes()).hexdigest()
+    assert (segmenter.name, segmenter.version) == ("tiny", "1.2.3")
+    assert segmenter.weights_sha256 == digest
+    assert [organ.name for organ in segmenter.organs] == list(ORGANS)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_a_gpu_that_is_not_there_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    save_tiny(tmp_path)
+
+    with pytest.raises(ValueError, match="device is cuda, but torch sees no GPU"):
+        Segmenter.load(tmp_path, device="cuda")
+    assert Segmenter.load(tmp_path).device == "cpu"
+
+
+def test_a_gpu_is_tried_with_its_tile_then_half_of_it_then_the_cpu() -> None:
+    segmenter, _ = finds_bone()
+    assert segmenter._attempts() == [("cpu", TILE)]
+
+    segmenter.device = "cuda"
+
+    assert segmenter._attempts() == [("cuda", TILE), ("cuda", (8, 16, 16)), ("cpu", TILE)]
+
+
+def test_half_a_tile_still_suits_the_network(tmp_path: Path) -> None:
+    network = save_tiny(tmp_path)
+    card = replace(tiny_card(network.config), tile=(8, 80, 16))
+    segmenter = Segmenter(network, card, "cuda" if torch.cuda.is_available() else "cpu")
+
+    assert segmenter._smaller(card.tile) == (8, 32, 16)  # patches of 16 x 16 pixels
+
+
+def test_short_of_memory_a_case_is_done_in_smaller_tiles(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """There is no GPU where this runs, so the processor stands in for it."""
+    half = (8, 16, 16)
+    easy, _ = finds_bone()
+    segmenter, network = finds_bone(largest_tile=8 * 16 * 16)
+    attempts = [("cpu", TILE), ("cpu", half)]
+    monkeypatch.setattr(segmenter, "_attempts", lambda: attempts)
+
+    found = segmenter(ct()).labels.array
+
+    assert network.tiles[0] == TILE
+    assert set(network.tiles[1:]) == {half}
+    assert f"cpu ran out of memory with tiles of {TILE}" in caplog.text
+    np.testing.assert_array_equal(found, easy(ct()).labels.array)  # the network sees single voxels
+    network.tiles.clear()
+    segmenter(ct())
+    assert network.tiles[0] == TILE  # the next case begins anew
+
+
+def test_a_network_that_fits_nowhere_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    segmenter, network = finds_bone(largest_tile=0)
+    attempts = [("cpu", TILE), ("cpu", (8, 16, 16))]
+    monkeypatch.setattr(segmenter, "_attempts", lambda: attempts)
+
+    with pytest.raises(MemoryError, match="does not fit into memory"):
+        segmenter(ct())
+    assert network.tiles == [TILE, (8, 16, 16)]

@@ -1,0 +1,83 @@
+"""Tiled inference: the tiles must not be seen in the result."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from model.sliding_window import Cancelled, predict_tiled
+
+TILE = (4, 8, 6)
+
+
+def voxelwise(x: Tensor) -> Tensor:
+    """``(1, 1, *tile)`` to ``(1, 3, *tile)``: logits that depend on the voxel alone."""
+    return torch.cat([torch.zeros_like(x), x, 1 - x.square()], dim=1)
+
+
+def test_the_body_shows_no_seams_whatever_its_size() -> None:
+    for size in [(4, 8, 6), (8, 16, 12), (9, 17, 13), (5, 30, 7), (3, 20, 6), (1, 2, 3)]:
+        image = torch.randn(size, generator=torch.Generator().manual_seed(0))
+        for overlap in (0.0, 0.3, 0.75):
+            found = predict_tiled(voxelwise, image, TILE, 3, overlap=overlap)
+            expected = voxelwise(image[None, None])[0].softmax(dim=0)
+            assert found.shape == (3, *size)
+            torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+
+
+def test_what_is_smaller_than_a_tile_is_surrounded_by_air() -> None:
+    seen: list[Tensor] = []
+
+    def network(x: Tensor) -> Tensor:
+        seen.append(x[0, 0])
+        return voxelwise(x)
+
+    predict_tiled(
+        network, torch.full((2, 8, 6), 5.0).index_fill_(0, torch.tensor(0), -3.0), TILE, 3
+    )
+
+    assert len(seen) == 1
+    assert seen[0].shape == TILE
+    assert seen[0][:, 0, 0].tolist() == [-3.0, -3.0, 5.0, -3.0]
+
+
+def test_a_tile_counts_most_near_its_centre() -> None:
+    def network(x: Tensor) -> Tensor:  # of two tiles, the first sees organ 1 and the second 2
+        organ = 1 if x[0, 0, 0, 0, 0] == 0 else 2
+        return torch.full((1, 3, *TILE), -20.0).index_fill_(1, torch.tensor(organ), 20.0)
+
+    image = torch.arange(8.0)[:, None, None].expand(8, 8, 6)[:6]
+    found = predict_tiled(network, image, TILE, 3, overlap=0.5)
+
+    share = found[1, :, 4, 3]  # tiles of planes 0 to 3 and 2 to 5
+    assert share[:2].min() > 0.999
+    assert 0.5 < share[2] < 1
+    assert 0 < share[3] < 0.5
+    assert share[4:].max() < 0.001
+
+
+def test_progress_only_grows_and_ends_at_one() -> None:
+    told: list[float] = []
+
+    predict_tiled(voxelwise, torch.zeros(9, 17, 13), TILE, 3, progress=told.append)
+
+    assert told == sorted(set(told))
+    assert told[0] > 0
+    assert told[-1] == 1
+
+
+def test_a_cancelled_case_stops_before_the_next_tile() -> None:
+    tiles: list[Tensor] = []
+
+    def network(x: Tensor) -> Tensor:
+        tiles.append(x)
+        return voxelwise(x)
+
+    with pytest.raises(Cancelled):
+        predict_tiled(network, torch.zeros(9, 17, 13), TILE, 3, cancelled=lambda: len(tiles) == 2)
+    assert len(tiles) == 2
+
+
+@pytest.mark.parametrize("overlap", [-0.1, 1.0, 1.5])
+def test_an_overlap_that_is_no_fraction_is_refused(overlap: float) -> None:
+    with pytest.raises(ValueError, match="overlap is a fraction"):
+        predict_tiled(voxelwise, torch.zeros(4, 8, 6), TILE, 3, overlap=overlap)

@@ -1,0 +1,156 @@
+"""The loss: what is not labelled is not background."""
+
+from math import log
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from training.cases import UNKNOWN
+from training.loss import deep_loss, partial_label_loss
+
+ALL = torch.tensor([[True, True, True]])
+NO_PAROTID = torch.tensor([[True, True, False]])  # classes: background, brainstem, parotid
+
+
+def logits_of(target: Tensor, sure: float = 30.0) -> Tensor:
+    """Logits of a network that finds just this."""
+    return sure * F.one_hot(target, 3).movedim(-1, 1).float()
+
+
+def some_target() -> Tensor:
+    target = torch.zeros(1, 4, 4, 4, dtype=torch.int64)
+    target[0, 1:3, 1:3, :2] = 1
+    target[0, 1:3, 1:3, 2:] = 2
+    return target
+
+
+def test_a_perfect_answer_costs_nothing_and_a_wrong_one_much() -> None:
+    target = some_target()
+    swapped = torch.tensor([0, 2, 1])[target]
+
+    assert partial_label_loss(logits_of(target), target, ALL) < 1e-3
+    assert partial_label_loss(logits_of(swapped), target, ALL) > 5
+
+
+def test_the_loss_is_what_one_computes_by_hand() -> None:
+    target = torch.tensor([0, 0, 1, 2]).view(1, 1, 1, 4)
+    p = torch.tensor([[0.5, 0.3, 0.2], [0.8, 0.1, 0.1], [0.2, 0.6, 0.2], [0.1, 0.1, 0.8]])
+
+    loss = partial_label_loss(p.log().T.view(1, 3, 1, 1, 4), target, ALL)
+
+    cross_entropy = -(log(0.5) + log(0.8) + log(0.6) + log(0.8)) / 4
+    brainstem = 2 * 0.6 / ((0.3 + 0.1 + 0.6 + 0.1) + 1)
+    parotid = 2 * 0.8 / ((0.2 + 0.1 + 0.2 + 0.8) + 1)
+    expected = cross_entropy + 1 - (brainstem + parotid) / 2
+    assert loss.item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_without_a_parotids_label_background_and_parotid_count_as_one() -> None:
+    target = torch.tensor([0, 0, 1]).view(1, 1, 1, 3)
+    p = torch.tensor([[0.5, 0.3, 0.2], [0.1, 0.1, 0.8], [0.2, 0.6, 0.2]])
+
+    loss = partial_label_loss(p.log().T.view(1, 3, 1, 1, 3), target, NO_PAROTID)
+
+    cross_entropy = -(log(0.7) + log(0.9) + log(0.6)) / 3
+    brainstem = 2 * 0.6 / ((0.3 + 0.1 + 0.6) + 1)
+    assert loss.item() == pytest.approx(cross_entropy + 1 - brainstem, abs=1e-6)
+
+
+def test_finding_an_unlabelled_parotid_costs_nothing() -> None:
+    torch.manual_seed(0)
+    target = some_target()
+    target[target == 2] = 0
+    logits = torch.randn(1, 3, 4, 4, 4, requires_grad=True)
+
+    partial_label_loss(logits, target, NO_PAROTID).backward()
+
+    assert logits.grad is not None
+    parotid, background = logits.grad[0, 2][target[0] == 0], logits.grad[0, 0][target[0] == 0]
+    assert (parotid <= 0).all()  # raising it never raises the loss
+    assert (parotid / background > 0).all()  # the two are pulled the same way
+    labelled = torch.autograd.grad(partial_label_loss(logits, target, ALL), logits)[0]
+    assert (labelled[0, 2][target[0] == 0] > 0).all()  # with a label it would be a mistake
+
+
+def test_a_sure_unlabelled_parotid_is_as_good_as_background() -> None:
+    target = some_target()
+    found = target.clone()
+    target[target == 2] = 0
+
+    assert partial_label_loss(logits_of(found), target, NO_PAROTID) < 1e-3
+    assert partial_label_loss(logits_of(found), target, ALL) > 1
+
+
+def test_an_organ_that_is_not_in_the_patch_has_no_dice_term() -> None:
+    target = torch.tensor([0, 0, 1]).view(1, 1, 1, 3)
+    p = torch.tensor([[0.5, 0.3, 0.2], [0.1, 0.1, 0.8], [0.2, 0.6, 0.2]])
+
+    loss = partial_label_loss(p.log().T.view(1, 3, 1, 1, 3), target, ALL)
+
+    cross_entropy = -(log(0.5) + log(0.1) + log(0.6)) / 3
+    brainstem = 2 * 0.6 / ((0.3 + 0.1 + 0.6) + 1)
+    assert loss.item() == pytest.approx(cross_entropy + 1 - brainstem, abs=1e-6)
+
+
+def test_every_case_of_a_batch_counts_its_own_labels() -> None:
+    target = some_target()
+    without = torch.where(target == 2, 0, target)
+    logits = torch.cat([logits_of(target), logits_of(target)])
+    both = torch.cat([target, without])
+
+    right = partial_label_loss(logits, both, torch.cat([ALL, NO_PAROTID]))
+    exchanged = partial_label_loss(logits, both, torch.cat([NO_PAROTID, ALL]))
+
+    assert right < 1e-3
+    assert exchanged > 0.5
+
+
+def test_unknown_voxels_have_no_say() -> None:
+    torch.manual_seed(0)
+    target = some_target()
+    unknown = torch.rand(target.shape) < 0.4
+    target[unknown] = UNKNOWN
+    logits = torch.randn(1, 3, 4, 4, 4, requires_grad=True)
+
+    partial_label_loss(logits, target, ALL).backward()
+
+    assert logits.grad is not None
+    by_voxel = logits.grad[0].abs().sum(dim=0)
+    assert (by_voxel[unknown[0]] == 0).all()
+    assert (by_voxel[~unknown[0]] > 0).all()
+
+
+def test_a_patch_of_which_nothing_is_known_teaches_nothing() -> None:
+    logits = torch.randn(1, 3, 4, 4, 4, requires_grad=True)
+
+    loss = partial_label_loss(logits, torch.full((1, 4, 4, 4), UNKNOWN), ALL)
+    loss.backward()
+
+    assert loss.isfinite()
+    assert logits.grad is not None
+    assert not logits.grad.any()
+
+
+def test_the_arguments_are_left_as_they_were() -> None:
+    target, labelled = some_target(), NO_PAROTID.clone()
+    target[0, 0, 0, 0] = UNKNOWN
+    before = target.clone()
+
+    partial_label_loss(torch.randn(1, 3, 4, 4, 4), target, labelled)
+
+    assert torch.equal(target, before)
+    assert torch.equal(labelled, NO_PAROTID)
+
+
+def test_coarser_levels_count_half_as_much_each() -> None:
+    target = some_target()
+    levels = [torch.randn(1, 3, 4, 4, 4), torch.randn(1, 3, 4, 2, 2), torch.randn(1, 3, 2, 1, 1)]
+    coarse = [target, target[:, :, 1::2, 1::2], target[:, 1::2, 2::4, 2::4]]  # nearest
+
+    total = deep_loss(levels, target, ALL)
+
+    each = [partial_label_loss(y, t, ALL) for y, t in zip(levels, coarse, strict=True)]
+    expected = (each[0] + each[1] / 2 + each[2] / 4) / 1.75
+    torch.testing.assert_close(total, expected)
