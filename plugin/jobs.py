@@ -130,8 +130,8 @@ class Jobs:
                     session.scalars(select(JobRow).where(JobRow.key == key)).one()
                 )
             job = Job.model_validate(row)
-        self._work.set()
         self._changed(job)
+        self._work.set()
         return job
 
     def cancel(self, job_id: str) -> Job:

@@ -28,6 +28,18 @@ class Status:
 
     def changed(self, jobs: Jobs, job: Job) -> None:
         """Show that a job has come to another state. A fault here is no fault of the job."""
+        with self._one_at_a_time:  # what was read first must not be shown last
+            self._show_on_study(jobs, job)
+            if job.finished:
+                self._add_seconds(job)
+            self._show_counts(jobs)
+
+    def show_counts(self, jobs: Jobs) -> None:
+        """Give the number of jobs in each state to Prometheus."""
+        with self._one_at_a_time:
+            self._show_counts(jobs)
+
+    def _show_on_study(self, jobs: Jobs, job: Job) -> None:
         try:
             latest = {one.series: one for one in reversed(jobs.find(study=job.study))}
             self._archive.set_study_metadata(
@@ -35,11 +47,8 @@ class Status:
             )
         except (ArchiveError, SQLAlchemyError) as why:
             log.warning("the state of job %s could not be noted on its study: %s", job.id, why)
-        self._add_seconds(job)
-        self.show_counts(jobs)
 
-    def show_counts(self, jobs: Jobs) -> None:
-        """Give the number of jobs in each state to Prometheus."""
+    def _show_counts(self, jobs: Jobs) -> None:
         try:
             counts = jobs.counts()
         except SQLAlchemyError as why:
@@ -50,12 +59,11 @@ class Status:
         self._set("oar_queue_length", counts["queued"] + counts["running"])
 
     def _add_seconds(self, job: Job) -> None:
-        with self._one_at_a_time:
-            self._total_seconds.update(job.seconds if job.finished else {})
-            for stage, seconds in (job.seconds if job.finished else {}).items():
-                name = stage.replace(".", "_").replace(" ", "_")
-                self._set(f"oar_seconds_{name}_last", seconds)
-                self._set(f"oar_seconds_{name}_total", self._total_seconds[stage])
+        self._total_seconds.update(job.seconds)
+        for stage, seconds in job.seconds.items():
+            name = stage.replace(".", "_").replace(" ", "_")
+            self._set(f"oar_seconds_{name}_last", seconds)
+            self._set(f"oar_seconds_{name}_total", self._total_seconds[stage])
 
     def _set(self, name: str, value: float) -> None:
         self._orthanc.SetMetricsValue(name, float(value), self._orthanc.MetricsType.DEFAULT)
