@@ -1,4 +1,4 @@
-"""Postprocessing: one piece per organ, and every organ on its own side or not at all."""
+"""Postprocessing: no organ in air, one piece each, every one on its own side or not at all."""
 
 from collections.abc import Sequence
 
@@ -11,9 +11,20 @@ from model.organs import Organ, opposite
 MIN_PAIR_DISTANCE_MM = 5.0
 """Centres of a left and a right organ lie at least this far apart, left more to the left."""
 
+MIDLINE_TOLERANCE_MM = 5.0
+"""An organ without its partner may lie this far on the other side of the organs on the midline."""
 
-def clean(labels: hd.Volume, organs: Sequence[Organ]) -> tuple[hd.Volume, tuple[str, ...]]:
-    """Keep the largest piece of every organ; leave out pairs that are not on their sides.
+AIR_HU = -900.0
+"""HU: below this there is no tissue; what a cropped CT is filled with lies below it too."""
+
+HOLDS_AIR = frozenset({"middle_ear_left", "middle_ear_right"})
+"""The organs of the table that are cavities."""
+
+
+def clean(
+    labels: hd.Volume, organs: Sequence[Organ], ct: hd.Volume
+) -> tuple[hd.Volume, tuple[str, ...]]:
+    """Take organs out of air, keep the largest piece of each, leave out what is on the wrong side.
 
     A left organ that is not left of its right partner, in patient coordinates, means that
     something is wrong, and which of the two is not known: both are left out, never swapped.
@@ -21,6 +32,7 @@ def clean(labels: hd.Volume, organs: Sequence[Organ]) -> tuple[hd.Volume, tuple[
     Args:
         labels: uint8 organ labels.
         organs: those that may be in it.
+        ct: HU on the same grid.
 
     Returns:
         The cleaned labels, and sentences on what was left out and why.
@@ -32,23 +44,45 @@ def clean(labels: hd.Volume, organs: Sequence[Organ]) -> tuple[hd.Volume, tuple[
         box = boxes[organ.label - 1] if organ.label <= len(boxes) else None
         if box is None:
             continue
-        inside = array[box] == organ.label
-        pieces, count = ndimage.label(inside, np.ones((3, 3, 3)))
-        if count > 1:
-            largest = 1 + int(np.bincount(pieces.ravel())[1:].argmax())
-            array[box][inside & (pieces != largest)] = 0
-            inside = pieces == largest
-        centre = np.argwhere(inside).mean(axis=0) + [s.start for s in box]
-        centres_mm[organ] = float(labels.map_indices_to_reference(centre[None])[0, 0])
-    warnings = []
-    for left in (organ for organ in centres_mm if organ.side == "left"):
-        right = opposite(left)
-        if right not in centres_mm:
-            continue
-        distance_mm = centres_mm[left] - centres_mm[right]
-        if distance_mm < MIN_PAIR_DISTANCE_MM:
-            array[(array == left.label) | (array == right.label)] = 0
-            warnings.append(
-                f"{left.tg263} and {right.tg263} were left out: they were not found on their sides"
-            )
+        found = array[box] == organ.label
+        tissue = found if organ.name in HOLDS_AIR else found & (ct.array[box] >= AIR_HU)
+        kept = _largest_piece(tissue)
+        array[box][found & ~kept] = 0
+        if kept.any():
+            centre = np.argwhere(kept).mean(axis=0) + [s.start for s in box]
+            centres_mm[organ] = float(labels.map_indices_to_reference(centre[None])[0, 0])
+    wrong, warnings = _on_wrong_sides(centres_mm)
+    if wrong:
+        array[np.isin(array, [organ.label for organ in wrong])] = 0
     return labels.with_array(array), tuple(warnings)
+
+
+def _largest_piece(mask: np.ndarray) -> np.ndarray:
+    """The largest piece of a mask; voxels that touch at a corner are of one piece."""
+    pieces, count = ndimage.label(mask, np.ones((3, 3, 3)))
+    if count < 2:
+        return mask
+    largest: np.ndarray = pieces == 1 + int(np.bincount(pieces.ravel())[1:].argmax())
+    return largest
+
+
+def _on_wrong_sides(centres_mm: dict[Organ, float]) -> tuple[list[Organ], list[str]]:
+    """The organs that are not where their names say, and a sentence on each pair or organ."""
+    wrong, warnings = list[Organ](), list[str]()
+    midline_mm = [x for organ, x in centres_mm.items() if organ.side is None]
+    for organ, x in centres_mm.items():
+        partner = opposite(organ)
+        if partner is None:
+            continue
+        to_the_left = 1.0 if organ.side == "left" else -1.0
+        if partner in centres_mm:
+            if organ.side == "left" and x - centres_mm[partner] < MIN_PAIR_DISTANCE_MM:
+                wrong += [organ, partner]
+                warnings.append(
+                    f"{organ.tg263} and {partner.tg263} were left out: "
+                    "they were not found on their sides"
+                )
+        elif midline_mm and to_the_left * (x - np.mean(midline_mm)) < -MIDLINE_TOLERANCE_MM:
+            wrong.append(organ)
+            warnings.append(f"{organ.tg263} was left out: it was found on the other side")
+    return wrong, warnings

@@ -110,7 +110,7 @@ class Segmenter:
         classes = Preprocessing.backward(probabilities, grid, ct)
         del probabilities
         table = np.array([0, *(organ.label for organ in self.organs)], np.uint8)
-        labels, warnings = clean(classes.with_array(table[classes.array]), self.organs)
+        labels, warnings = clean(classes.with_array(table[classes.array]), self.organs, ct)
         lap("postprocess")
         return Segmentation(labels, warnings, seconds)
 

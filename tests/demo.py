@@ -122,7 +122,8 @@ def show(demo: Demo, job: dict[str, Any], truth: hd.Volume | None, console: Cons
     dice = {}
     if truth is not None:
         dice = dice_by_organ(demo.file(job["results"][0]["orthanc_id"]), truth)
-    table = Table(title=f"Organs at risk by {job['model']} - research use only")
+    console.print(f"Organs at risk by {job['model']}; research use only")
+    table = Table()
     table.add_column("organ")
     table.add_column("ml", justify="right")
     if dice:
@@ -205,14 +206,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         for job in jobs:
             show(demo, job, truth, console)
         [study] = demo.get("/studies")
-        page = f"{demo.url}/app/explorer.html#study?uuid={study}"
+        page = f"app/explorer.html#study?uuid={study}"
         if sys.stdin.isatty():
-            console.print(f"Look at it: {page}   (Ctrl-C ends)")
+            console.print(f"Look at it (Ctrl-C ends): {demo.url}/{page}", soft_wrap=True)
             demo.process.wait()
         else:
             console.print(
-                f"Look at it: make run DATA={args.data} HTTP_PORT={demo.http} "
-                f"DICOM_PORT={demo.dicom} MODEL={model}, then {page}"
+                f"To look at it: make run DATA={args.data} MODEL={model}, "
+                f"then http://127.0.0.1:8042/{page}",
+                soft_wrap=True,
             )
     except KeyboardInterrupt:
         console.print("ended")

@@ -4,7 +4,7 @@ import highdicom as hd
 import numpy as np
 import pytest
 
-from model.organs import BY_NAME
+from model.organs import BY_NAME, Organ
 from model.postprocess import clean
 
 BRAINSTEM, LEFT, RIGHT = (BY_NAME[n] for n in ("brainstem", "parotid_left", "parotid_right"))
@@ -18,12 +18,17 @@ def volume(*, columns_grow_to: str = "L") -> hd.Volume:
     return hd.Volume(np.zeros((10, 20, 30), np.uint8), affine, "PATIENT")
 
 
+def tissue(like: hd.Volume) -> hd.Volume:
+    """A CT of soft tissue on the grid of `like`."""
+    return like.with_array(np.full(like.spatial_shape, 40, np.float32))
+
+
 def test_a_smaller_second_piece_is_removed() -> None:
     labels = volume()
     labels.array[2:6, 5:9, 12:16] = BRAINSTEM.label
     labels.array[8:, 15:17, 20:22] = BRAINSTEM.label
 
-    cleaned, warnings = clean(labels, ALL)
+    cleaned, warnings = clean(labels, ALL, tissue(labels))
 
     assert warnings == ()
     assert (cleaned.array == BRAINSTEM.label).sum() == 64
@@ -35,7 +40,7 @@ def test_pieces_that_touch_at_a_corner_are_one() -> None:
     labels.array[2:4, 5:7, 12:14] = BRAINSTEM.label
     labels.array[4, 7, 14] = BRAINSTEM.label
 
-    cleaned, _ = clean(labels, ALL)
+    cleaned, _ = clean(labels, ALL, tissue(labels))
 
     assert (cleaned.array == BRAINSTEM.label).sum() == 9
 
@@ -46,7 +51,7 @@ def test_a_piece_is_removed_without_harm_to_its_neighbour() -> None:
     labels.array[3:5, 6:8, 22:24] = BRAINSTEM.label
     labels.array[0, 0, 0] = BRAINSTEM.label
 
-    cleaned, _ = clean(labels, ALL)
+    cleaned, _ = clean(labels, ALL, tissue(labels))
 
     expected = labels.array.copy()
     expected[0, 0, 0] = 0
@@ -61,7 +66,7 @@ def test_a_pair_on_its_sides_stays_however_the_ct_is_stored(columns_grow_to: str
     labels.array[to_the_left] = LEFT.label
     labels.array[to_the_right] = RIGHT.label
 
-    cleaned, warnings = clean(labels, ALL)
+    cleaned, warnings = clean(labels, ALL, tissue(labels))
 
     assert warnings == ()
     np.testing.assert_array_equal(cleaned.array, labels.array)
@@ -76,7 +81,7 @@ def test_a_pair_on_the_wrong_sides_is_left_out_with_a_sentence(columns_grow_to: 
     labels.array[to_the_left] = RIGHT.label
     labels.array[2:6, 5:9, 14:16] = BRAINSTEM.label
 
-    cleaned, warnings = clean(labels, ALL)
+    cleaned, warnings = clean(labels, ALL, tissue(labels))
 
     assert set(np.unique(cleaned.array)) == {0, BRAINSTEM.label}
     (sentence,) = warnings
@@ -89,7 +94,7 @@ def test_a_pair_in_one_place_is_left_out() -> None:
     labels.array[2:6, 5:9, 14] = RIGHT.label
     labels.array[2:6, 5:9, 15:17] = LEFT.label  # 3 mm apart
 
-    cleaned, warnings = clean(labels, ALL)
+    cleaned, warnings = clean(labels, ALL, tissue(labels))
 
     assert not cleaned.array.any()
     assert len(warnings) == 1
@@ -99,7 +104,7 @@ def test_one_of_a_pair_alone_stays() -> None:
     labels = volume()
     labels.array[2:6, 5:9, 22:26] = LEFT.label
 
-    cleaned, warnings = clean(labels, ALL)
+    cleaned, warnings = clean(labels, ALL, tissue(labels))
 
     np.testing.assert_array_equal(cleaned.array, labels.array)
     assert warnings == ()
@@ -111,7 +116,7 @@ def test_the_side_is_judged_by_the_piece_that_is_kept() -> None:
     labels.array[2:6, 5:9, 4:8] = RIGHT.label
     labels.array[8, 15, 0:9] = LEFT.label
 
-    cleaned, warnings = clean(labels, ALL)
+    cleaned, warnings = clean(labels, ALL, tissue(labels))
 
     assert warnings == ()
     assert set(np.unique(cleaned.array)) == {0, LEFT.label, RIGHT.label}
@@ -123,14 +128,55 @@ def test_what_was_given_is_not_modified_and_the_place_is_kept() -> None:
     labels.array[8, 15, 20] = BRAINSTEM.label
     before = labels.array.copy()
 
-    cleaned, _ = clean(labels, ALL)
+    cleaned, _ = clean(labels, ALL, tissue(labels))
 
     np.testing.assert_array_equal(labels.array, before)
     assert cleaned.geometry_equal(labels)
 
 
 def test_nothing_found_is_nothing_cleaned() -> None:
-    cleaned, warnings = clean(volume(), ALL)
+    cleaned, warnings = clean(volume(), ALL, tissue(volume()))
 
     assert not cleaned.array.any()
     assert warnings == ()
+
+
+def test_no_organ_reaches_into_air_but_those_that_hold_it() -> None:
+    middle_ear = BY_NAME["middle_ear_left"]
+    labels = volume()
+    labels.array[2:6, 5:9, 12:16] = BRAINSTEM.label
+    labels.array[2:6, 5:9, 22:26] = middle_ear.label
+    ct = tissue(labels)
+    ct.array[:, 8:] = -1024
+
+    cleaned, warnings = clean(labels, (BRAINSTEM, middle_ear), ct)
+
+    assert warnings == ()
+    assert (cleaned.array == BRAINSTEM.label).sum() == 48
+    assert not (cleaned.array[:, 8:] == BRAINSTEM.label).any()
+    assert (cleaned.array == middle_ear.label).sum() == 64
+
+
+def test_an_organ_of_which_all_is_in_air_is_not_there() -> None:
+    labels = volume()
+    labels.array[2:6, 5:9, 12:16] = BRAINSTEM.label
+    ct = tissue(labels)
+    ct.array[:] = -1000
+
+    cleaned, warnings = clean(labels, ALL, ct)
+
+    assert not cleaned.array.any()
+    assert warnings == ()
+
+
+@pytest.mark.parametrize(("organ", "stays"), [(LEFT, True), (RIGHT, False)])
+def test_one_of_a_pair_alone_is_judged_by_the_midline(organ: Organ, stays: bool) -> None:
+    labels = volume()
+    labels.array[2:6, 5:9, 14:16] = BRAINSTEM.label
+    labels.array[2:6, 5:9, 22:26] = organ.label
+
+    cleaned, warnings = clean(labels, ALL, tissue(labels))
+
+    assert (cleaned.array == organ.label).any() == stays
+    assert len(warnings) == (0 if stays else 1)
+    assert (cleaned.array == BRAINSTEM.label).any()
