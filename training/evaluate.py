@@ -148,6 +148,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             validation=config.validation_patients,
         )
         folders = [folder for folder in folders if folder.name in split.test]
+        if not folders:
+            parser.error(f"none of the test patients of {args.test_of} is in {args.cases}")
     segmenter = Segmenter.load(args.model, device=args.device)
     rows = []
     for folder in track(folders, "Measuring", disable=not sys.stderr.isatty()):

@@ -273,7 +273,7 @@ def train(config: TrainConfig, *, device: str, resume: bool) -> None:
     network = build_network(config, dataset).to(device)
     average = copy.deepcopy(network)
     optimiser = build_optimiser(network, config)
-    start, best, hours = 0, 0.0, 0.0
+    start, best, hours = 0, -1.0, 0.0  # the first Dice is the best, though it be 0
     if last.exists():
         saved = torch.load(last, weights_only=True, map_location=device)
         network.load_state_dict(saved["network"])

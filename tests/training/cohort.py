@@ -1,0 +1,51 @@
+"""A few coarse synthetic patients, and what it takes to train on them in a second."""
+
+import json
+from pathlib import Path
+
+from tests.phantoms import make_phantom, write_case
+from training.prepare import main as prepare_main
+from training.train import TrainConfig
+
+ORGANS = ("brainstem", "parotid_left", "parotid_right")
+
+
+def write_cohort(folder: Path, count: int) -> None:
+    """Case folders pt_0, pt_1, ..., each labelling `ORGANS` alone."""
+    for seed in range(count):
+        phantom = make_phantom(shape=(24, 30, 30), spacing_mm=(10, 8, 8), seed=seed)
+        write_case(phantom, folder / f"pt_{seed}")
+        (folder / f"pt_{seed}" / "labelled.json").write_text(json.dumps(ORGANS))
+
+
+def prepare_cohort(folder: Path, count: int) -> Path:
+    """Write a cohort and prepare it; the folder of prepared cases."""
+    write_cohort(folder / "cases", count)
+    out = folder / "prepared"
+    prepare_main(f"{folder / 'cases'} --out {out} --spacing 10 8 8 --window -1000 1500".split())
+    return out
+
+
+def tiny_run(cases: Path, out: Path, *, validation_patients: int = 1) -> TrainConfig:
+    return TrainConfig(
+        name="tiny",
+        version="0.0.1",
+        description="Six steps, for tests alone.",
+        cases=cases,
+        out=out,
+        widths=(4, 8),
+        encoder_width=16,
+        encoder_depth=1,
+        encoder_heads=2,
+        attention_width=16,
+        patch=(8, 32, 32),
+        batch=2,
+        steps=6,
+        warmup=2,
+        ema=0.5,
+        validate_every=3,
+        save_every=2,
+        test_patients=0,
+        validation_patients=validation_patients,
+        seed=5,
+    )

@@ -1,0 +1,239 @@
+"""Preparation: the network trains on the very grid and grey values that it will see at work."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import highdicom as hd
+import numpy as np
+import pytest
+import SimpleITK
+
+from model.organs import BY_NAME, ORGANS
+from model.preprocess import Preprocessing
+from plugin.series import SeriesRules, read_series
+from tests.phantoms import COSINES, Orientation, Phantom, make_phantom, write_case, write_series
+from training.cases import UNKNOWN, Case, Dataset, in_table_order
+from training.prepare import case_folders, fingerprint, main, prepare, read_case
+
+sitk: Any = SimpleITK  # half typed
+
+PARITY = 2e-5
+"""Standard deviations of the body: NIfTI keeps its affine in single precision."""
+
+PREPROCESSING = Preprocessing(spacing_mm=(6.0, 4.0, 4.0))
+
+
+def phantom(seed: int = 2, orientation: Orientation = "axial", noise_hu: float = 0) -> Phantom:
+    return make_phantom(
+        shape=(64, 64, 68),
+        spacing_mm=(3.7, 3.1, 3.0),
+        seed=seed,
+        orientation=orientation,
+        noise_hu=noise_hu,
+    )
+
+
+@pytest.mark.parametrize("orientation", COSINES)
+def test_training_and_clinic_show_the_network_the_same(
+    tmp_path: Path, orientation: Orientation
+) -> None:
+    one = phantom(orientation=orientation, noise_hu=12)
+    write_case(one, tmp_path / "case")
+    files = write_series(one, tmp_path / "dicom", shuffle_seed=0)
+    seen_in_clinic = PREPROCESSING.forward(
+        read_series(files, SeriesRules.model_validate({})).volume
+    )
+
+    prepared = prepare(read_case(tmp_path / "case"), PREPROCESSING)
+
+    np.testing.assert_allclose(prepared.image, seen_in_clinic.array, rtol=0, atol=PARITY)
+
+
+@pytest.mark.parametrize("orientation", COSINES)
+def test_every_organ_lies_where_it_is_in_the_patient(
+    tmp_path: Path, orientation: Orientation
+) -> None:
+    one = phantom(orientation=orientation)
+    write_case(one, tmp_path / "case")
+    case = prepare(read_case(tmp_path / "case"), PREPROCESSING)
+    grid = PREPROCESSING.forward(one.ct.astype(np.float32)).get_geometry()
+    assert case.labels.shape == case.image.shape == grid.spatial_shape
+    for organ in (o for o in ORGANS if (one.labels.array == o.label).sum() > 200):
+        ours_mm, theirs_mm = (
+            volume.map_indices_to_reference(np.argwhere(labels == organ.label)).mean(axis=0)
+            for volume, labels in ((grid, case.labels), (one.labels, one.labels.array))
+        )
+        assert np.linalg.norm(ours_mm - theirs_mm) < 1.5, organ.name
+    for name in ("eye_left", "parotid_left", "temporal_lobe_left", "mandible_left"):
+        left, right = (
+            np.argwhere(case.labels == BY_NAME[n].label)[:, 2].mean()
+            for n in (name, name.replace("left", "right"))
+        )
+        assert left > right + 5, name  # columns grow to the patient's left
+
+
+def test_a_case_labels_what_its_list_says(tmp_path: Path) -> None:
+    write_case(phantom(), tmp_path / "pt_7")
+    (tmp_path / "pt_7" / "labelled.json").write_text('["parotid_left", "brainstem"]')
+
+    case = read_case(tmp_path / "pt_7")
+
+    assert case.name == "pt_7"
+    assert case.labelled == (BY_NAME["parotid_left"], BY_NAME["brainstem"])
+
+
+def test_without_a_list_a_case_labels_what_it_shows(tmp_path: Path) -> None:
+    one = phantom()
+    one.labels.array[one.labels.array == BY_NAME["pituitary"].label] = 0
+    write_case(one, tmp_path / "case")
+    (tmp_path / "case" / "labelled.json").unlink()
+
+    case = read_case(tmp_path / "case")
+
+    assert case.labelled == tuple(organ for organ in ORGANS if organ.name != "pituitary")
+
+
+def test_what_the_publisher_cut_away_is_unknown(tmp_path: Path) -> None:
+    one = phantom()
+    one.ct.array[one.ct.array == -1024] = -1023
+    one.ct.array[:, :, 50:] = -1024  # columns grow to the patient's left
+    write_case(one, tmp_path / "case")
+
+    plain = prepare(read_case(tmp_path / "case"), PREPROCESSING)
+    case = prepare(read_case(tmp_path / "case", unknown_hu=-1024), PREPROCESSING)
+
+    assert not (plain.labels == UNKNOWN).any()
+    np.testing.assert_array_equal(case.image, plain.image)
+    unknown_columns = (case.labels == UNKNOWN).all(axis=(0, 1))
+    known_columns = (case.labels != UNKNOWN).all(axis=(0, 1))
+    assert (unknown_columns | known_columns).all()
+    first = int(unknown_columns.argmax())
+    assert known_columns[:first].all()
+    assert unknown_columns[first:].all()
+    known = case.labels != UNKNOWN
+    np.testing.assert_array_equal(case.labels[known], plain.labels[known])
+
+
+def rewrite(path: Path, change: Any) -> None:
+    image = sitk.ReadImage(str(path))
+    sitk.WriteImage(change(image), str(path))
+
+
+def moved(image: Any) -> Any:
+    image.SetOrigin([v + 1.0 for v in image.GetOrigin()])
+    return image
+
+
+@pytest.mark.parametrize(
+    "change", [moved, lambda image: image[:, :, 1:], lambda image: image[::-1, :, :]]
+)
+def test_labels_on_another_grid_are_refused(tmp_path: Path, change: Any) -> None:
+    write_case(phantom(), tmp_path / "pt_9")
+    rewrite(tmp_path / "pt_9" / "label.nii.gz", change)
+
+    with pytest.raises(ValueError, match="pt_9: CT and labels are not on the same grid"):
+        read_case(tmp_path / "pt_9")
+
+
+@pytest.mark.parametrize("label", [23, 255, 257, -1])
+def test_a_label_of_no_organ_is_refused(tmp_path: Path, label: int) -> None:
+    write_case(phantom(), tmp_path / "pt_9")
+
+    def change(image: Any) -> Any:
+        image = sitk.Cast(image, sitk.sitkInt16)
+        image[3, 3, 3] = label
+        return image
+
+    rewrite(tmp_path / "pt_9" / "label.nii.gz", change)
+
+    with pytest.raises(ValueError, match=f"pt_9: .*{label}.* not in the table of organs"):
+        read_case(tmp_path / "pt_9")
+
+
+def test_the_fingerprint_is_of_the_body_within_the_window(tmp_path: Path) -> None:
+    one = phantom()
+    values = np.full(one.ct.array.shape, -1000, np.int16)
+    values[:10] = 100
+    values[10:20] = 300
+    values[20] = 3000
+    volume = one.ct.with_array(values)
+    write_case(Phantom(volume, one.labels, one.patient, one.recipe), tmp_path / "case")
+
+    mean, std = fingerprint(iter([read_case(tmp_path / "case")]), (-300.0, 1200.0))
+
+    body = np.array([100.0] * 10 + [300.0] * 10 + [1200.0])
+    assert mean == pytest.approx(body.mean(), abs=1e-6)
+    assert std == pytest.approx(body.std(), abs=1e-6)
+
+
+def test_a_prepared_case_is_read_as_it_was_written(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    case = Case(
+        name="pt_3",
+        image=rng.normal(size=(3, 4, 5)).astype(np.float32),
+        labels=rng.integers(0, 23, (3, 4, 5), dtype=np.uint8),
+        labelled=(BY_NAME["lens_left"], BY_NAME["brainstem"]),
+    )
+
+    case.write(tmp_path)
+    found = Case.read(tmp_path / "pt_3")
+
+    assert (found.name, found.labelled) == (case.name, case.labelled)
+    np.testing.assert_array_equal(found.image, case.image)
+    np.testing.assert_array_equal(found.labels, case.labels)
+
+
+def test_organs_are_kept_in_the_tables_order() -> None:
+    names = {"mandible_left", "brainstem", "lens_right", "lens_left"}
+
+    assert in_table_order(names) == ("brainstem", "lens_left", "lens_right", "mandible_left")
+
+
+def test_a_cohort_is_prepared_by_one_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed in (1, 2):
+        write_case(phantom(seed), tmp_path / "cases" / f"pt_{seed}")
+    (tmp_path / "cases" / "pt_1" / "labelled.json").write_text(json.dumps(["parotid_left"]))
+    (tmp_path / "cases" / "pt_2" / "labelled.json").write_text(json.dumps(["brainstem"]))
+    (tmp_path / "cases" / "notes").mkdir()
+
+    status = main(
+        f"{tmp_path / 'cases'} --out {tmp_path / 'out'} --spacing 8 6 6 --window -200 800 "
+        "--unknown-hu -1024".split()
+    )
+
+    assert status == 0
+    dataset = Dataset.read(tmp_path / "out")
+    assert dataset.cases == ("pt_1", "pt_2")
+    assert dataset.organs == ("brainstem", "parotid_left")
+    assert dataset.preprocessing.spacing_mm == (8.0, 6.0, 6.0)
+    assert dataset.preprocessing.window_hu == (-200.0, 800.0)
+    expected = prepare(read_case(tmp_path / "cases" / "pt_1", -1024), dataset.preprocessing)
+    found = Case.read(tmp_path / "out" / "pt_1")
+    np.testing.assert_array_equal(found.image, expected.image)
+    np.testing.assert_array_equal(found.labels, expected.labels)
+    assert found.labelled == (BY_NAME["parotid_left"],)
+    body = found.image[found.image > found.image.min()]
+    assert abs(body.mean()) < 0.5
+    assert 0.5 < body.std() < 1.5
+    assert "2 cases, 2 organs" in capsys.readouterr().out
+
+
+def test_a_folder_without_cases_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no case folders"):
+        case_folders(tmp_path)
+
+
+def test_a_case_is_a_volume_with_its_place(tmp_path: Path) -> None:
+    one = phantom(orientation="feet_first")
+    write_case(one, tmp_path / "case")
+
+    ct = read_case(tmp_path / "case").ct
+
+    assert isinstance(ct, hd.Volume)
+    voxels = np.argwhere(ct.array == ct.array.max())[:5]
+    place_mm = ct.map_indices_to_reference(voxels)
+    in_phantom = np.rint(one.ct.map_reference_to_indices(place_mm)).astype(int)
+    assert (one.ct.array[tuple(in_phantom.T)] == one.ct.array.max()).all()

@@ -1,0 +1,209 @@
+"""Evaluation: what is printed about a model is what was measured on patients it had not seen."""
+
+import csv
+import json
+from dataclasses import asdict
+from math import inf, nan
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from model.checkpoint import read_card
+from model.checkpoint import save as save_model
+from model.organs import ORGANS
+from model.segmenter import Segmenter
+from tests.model.networks import save_tiny
+from tests.tiny_model import ORGAN, tiny_model
+from tests.training.cohort import prepare_cohort, tiny_run
+from training.evaluate import Row, main, measure, summary, table
+from training.prepare import read_case
+from training.published import NETWORKS, SECOND_READER, TABLE_1
+from training.split import split_cases
+
+COLUMNS = ["case", "organ", "dice", "surface_dice", "hd95_mm", "volume_ml", "reference_ml"]
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cohort")
+    prepare_cohort(folder, 3)
+    save_tiny(folder / "model")
+    network, card = tiny_model("all", spacing_mm=(12.0, 10.0, 10.0))
+    save_model(folder / "everywhere", network, card)
+    return folder
+
+
+def row(organ: str, dice: float, *, hd95_mm: float = 3.0, case: str = "pt_1") -> Row:
+    return Row(
+        case=case,
+        organ=organ,
+        dice=dice,
+        surface_dice=0.75,
+        hd95_mm=hd95_mm,
+        volume_ml=20.0,
+        reference_ml=25.0,
+    )
+
+
+def read_metrics(folder: Path) -> list[dict[str, str]]:
+    with (folder / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_model_is_measured_from_end_to_end(
+    cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = f"--model {cohort / 'model'} --cases {cohort / 'cases'} --out {tmp_path / 'out'}"
+
+    assert main([*arguments.split(), "--device", "cpu"]) == 0
+
+    rows = read_metrics(tmp_path / "out")
+    assert list(rows[0]) == COLUMNS
+    organs = ("brainstem", "parotid_left", "parotid_right")
+    assert [(r["case"], r["organ"]) for r in rows] == [
+        (case, organ) for case in ("pt_0", "pt_1", "pt_2") for organ in organs
+    ]
+    written = (tmp_path / "out" / "table.md").read_text()
+    assert written in capsys.readouterr().out
+    lines = {line.split("|")[1].strip(): line for line in written.splitlines()}
+    assert "88.7 ± 1.5" in lines["Brainstem"]
+    assert "80.7 ± 5.2" in lines["Parotid_L"]
+    assert "81.9 ± 5.5" in lines["Parotid_R"]
+    assert len({line.count("|") for line in written.splitlines()}) == 1
+    assert read_card(cohort / "model").measured == {}  # nobody asked for it
+
+
+def test_volumes_and_dice_are_those_of_the_masks(cohort: Path) -> None:
+    """A model that calls every voxel brainstem is as wrong as one can compute by hand."""
+    case = read_case(cohort / "cases" / "pt_1")
+    segmenter = Segmenter.load(cohort / "everywhere", device="cpu")
+    predicted = segmenter(case.ct).labels.array == 1
+
+    (found,) = measure(segmenter, case, 2.0)
+
+    truth = case.labels.array == 1
+    voxel_ml = 10 * 8 * 8 / 1000
+    assert (found.case, found.organ) == ("pt_1", ORGAN)
+    assert found.volume_ml == pytest.approx(predicted.sum() * voxel_ml)
+    assert found.reference_ml == pytest.approx(truth.sum() * voxel_ml)
+    assert found.volume_ml > 50 * found.reference_ml
+    expected = 2 * (predicted & truth).sum() / (predicted.sum() + truth.sum())
+    assert found.dice == pytest.approx(expected)
+    assert 0 < found.dice < 0.1
+
+
+def test_unknown_voxels_are_not_held_against_the_model(cohort: Path) -> None:
+    segmenter = Segmenter.load(cohort / "everywhere", device="cpu")
+    case = read_case(cohort / "cases" / "pt_1")
+    hidden = case.ct.array.copy()
+    hidden[case.labels.array == 0] = -1024
+    cut = asdict(case) | {
+        "ct": case.ct,
+        "labels": case.labels,
+        "labelled": case.labelled,
+        "unknown": case.ct.with_array((hidden == -1024).astype(np.uint8)),
+    }
+
+    (found,) = measure(segmenter, type(case)(**cut), 2.0)
+
+    predicted = segmenter(case.ct).labels.array == 1
+    inside = predicted & (case.labels.array > 0)
+    assert found.volume_ml == pytest.approx(inside.sum() * 10 * 8 * 8 / 1000)
+    assert found.dice > 5 * measure(segmenter, case, 2.0)[0].dice
+
+
+def test_an_organ_without_a_label_is_not_measured(cohort: Path) -> None:
+    case = read_case(cohort / "cases" / "pt_1")
+    segmenter = Segmenter.load(cohort / "model", device="cpu")
+    fewer = type(case)(name=case.name, ct=case.ct, labels=case.labels, labelled=case.labelled[1:])
+
+    assert [r.organ for r in measure(segmenter, fewer, 2.0)] == ["parotid_left", "parotid_right"]
+
+
+@pytest.mark.parametrize("missing", [(), ("pt_0",)])
+def test_only_patients_held_out_from_a_run_are_measured(
+    cohort: Path, tmp_path: Path, missing: tuple[str, ...]
+) -> None:
+    """The split is the run's own, though the folder to measure on may hold fewer patients."""
+    run = tiny_run(cohort / "prepared", tmp_path / "run")
+    values = {"test_patients": 1, "validation_patients": 1, "seed": 0}
+    held_out = split_cases(["pt_0", "pt_1", "pt_2"], 0, test=1, validation=1).test
+    assert held_out == ("pt_2",)
+    config = tmp_path / "run.toml"
+    text = {"cases": str(run.cases), "out": str(run.out), "name": "x", "version": "1"}
+    lines = [f"{key} = {json.dumps(value)}" for key, value in (text | values).items()]
+    config.write_text("\n".join([*lines, 'description = ""']))
+    cases = tmp_path / "cases"
+    cases.mkdir()
+    for folder in (cohort / "cases").iterdir():
+        if folder.name not in missing:
+            (cases / folder.name).symlink_to(folder)
+    arguments = f"--model {cohort / 'everywhere'} --cases {cases} --out {tmp_path / 'out'}"
+
+    main([*arguments.split(), "--test-of", str(config)])
+
+    assert {r["case"] for r in read_metrics(tmp_path / "out")} == {"pt_2"}
+    (cases / "pt_2").unlink()
+    with pytest.raises(SystemExit):
+        main([*arguments.split(), "--test-of", str(config)])
+
+
+def test_the_result_goes_into_the_card_when_asked(cohort: Path, tmp_path: Path) -> None:
+    network, card = tiny_model("all", spacing_mm=(12.0, 10.0, 10.0))
+    save_model(tmp_path / "model", network, card)
+    before = read_card(tmp_path / "model")
+    arguments = f"--model {tmp_path / 'model'} --cases {cohort / 'cases'} --out {tmp_path / 'out'}"
+
+    main([*arguments.split(), "--write-card"])
+
+    dice = [float(r["dice"]) for r in read_metrics(tmp_path / "out")]
+    after = read_card(tmp_path / "model")
+    assert after.measured == {
+        ORGAN: {
+            "dice_mean": pytest.approx(np.mean(dice), abs=1e-4),
+            "dice_sd": pytest.approx(np.std(dice), abs=1e-4),
+            "patients": 3,
+        }
+    }
+    assert after.weights_sha256 == before.weights_sha256
+
+
+def test_the_summary_leaves_out_patients_without_the_organ() -> None:
+    rows = [
+        row("brainstem", 0.8),
+        row("brainstem", 0.6),
+        row("brainstem", nan),
+        row("tmj_left", nan),
+    ]
+
+    assert summary(rows) == {"brainstem": {"dice_mean": 0.7, "dice_sd": 0.1, "patients": 2}}
+
+
+def test_the_table_says_how_often_an_organ_was_not_found() -> None:
+    rows = [
+        row("brainstem", 0.8),
+        row("brainstem", 0.0, hd95_mm=inf),
+        row("tmj_left", 0.0, hd95_mm=inf),
+    ]
+
+    lines = table(rows, 2.0).splitlines()
+
+    assert lines[2] == (
+        "| Brainstem | 2 | 40.0 ± 40.0 | 0.0 | 75.0 | 3.0 (1 not found) | 88.7 ± 1.5 | 89.5 |"
+    )
+    assert lines[3].split(" | ")[2:6] == ["0.0 ± 0.0", "0.0", "75.0", "- (1 not found)"]
+    assert lines[-1].startswith("| mean over organs | | 20.0 |")
+
+
+def test_the_published_numbers_are_those_of_the_paper() -> None:
+    assert list(TABLE_1) == [organ.name for organ in ORGANS]
+    means = {
+        network: np.mean([numbers[i].mean for numbers in TABLE_1.values()])
+        for i, network in enumerate(NETWORKS)
+    }
+    printed = {"U-Net": 75.8, "Attention U-Net": 72.3, "SE U-Net": 72.6}
+    for network, mean in printed.items():
+        assert means[network] == pytest.approx(mean, abs=0.1), network
+    assert means["nnSAM-UNet"] == pytest.approx(80.5, abs=0.06)  # the paper prints 87.2
+    assert TABLE_1.keys() >= SECOND_READER.keys()
