@@ -1,12 +1,10 @@
 """A real Orthanc with the plugin, on loopback and in a folder of its own."""
 
 import json
-import os
 import shutil
 import signal
 import socket
 import subprocess
-import sysconfig
 import time
 import urllib.error
 import urllib.request
@@ -20,9 +18,9 @@ from pynetdicom.ae import ApplicationEntity
 from pynetdicom.sop_class import CTImageStorage, MRImageStorage
 
 from model.checkpoint import save
+from plugin.serve import configuration, environment
 from tests.tiny_model import tiny_model
 
-ROOT = Path(__file__).parents[2]
 PLUGINS = Path("/usr/share/orthanc/plugins")
 AET = "OARTEST"
 STABLE_AGE_S = 1
@@ -44,30 +42,24 @@ class Orthanc:
 
     def configure(self, oar: dict[str, Any]) -> None:
         """Write the configuration anew; it counts from the next start."""
-        configuration = json.loads((ROOT / "orthanc.json").read_text()) | {
-            "HttpPort": self.http,
-            "DicomPort": self.dicom,
+        values = configuration(self.folder, http_port=self.http, dicom_port=self.dicom) | {
             "DicomAet": AET,
-            "StorageDirectory": str(self.folder / "storage"),
-            "IndexDirectory": str(self.folder / "storage"),
             "StableAge": STABLE_AGE_S,
-            "PythonScript": str(ROOT / "plugin" / "main.py"),
             "AuthenticationEnabled": False,
             "Oar": oar,
         }
-        (self.folder / "orthanc.json").write_text(json.dumps(configuration))
+        (self.folder / "orthanc.json").write_text(json.dumps(values))
 
     # --- its life --------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Start it and wait until it answers."""
-        site_packages = sysconfig.get_paths()["purelib"]
         with (self.folder / "orthanc.log").open("ab") as log:
             self._process = subprocess.Popen(
                 ["Orthanc", "--verbose", str(self.folder / "orthanc.json")],
                 stdout=log,
                 stderr=log,
-                env=os.environ | {"PYTHONPATH": f"{ROOT}:{site_packages}"},
+                env=environment(),
             )
         wait_until(self.answers, "Orthanc answers")
 

@@ -176,7 +176,7 @@ def test_a_stop_gives_the_running_job_back_to_the_queue(slow_orthanc, ct):
 
     slow_orthanc.stop()
 
-    database = slow_orthanc.folder / "storage" / "oar-jobs.db"
+    database = slow_orthanc.folder / "orthanc" / "oar-jobs.db"
     [left] = Jobs(open_database(f"sqlite:///{database}")).find()
     assert left.state == "queued"
     slow_orthanc.start()
@@ -200,7 +200,7 @@ def test_a_lost_queue_does_not_make_results_twice(orthanc, ct):
     orthanc.push(ct)
     first = orthanc.wait_for_job("done")
     orthanc.stop()
-    for file in (orthanc.folder / "storage").glob("oar-jobs.db*"):
+    for file in (orthanc.folder / "orthanc").glob("oar-jobs.db*"):
         file.unlink()
     orthanc.start()
 
