@@ -8,17 +8,13 @@ import argparse
 import copy
 import sys
 import time
-import tomllib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import ConfigDict, TypeAdapter, ValidationError
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from model.checkpoint import Card, save
@@ -26,136 +22,11 @@ from model.segmenter import runs_faster_in_bf16
 from model.sliding_window import predict_tiled
 from model.tiny_vit import LiteMedSamEncoder
 from model.unet import UNet, UNetConfig, channels_last, plan_strides
-from training.augment import AugmentConfig, sample_patch
 from training.cases import UNKNOWN, Case, Dataset
+from training.config import TrainConfig
 from training.loss import deep_loss
+from training.patches import Patches, classes
 from training.split import split_cases
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """One training run; a TOML file with these keys."""
-
-    __pydantic_config__ = ConfigDict(extra="forbid")  # in [augment] too
-
-    name: str  # of the model, its folder under model/weights
-    version: str
-    description: str
-    cases: Path  # folder written by `python -m training.prepare`
-    out: Path  # checkpoints and log; must not hold another run
-    attention: Literal["plain", "gate", "scse", "sam"] = "sam"
-    widths: tuple[int, ...] = (32, 64, 128, 256, 320)
-    norm: Literal["batch", "instance"] = "batch"
-    image_encoder: Literal["vit", "litemedsam"] = "vit"  # "litemedsam" starts pre-trained
-    encoder_width: int = 768
-    encoder_depth: int = 12
-    encoder_heads: int = 12
-    attention_width: int = 256
-    patch: tuple[int, int, int] = (48, 160, 160)  # voxels (z, y, x)
-    batch: int = 2
-    steps: int = 250_000  # optimiser steps, not epochs
-    optimiser: Literal["adamw", "sgd"] = "adamw"
-    learning_rate: float = 2e-3  # peak
-    decay: Literal["cosine", "polynomial", "exponential"] = "cosine"
-    warmup: int = 100  # steps up to the peak
-    weight_decay: float = 1e-2
-    ema: float = 0.998  # decay of the averaged weights; they are what is saved
-    foreground: float = 0.75  # fraction of patches centred on an organ, every organ equally often
-    validate_every: int = 500  # steps
-    save_every: int = 100  # steps
-    test_patients: int = 30  # held out, seen by `training.evaluate` only
-    validation_patients: int = 12  # choose the best weights
-    seed: int = 0
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.foreground <= 1:
-            raise ValueError(f"foreground is a fraction, got {self.foreground}")
-        if not 0 <= self.ema < 1:
-            raise ValueError(f"ema is a decay in [0, 1), got {self.ema}")
-
-    @classmethod
-    def read(cls, path: Path) -> "TrainConfig":
-        """Read a TOML file; relative folders in it are relative to where the command runs.
-
-        Raises:
-            ValueError: for unknown keys or values out of range.
-        """
-        values = tomllib.loads(path.read_text())
-        if unknown := sorted(values.keys() - {f.name for f in fields(cls)}):
-            raise ValueError(f"{path}: unknown {unknown}")
-        try:
-            return TypeAdapter(cls).validate_python(values)
-        except ValidationError as error:
-            raise ValueError(f"{path}: {error}") from error
-
-
-class Patches:
-    """Draws training batches; the same step always draws the same batch, so resuming is exact."""
-
-    def __init__(self, cases: Sequence[Case], dataset: Dataset, config: TrainConfig) -> None:
-        self.config = config
-        self.spacing_mm = dataset.preprocessing.spacing_mm
-        self.images = [torch.from_numpy(case.image) for case in cases]
-        self.labels = [torch.from_numpy(classes(case, dataset)) for case in cases]
-        self.labelled = [labelled_classes(case, dataset) for case in cases]
-        self.places = [
-            [np.argwhere(y.numpy() == k) for k in range(1, len(dataset.organs) + 1)]
-            for y in self.labels
-        ]
-        self.holders = [  # per organ, the cases that have a voxel of it
-            [i for i, places in enumerate(self.places) if len(places[k])]
-            for k in range(len(dataset.organs))
-        ]
-
-    def batch(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
-        """``(B, 1, *patch)`` images, ``(B, *patch)`` classes, ``(B, K)`` labelled classes."""
-        rng = np.random.default_rng((self.config.seed, step))
-        images, targets, labelled = [], [], []
-        for _ in range(self.config.batch):
-            case, centre = self._place(rng)
-            image, target = sample_patch(
-                self.images[case],
-                self.labels[case],
-                centre,
-                self.config.patch,
-                self.spacing_mm,
-                self.config.augment,
-                rng,
-            )
-            images.append(image[None])
-            targets.append(target)
-            labelled.append(self.labelled[case])
-        return torch.stack(images), torch.stack(targets), torch.stack(labelled)
-
-    def _place(self, rng: np.random.Generator) -> tuple[int, tuple[float, float, float]]:
-        if rng.random() < self.config.foreground:
-            organ = int(rng.choice([k for k, having in enumerate(self.holders) if having]))
-            case = int(rng.choice(self.holders[organ]))
-            centre = rng.choice(self.places[case][organ]).astype(float)
-            centre += rng.uniform(-0.2, 0.2, 3) * self.config.patch
-        else:
-            case = int(rng.integers(len(self.images)))
-            centre = rng.uniform(0, 1, 3) * self.images[case].shape
-        z, y, x = centre
-        return case, (z, y, x)
-
-
-def classes(case: Case, dataset: Dataset) -> np.ndarray:
-    """Labels of the table of organs to this data set's classes 1..K-1; `UNKNOWN` stays."""
-    table = np.zeros(256, np.uint8)
-    table[UNKNOWN] = UNKNOWN
-    labelled = {organ.name: organ.label for organ in case.labelled}
-    for k, name in enumerate(dataset.organs, start=1):
-        if name in labelled:
-            table[labelled[name]] = k
-    return table[case.labels]
-
-
-def labelled_classes(case: Case, dataset: Dataset) -> Tensor:
-    """``(K,)`` bool: background and the organs that the case labels."""
-    names = {organ.name for organ in case.labelled}
-    return torch.tensor([True, *(name in names for name in dataset.organs)])
 
 
 def build_network(config: TrainConfig, dataset: Dataset) -> UNet:

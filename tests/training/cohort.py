@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 from tests.phantoms import make_phantom, write_case
+from training.config import TrainConfig
 from training.prepare import main as prepare_main
-from training.train import TrainConfig
 
 ORGANS = ("brainstem", "parotid_left", "parotid_right")
 

@@ -16,15 +16,13 @@ from model.segmenter import Segmenter
 from tests.phantoms import make_phantom
 from tests.training.cohort import ORGANS, prepare_cohort, tiny_run
 from training.cases import UNKNOWN, Case, Dataset
+from training.config import TrainConfig
 from training.loss import deep_loss
+from training.patches import Patches, classes, labelled_classes
 from training.train import (
-    Patches,
-    TrainConfig,
     build_network,
     build_optimiser,
-    classes,
     follow,
-    labelled_classes,
     learning_rate,
     main,
     train,
