@@ -128,7 +128,8 @@ def segment_series(
 
 def volumes_ml(labels: hd.Volume, names: Mapping[int, str]) -> dict[str, float]:
     """Millilitres of each label that occurs, by its name."""
-    voxels = np.bincount(labels.array.ravel(), minlength=1 + max(names))
+    # Slice by slice: numpy makes an eight-byte integer of each label that it counts.
+    voxels = np.sum([np.bincount(plane.ravel(), minlength=256) for plane in labels.array], axis=0)
     ml = labels.voxel_volume / MM3_PER_ML
     return {name: round(voxels[label] * ml, 3) for label, name in names.items() if voxels[label]}
 
