@@ -19,7 +19,7 @@ import SimpleITK as sitk
 from rich.progress import track
 
 from model.organs import BY_NAME, ORGANS, Organ
-from model.preprocess import Preprocessing, resample_labels
+from model.preprocess import BODY_HU, Preprocessing, resample_labels
 from training.cases import UNKNOWN, Case, Dataset, in_table_order
 
 
@@ -95,8 +95,8 @@ def fingerprint(cases: Iterator[LabelledCt], window_hu: tuple[float, float]) -> 
     """Mean and standard deviation of the body's HU within the window, over all cases."""
     sums = np.zeros(3)
     for case in cases:
-        body = case.ct.array[case.ct.array > window_hu[0]].astype(np.float64)
-        body = np.minimum(body, window_hu[1])
+        body = case.ct.array[case.ct.array > BODY_HU].astype(np.float64)
+        body = np.clip(body, *window_hu)
         sums += len(body), body.sum(), (body**2).sum()
     mean = sums[1] / sums[0]
     return float(mean), float(np.sqrt(sums[2] / sums[0] - mean**2))
