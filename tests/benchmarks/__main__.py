@@ -18,8 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from model.segmenter import runs_faster_in_bf16
-from plugin.catalogue import WEIGHTS
-from tests.benchmarks.job import Measured, measure, save_random_model
+from tests.benchmarks.job import Measured, measure
 from tests.demo import UNSEEN_SEED
 from tests.phantoms import ct_slices, make_phantom
 
@@ -72,24 +71,20 @@ def machine() -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--model", help="name or folder; hn22-phantom, or random if it is not here")
+    parser.add_argument("--model", default="hn22-phantom", help="name or folder")
     parser.add_argument("--slices", type=int, default=130)
     parser.add_argument("--size", type=int, default=512, help="rows and columns")
     args = parser.parse_args(argv)
     console = Console()
     with tempfile.TemporaryDirectory() as folder:
-        model = args.model or "hn22-phantom"
-        if args.model is None and not (WEIGHTS / model).is_dir():
-            model = str(Path(folder) / "random")
-            save_random_model(Path(model))
-        console.print(f"{machine()}\nmodel {Path(model).name}, making the phantom ...")
+        console.print(f"{machine()}\nmodel {Path(args.model).name}, making the phantom ...")
         phantom = make_phantom(
             spacing_mm=(3, 1, 1), shape=(args.slices, args.size, args.size), seed=UNSEEN_SEED
         )
         slices = ct_slices(phantom)
         runs = []
         for number in range(1, args.repeats + 1):
-            run = measure(slices, model=model, data=Path(folder) / f"repeat{number}")
+            run = measure(slices, model=args.model, data=Path(folder) / f"repeat{number}")
             console.print(f"repeat {number} of {args.repeats}: {run.whole_s:.1f} s")
             runs.append(run)
     console.print(table(runs))

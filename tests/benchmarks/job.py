@@ -12,16 +12,9 @@ from typing import Any
 import numpy as np
 from pydicom import Dataset
 
-from model.checkpoint import Card, save
-from model.organs import ORGANS
-from model.preprocess import Preprocessing
 from tests.demo import PATIENCE_S, Demo
-from training.cases import Dataset as Cases
-from training.train import TrainConfig, build_network
 
 SAMPLE_EVERY_S = 0.05
-
-ARCHITECTURE = Path(__file__).parents[2] / "training" / "configs" / "hn22-phantom.toml"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,30 +61,6 @@ def measure(slices: list[Dataset], *, model: str, data: Path) -> Measured:
     finally:
         orthanc.process.terminate()
         orthanc.process.wait()
-
-
-def save_random_model(folder: Path) -> None:
-    """Save a network as large as hn22-phantom that knows nothing.
-
-    Its labels are those of chance and fill much of the body, so what follows the network takes
-    longer than it does with trained weights.
-    """
-    config = TrainConfig.read(ARCHITECTURE)
-    organs = tuple(organ.name for organ in ORGANS)
-    preprocessing = Preprocessing(spacing_mm=(3.0, 2.0, 2.0))
-    network = build_network(config, Cases(preprocessing=preprocessing, organs=organs, cases=()))
-    card = Card(
-        name="random",
-        version="0.0.0",
-        description="Random weights, for benchmarks alone.",
-        organs=organs,
-        network=network.config,
-        preprocessing=preprocessing,
-        tile=config.patch,
-        training={},
-        measured={},
-    )
-    save(folder, network, card)
 
 
 def _sample(url: str, samples: list[tuple[float, float]], stop: threading.Event) -> None:
