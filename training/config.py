@@ -19,6 +19,7 @@ class TrainConfig:
     name: str  # of the model, its folder under model/weights
     version: str
     description: str
+    data: str = ""  # where the cases come from, for the model's card
     cases: Path  # folder written by `python -m training.prepare`
     out: Path  # checkpoints and log; must not hold another run
     attention: Literal["plain", "gate", "scse", "sam"] = "sam"
