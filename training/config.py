@@ -40,6 +40,7 @@ class TrainConfig:
     weight_decay: float = 1e-2
     ema: float = 0.998  # decay of the averaged weights; they are what is saved
     foreground: float = 0.75  # fraction of patches centred on an organ, every organ equally often
+    balance: float = 0.0  # share of the cross-entropy averaged by organ; for very small organs
     validate_every: int = 500  # steps
     save_every: int = 100  # steps
     test_patients: int = 30  # held out, seen by `training.evaluate` only

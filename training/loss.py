@@ -7,7 +7,9 @@ from torch import Tensor
 from training.cases import UNKNOWN
 
 
-def partial_label_loss(logits: Tensor, target: Tensor, labelled: Tensor) -> Tensor:
+def partial_label_loss(
+    logits: Tensor, target: Tensor, labelled: Tensor, balance: float = 0.0
+) -> Tensor:
     """Cross-entropy plus soft Dice loss over the organs that each case labels.
 
     Where a case lacks an organ's label, its background may be that organ: background and
@@ -19,6 +21,8 @@ def partial_label_loss(logits: Tensor, target: Tensor, labelled: Tensor) -> Tens
         logits: ``(B, K, Z, Y, X)``.
         target: ``(B, Z, Y, X)`` int64 classes, or `UNKNOWN`.
         labelled: ``(B, K)`` bool; background always true.
+        balance: share of the cross-entropy that is averaged by organ and not by voxel, in [0, 1].
+            A lens of ten voxels is otherwise never found: its gradient drowns in background.
 
     Returns:
         A scalar: log K + 1 or less for a network that knows nothing, towards 0 for a perfect one.
@@ -32,7 +36,8 @@ def partial_label_loss(logits: Tensor, target: Tensor, labelled: Tensor) -> Tens
     missing[:, 0] = True  # background, and what hides in it
     p_hidden = torch.bmm(missing.float()[:, None], p)[:, 0]  # (B, N)
     likelihood = torch.where(target == 0, p_hidden, p_true).clamp(min=1e-30)
-    cross_entropy = -(likelihood.log() * known).sum() / known.sum().clamp(min=1)
+    surprise = -likelihood.log() * known  # (B, N)
+    by_voxel = surprise.sum() / known.sum().clamp(min=1)
 
     # Sums over voxels as products and scatters: K one-hot volumes would take most of a step.
     sizes = torch.bmm(p, known[..., None])[..., 0]  # (B, K)
@@ -41,15 +46,19 @@ def partial_label_loss(logits: Tensor, target: Tensor, labelled: Tensor) -> Tens
     overlap = empty.scatter_add(1, target, p_true * known)
     dice = (2 * overlap / (sizes + voxels).clamp(min=1e-6))[:, 1:]
     counted = (voxels[:, 1:] > 0).float()
-    dice_loss = ((1 - dice) * counted).sum() / counted.sum().clamp(min=1)
-    return cross_entropy + dice_loss
+    organs = counted.sum().clamp(min=1)
+    by_organ = (empty.scatter_add(1, target, surprise) / voxels.clamp(min=1))[:, 1:].sum() / organs
+    dice_loss = ((1 - dice) * counted).sum() / organs
+    return (1 - balance) * by_voxel + balance * by_organ + dice_loss
 
 
-def deep_loss(levels: list[Tensor], target: Tensor, labelled: Tensor) -> Tensor:
+def deep_loss(
+    levels: list[Tensor], target: Tensor, labelled: Tensor, balance: float = 0.0
+) -> Tensor:
     """`partial_label_loss` of every decoder level, each coarser one counting half as much."""
     weights = [0.5**i for i in range(len(levels))]
     total = levels[0].new_zeros(())
     for weight, logits in zip(weights, levels, strict=True):
         coarse = F.interpolate(target[:, None].float(), logits.shape[2:], mode="nearest-exact")
-        total = total + weight * partial_label_loss(logits, coarse[:, 0].long(), labelled)
+        total = total + weight * partial_label_loss(logits, coarse[:, 0].long(), labelled, balance)
     return total / sum(weights)

@@ -164,7 +164,7 @@ def train(config: TrainConfig, *, device: str, resume: bool) -> None:
             network.train()
             with autocast(device):
                 levels = network.forward_deep(image)
-            loss = deep_loss(levels, target, labelled)
+            loss = deep_loss(levels, target, labelled, config.balance)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(network.parameters(), 12.0)

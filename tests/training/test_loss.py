@@ -154,3 +154,18 @@ def test_coarser_levels_count_half_as_much_each() -> None:
     each = [partial_label_loss(y, t, ALL) for y, t in zip(levels, coarse, strict=True)]
     expected = (each[0] + each[1] / 2 + each[2] / 4) / 1.75
     torch.testing.assert_close(total, expected)
+
+
+def test_a_small_organ_counts_as_much_as_a_large_one_when_balanced() -> None:
+    target = torch.zeros(1, 4, 8, 8, dtype=torch.int64)
+    target[0, :, :4] = 1
+    target[0, 0, 7, 7] = 2
+    logits = torch.zeros(1, 3, 4, 8, 8, requires_grad=True)
+
+    def pull(balance: float) -> float:
+        labelled = torch.ones(1, 3, dtype=torch.bool)
+        loss = partial_label_loss(logits, target, labelled, balance)
+        return -torch.autograd.grad(loss, logits)[0][0, 2, 0, 7, 7].item()
+
+    # By voxel the one voxel is one of 256; by organ it is half of everything.
+    assert pull(1.0) - pull(0.0) == pytest.approx(2 / 3 * (1 / 2 - 1 / 256), rel=1e-3)
