@@ -1,0 +1,42 @@
+"""What README promises is what the software has."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from model.checkpoint import CARD, read_card
+from plugin.series_rules import SeriesRules
+from plugin.settings import Settings
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("model", [Settings, SeriesRules])
+def test_every_setting_is_explained(model: type[Settings] | type[SeriesRules]) -> None:
+    names = [field.alias for field in model.model_fields.values()]
+    assert [name for name in names if f"`{name}`" not in README] == []
+
+
+def test_the_shipped_configuration_names_every_setting_at_its_default() -> None:
+    shipped = json.loads((ROOT / "orthanc.json").read_text())["Oar"]
+    assert shipped == Settings().model_dump(by_alias=True)
+
+
+@pytest.mark.parametrize(
+    "folder", sorted((ROOT / "model" / "weights").iterdir()), ids=lambda f: f.name
+)
+def test_every_bundled_model_says_how_good_it_is(folder: Path) -> None:
+    card = read_card(folder)
+    assert card.measured.keys() == set(card.organs)
+    assert f"`{card.name}`" in README
+    for organ in card.measured.values():
+        assert f"{100 * organ['dice_mean']:.1f}" in README
+
+
+def test_bundled_weights_are_small_enough_to_clone() -> None:
+    folders = [card.parent for card in (ROOT / "model" / "weights").glob(f"*/{CARD}")]
+    assert folders
+    for folder in folders:
+        assert sum(file.stat().st_size for file in folder.iterdir()) < 25e6
