@@ -30,6 +30,7 @@ from rich.table import Table
 from model.organs import ORGANS
 from plugin.serve import configuration, environment
 from tests.phantoms import ct_slices, make_phantom
+from training.metrics import dice
 
 UNSEEN_SEED = 7
 """The phantom shown; the weights saw those from 1000 on."""
@@ -119,22 +120,22 @@ def show(demo: Demo, job: dict[str, Any], truth: hd.Volume | None, console: Cons
     if not job["results"]:
         console.print(f"{job['state']}: {job['reason']}")
         return
-    dice = {}
+    known = {}
     if truth is not None:
-        dice = dice_by_organ(demo.file(job["results"][0]["orthanc_id"]), truth)
+        known = dice_by_organ(demo.file(job["results"][0]["orthanc_id"]), truth)
     console.print(f"Organs at risk by {job['model']}; research use only")
     table = Table()
     table.add_column("organ")
     table.add_column("ml", justify="right")
-    if dice:
+    if known:
         table.add_column("Dice with the truth", justify="right")
     for organ in ORGANS:
         if organ.name in job["volumes_ml"]:
             cells = [organ.tg263, f"{job['volumes_ml'][organ.name]:.2f}"]
-            table.add_row(*cells, *([f"{dice[organ.name]:.3f}"] if dice else []))
+            table.add_row(*cells, *([f"{known[organ.name]:.3f}"] if known else []))
     console.print(table)
-    if dice:
-        console.print(f"mean Dice over {len(dice)} organs: {np.mean(list(dice.values())):.3f}")
+    if known:
+        console.print(f"mean Dice over {len(known)} organs: {np.mean(list(known.values())):.3f}")
     for warning in job["warnings"]:
         console.print(f"warning: {warning}")
     seconds = ", ".join(f"{stage} {value:.1f}" for stage, value in job["seconds"].items())
@@ -151,12 +152,11 @@ def dice_by_organ(file: bytes, truth: hd.Volume) -> dict[str, float]:
         one = seg.get_volume(segment_numbers=[number], combine_segments=True, relabel=True)
         inside = one.match_geometry(truth, tol=1e-3).array > 0
         found[inside] = organ.label
-    dice = {}
-    for organ in ORGANS:
-        ours, theirs = found == organ.label, truth.array == organ.label
-        if theirs.any():
-            dice[organ.name] = float(2 * (ours & theirs).sum() / (ours.sum() + theirs.sum()))
-    return dice
+    return {
+        organ.name: dice(found == organ.label, truth.array == organ.label)
+        for organ in ORGANS
+        if (truth.array == organ.label).any()
+    }
 
 
 def free_port() -> int:

@@ -22,6 +22,7 @@ from model.segmenter import runs_faster_in_bf16
 from model.sliding_window import predict_tiled
 from model.tiny_vit import LiteMedSamEncoder
 from model.unet import UNet, UNetConfig, channels_last, plan_strides
+from training import metrics
 from training.cases import UNKNOWN, Case, Dataset
 from training.config import TrainConfig
 from training.loss import deep_loss
@@ -76,10 +77,8 @@ def validation_dice(
         truth = classes(case, dataset)
         predicted[truth == UNKNOWN] = 0
         for k, name in enumerate(dataset.organs, start=1):
-            size = (truth == k).sum()
-            if size:
-                both = ((predicted == k) & (truth == k)).sum()
-                found[name].append(2 * both / (size + (predicted == k).sum()))
+            if (truth == k).any():
+                found[name].append(metrics.dice(predicted == k, truth == k))
     return {name: float(np.mean(values)) for name, values in found.items() if values}
 
 
@@ -170,17 +169,17 @@ def train(config: TrainConfig, *, device: str, resume: bool) -> None:
             torch.nn.utils.clip_grad_norm_(network.parameters(), 12.0)
             optimiser.step()
             follow(average, network, min(config.ema, (1 + step) / (10 + step)))
-            log.add_scalar("loss", loss.item(), step)
-            bar.update(task, completed=step + 1, description=f"loss {loss.item():.3f}")
-            done = step + 1
+            done, value = step + 1, loss.item()
+            log.add_scalar("loss", value, step)
+            bar.update(task, completed=done, description=f"loss {value:.3f}")
             hours = (time.monotonic() - began) / 3600
             if done % config.validate_every == 0 or done == config.steps:
                 dice = validation_dice(average, validation, dataset, config, device)
                 mean = float(np.mean(list(dice.values())))
-                for name, value in dice.items():
-                    log.add_scalar(f"dice/{name}", value, done)
+                for name, organ_dice in dice.items():
+                    log.add_scalar(f"dice/{name}", organ_dice, done)
                 log.add_scalar("dice/mean", mean, done)
-                numbers = " ".join(f"{name} {value:.3f}" for name, value in dice.items())
+                numbers = " ".join(f"{name} {each:.3f}" for name, each in dice.items())
                 bar.console.print(f"step {done}: {hours:.2f} h, Dice {mean:.4f}: {numbers}")
                 if mean > best:
                     best = mean

@@ -3,7 +3,6 @@
 import json
 import shutil
 import signal
-import socket
 import subprocess
 import time
 import urllib.error
@@ -19,6 +18,7 @@ from pynetdicom.sop_class import CTImageStorage, MRImageStorage
 
 from model.checkpoint import save
 from plugin.serve import configuration, environment
+from tests.demo import free_port
 from tests.tiny_model import tiny_model
 
 PLUGINS = Path("/usr/share/orthanc/plugins")
@@ -190,13 +190,6 @@ def wait_until(condition: Callable[[], T | None], what: str) -> T:
             return value
         time.sleep(0.05)
     raise AssertionError(f"gave up waiting until {what}")
-
-
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @pytest.fixture(scope="session")
