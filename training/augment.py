@@ -22,6 +22,7 @@ EDGE_VOXELS = 3
 class AugmentConfig:
     """Ranges of the augmentation; every draw is uniform unless said otherwise."""
 
+    still: float = 0.5  # fraction of patches on the case's own voxels: as sharp as the clinic's
     rotation_degrees: tuple[float, float, float] = (10.0, 10.0, 15.0)  # about x, y, z: +-
     scale: tuple[float, float] = (0.85, 1.2)
     stretch: float = 0.05  # each axis on its own: +-
@@ -41,7 +42,7 @@ def sample_patch(
     config: AugmentConfig,
     rng: np.random.Generator,
 ) -> tuple[Tensor, Tensor]:
-    """A randomly rotated, scaled and disturbed patch.
+    """A patch, randomly disturbed and, unless it is still, rotated and scaled.
 
     Args:
         image: ``(Z, Y, X)`` normalised, the whole case.
@@ -55,14 +56,17 @@ def sample_patch(
     Returns:
         ``(*patch)`` float32 image and ``(*patch)`` int64 labels.
     """
-    z0, y0, x0 = _source_indices(centre, patch, spacing_mm, config, rng)
     air = image.min()
-    grid = _to_grid((z0, y0, x0), image.shape)  # (1, *patch, 3)
-    x = F.grid_sample((image - air)[None, None], grid, align_corners=True)[0, 0] + air
-    # Nothing is known outside the volume either: shift so that the zero outside means that.
-    shifted = ((labels.int() + 1) % 256).float()
-    y = F.grid_sample(shifted[None, None], grid, mode="nearest", align_corners=True)[0, 0]
-    y = (y.long() + UNKNOWN) % 256
+    if rng.random() < config.still:
+        x, y = _cut_out(image, labels, centre, patch)
+    else:
+        z0, y0, x0 = _source_indices(centre, patch, spacing_mm, config, rng)
+        grid = _to_grid((z0, y0, x0), image.shape)  # (1, *patch, 3)
+        x = F.grid_sample((image - air)[None, None], grid, align_corners=True)[0, 0] + air
+        # Nothing is known outside the volume either: shift so that the zero outside means that.
+        shifted = ((labels.int() + 1) % 256).float()
+        y = F.grid_sample(shifted[None, None], grid, mode="nearest", align_corners=True)[0, 0]
+        y = (y.long() + UNKNOWN) % 256
     x, y = _invent(x, y, float(air), config, rng)
     x = x * rng.uniform(*config.contrast) + rng.uniform(-config.brightness, config.brightness)
     if rng.random() < config.blur:
@@ -72,6 +76,25 @@ def sample_patch(
     sigma = float(rng.uniform(0, config.noise))
     x = x + sigma * torch.randn(x.shape, generator=generator)
     return x.clamp(min=float(air)), y
+
+
+def _cut_out(
+    image: Tensor,
+    labels: Tensor,
+    centre: tuple[float, float, float],
+    patch: tuple[int, int, int],
+) -> tuple[Tensor, Tensor]:
+    """The patch around the voxel nearest to `centre`; nothing is known outside the case."""
+    first = [round(c - (n - 1) / 2) for c, n in zip(centre, patch, strict=True)]
+    inside, padding = [], list[int]()
+    for start, n, size in zip(first, patch, image.shape, strict=True):
+        a, b = np.clip([start, start + n], 0, size).tolist()
+        inside.append(slice(a, b))
+        padding = [min(max(-start, 0), n), 0, *padding]  # torch pads the last axis first
+        padding[1] = n - (b - a) - padding[0]
+    box = tuple(inside)
+    x = F.pad(image[box], padding, value=float(image.min()))
+    return x, F.pad(labels[box], padding, value=UNKNOWN).long()
 
 
 def _source_indices(

@@ -22,6 +22,7 @@ class TrainConfig:
     data: str = ""  # where the cases come from, for the model's card
     cases: Path  # folder written by `python -m training.prepare`
     out: Path  # checkpoints and log; must not hold another run
+    start: Path | None = None  # a model folder whose weights to start from, for fine-tuning
     attention: Literal["plain", "gate", "scse", "sam"] = "sam"
     widths: tuple[int, ...] = (32, 64, 128, 256, 320)
     norm: Literal["batch", "instance"] = "batch"

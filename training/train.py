@@ -15,9 +15,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from model.checkpoint import Card, save
+from model.checkpoint import Card, load_network, read_card, save
 from model.segmenter import runs_faster_in_bf16
 from model.sliding_window import predict_tiled
 from model.tiny_vit import LiteMedSamEncoder
@@ -55,6 +56,19 @@ def build_network(config: TrainConfig, dataset: Dataset) -> UNet:
     if isinstance(network.image_encoder, LiteMedSamEncoder):
         network.image_encoder.load_pretrained()
     return channels_last(network)
+
+
+def starting_weights(folder: Path, network: UNet) -> dict[str, Tensor]:
+    """Weights of a finished model, for `network` to go on from.
+
+    Raises:
+        BadCheckpoint: if they cannot be used.
+        ValueError: if they are of another network.
+    """
+    trained, _ = load_network(folder)
+    if trained.config != network.config:
+        raise ValueError(f"{folder} is {trained.config}, the run is {network.config}")
+    return trained.state_dict()
 
 
 @torch.inference_mode()
@@ -141,6 +155,8 @@ def train(config: TrainConfig, *, device: str, resume: bool) -> None:
     validation = [Case.read(config.cases / name) for name in split.validation]
     patches = Patches(training, dataset, config)
     network = build_network(config, dataset).to(device)
+    if config.start is not None:
+        network.load_state_dict(starting_weights(config.start, network))
     average = copy.deepcopy(network)
     optimiser = build_optimiser(network, config)
     start, best, hours = 0, -1.0, 0.0  # the first Dice is the best, though it be 0
@@ -211,8 +227,11 @@ def _card(
     settings = {
         k: v
         for k, v in asdict(config).items()
-        if k not in {"name", "version", "description", "cases", "out"}
+        if k not in {"name", "version", "description", "cases", "out", "start"}
     }
+    if config.start is not None:
+        first = read_card(config.start)
+        settings["started_from"] = f"{first.name} {first.version}"
     return Card(
         name=config.name,
         version=config.version,
