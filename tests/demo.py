@@ -27,10 +27,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from model.metrics import dice
 from model.organs import ORGANS
 from plugin.serve import configuration, environment
 from tests.phantoms import ct_slices, make_phantom
-from training.metrics import dice
 
 UNSEEN_SEED = 7
 """The phantom shown; the weights saw those from 1000 on."""

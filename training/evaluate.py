@@ -21,7 +21,7 @@ from model.organs import ORGANS, Organ
 from model.segmenter import Segmenter
 from training.cases import Dataset
 from training.config import TrainConfig
-from training.metrics import TOLERANCE_MM, agreement
+from model.metrics import TOLERANCE_MM, agreement
 from training.prepare import LabelledCt, case_folders, read_case
 from training.published import SECOND_READER, TABLE_1
 from training.split import split_cases

@@ -18,12 +18,12 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
+from model import metrics
 from model.checkpoint import Card, load_network, read_card, save
 from model.segmenter import runs_faster_in_bf16
 from model.sliding_window import predict_tiled
 from model.tiny_vit import LiteMedSamEncoder
 from model.unet import UNet, UNetConfig, channels_last, plan_strides
-from training import metrics
 from training.cases import UNKNOWN, Case, Dataset
 from training.config import TrainConfig
 from training.loss import deep_loss

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import SimpleITK
 
-from training.metrics import Mask, agreement, dice
+from model.metrics import Mask, added_path_length_mm, agreement, dice
 
 SPACING_MM = (3.0, 1.0, 2.0)
 
@@ -97,7 +97,7 @@ def itk_surface_distances_mm(a: Mask, b: Mask) -> np.ndarray:
 
     def image(mask: Mask) -> Any:
         found = sitk.GetImageFromArray(np.pad(mask, 1).astype(np.uint8))
-        found.SetSpacing(SPACING_MM[::-1])
+        found.SetSpacing(SPACING_MM[: -mask.ndim - 1 : -1])
         return found
 
     contour_a, contour_b = (
@@ -120,3 +120,70 @@ def test_simpleitk_agrees(seed: int) -> None:
     assert found.dice == pytest.approx(overlap.GetDiceCoefficient())
     assert found.surface_dice == pytest.approx((distances <= 2.5).mean(), abs=1e-9)
     assert found.hd95_mm == pytest.approx(np.percentile(distances, 95), abs=1e-4)
+
+
+def square(y: int = 5, x: int = 5, *, slices: slice = slice(4, 7), side: int = 6) -> Mask:
+    mask = np.zeros((12, 20, 20), bool)
+    mask[slices, y : y + side, x : x + side] = True
+    return mask
+
+
+def test_what_is_drawn_already_need_not_be_drawn_again() -> None:
+    assert added_path_length_mm(square(), square(), SPACING_MM) == 0
+
+
+@pytest.mark.parametrize("predicted", [np.zeros((12, 20, 20), bool), square(slices=slice(8, 9))])
+def test_an_organ_that_was_not_found_is_drawn_whole(predicted: Mask) -> None:
+    # Three slices, each with the 6 * 6 - 4 * 4 = 20 outermost pixels of a square of 6.
+    found = added_path_length_mm(predicted, square(), (3.0, 2.0, 2.0))
+
+    assert found == pytest.approx(3 * 20 * 2.0)
+
+
+def test_only_the_part_of_the_outline_that_differs_is_drawn() -> None:
+    """One row too many at the bottom: the sides stay, the lowest row is to be drawn anew."""
+    predicted = square()
+    predicted[:, 11, 5:11] = True
+
+    found = added_path_length_mm(predicted, square(), (3.0, 1.0, 1.0))
+
+    assert found == pytest.approx(3 * 4)  # its two corners lie on the prediction's sides
+
+
+def test_contours_that_must_only_be_deleted_cost_no_drawing() -> None:
+    assert added_path_length_mm(square(slices=slice(0, 12)), square(), SPACING_MM) == 0
+    assert added_path_length_mm(square(), np.zeros((12, 20, 20), bool), SPACING_MM) == 0
+
+
+def test_a_pixel_that_is_not_square_counts_with_its_mean_side() -> None:
+    nothing = np.zeros((12, 20, 20), bool)
+
+    found = added_path_length_mm(nothing, square(slices=slice(4, 5)), (3.0, 1.0, 4.0))
+
+    assert found == pytest.approx(20 * 2.0)
+
+
+def test_the_tolerance_of_what_to_redraw_is_in_millimetres_and_in_the_slice() -> None:
+    shifted = square(y=6)
+
+    assert added_path_length_mm(shifted, square(), (1.0, 3.0, 1.0), 2.9) > 0
+    assert added_path_length_mm(shifted, square(), (1.0, 3.0, 1.0), 3.0) == 0
+
+
+def test_nothing_to_draw_of_nothing_says_nothing() -> None:
+    empty = np.zeros((4, 4, 4), bool)
+
+    assert isnan(added_path_length_mm(empty, empty, SPACING_MM))
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("tolerance_mm", [0.0, 2.5])
+def test_simpleitk_agrees_on_what_to_redraw(seed: int, tolerance_mm: float) -> None:
+    a, b = blob(seed), blob(seed + 100)
+    a[:, 0, 0] = True  # no slice without prediction: SimpleITK has no distance to nothing
+    slices = [itk_surface_distances_mm(theirs, ours) for ours, theirs in zip(a, b, strict=True)]
+    pixels = int((np.concatenate(slices) > tolerance_mm).sum())
+
+    found = added_path_length_mm(a, b, SPACING_MM, tolerance_mm)
+
+    assert found == pytest.approx(pixels * np.sqrt(SPACING_MM[1] * SPACING_MM[2]))
