@@ -34,6 +34,7 @@ class TrainConfig:
     patch: tuple[int, int, int] = (48, 160, 160)  # voxels (z, y, x)
     batch: int = 2
     steps: int = 250_000  # optimiser steps, not epochs
+    cpu_hours: float | None = None  # of the processor, after which the run ends if `steps` do not
     optimiser: Literal["adamw", "sgd"] = "adamw"
     learning_rate: float = 2e-3  # peak
     decay: Literal["cosine", "polynomial", "exponential"] = "cosine"
@@ -46,6 +47,7 @@ class TrainConfig:
     save_every: int = 100  # steps
     test_patients: int = 30  # held out, seen by `training.evaluate` only
     validation_patients: int = 12  # choose the best weights
+    fold: int | None = None  # of five, 0 to 4; instead of `validation_patients`
     seed: int = 0
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
