@@ -5,9 +5,11 @@ from datetime import UTC, datetime, timedelta
 
 from plugin.archive import OrthancArchive, Series, UnknownResource
 from plugin.catalogue import Catalogue
+from plugin.identity import Model
 from plugin.job import AskedBy, Job
 from plugin.jobs import Jobs, source_of
-from plugin.seg import SegmentationType, model_id
+from plugin.model_rules import ModelRules
+from plugin.seg import SegmentationType
 
 log = logging.getLogger(__name__)
 
@@ -24,11 +26,13 @@ class Intake:
         archive: OrthancArchive,
         jobs: Jobs,
         catalogue: Catalogue,
+        rules: ModelRules | None = None,
         segmentation_type: SegmentationType = "BINARY",
     ) -> None:
         self._archive = archive
         self._jobs = jobs
         self._catalogue = catalogue
+        self._rules = rules or ModelRules(default=catalogue.default)
         self._segmentation_type = segmentation_type
 
     def take_study(self, study: str, *, asked_by: AskedBy) -> list[Job]:
@@ -44,16 +48,18 @@ class Intake:
             and not self._jobs.knows(source_of(series.id, series.instances))
         ]
 
-    def request(self, series: Series, *, force: bool = False, model: str | None = None) -> Job:
+    def request(
+        self, series: Series, *, force: bool = False, model: str | None = None, user: str = ""
+    ) -> Job:
         """The job that a person asks for: a new one, or an old one tried again if it has no result.
 
         Raises:
             UnknownModel: there is no such model.
             ArchiveError: the archive did not say whether it holds the result.
         """
-        job = self._add(series, asked_by="rest", force=force, model=model)
+        job = self._add(series, asked_by="rest", force=force, model=model, user=user)
         if job.state in ("failed", "cancelled", "skipped") or self._result_is_gone(job):
-            return self._jobs.redo(job.id)
+            return self._jobs.redo(job.id, user=user)
         return job
 
     def catch_up(self, days: int) -> None:
@@ -78,18 +84,28 @@ class Intake:
             log.info("study %s was deleted meanwhile", study)
 
     def _add(
-        self, series: Series, *, asked_by: AskedBy, force: bool = False, model: str | None = None
+        self,
+        series: Series,
+        *,
+        asked_by: AskedBy,
+        force: bool = False,
+        model: str | None = None,
+        user: str = "",
     ) -> Job:
-        name = self._catalogue.name(model)
-        card = self._catalogue.card(name)
-        identity = model_id(card.name, card.version, card.weights_sha256)
+        if model is None:
+            choice = self._rules.choose(lambda: self._archive.facts(series))
+            name, shadow_model = choice.model, choice.shadow_model
+        else:
+            name, shadow_model = self._catalogue.name(model), ""
         return self._jobs.add(
             study=series.study,
             series=series.id,
             instances=series.instances,
             model=name,
-            identity=f"{identity} {self._segmentation_type}",
+            identity=f"{Model.of(self._catalogue.card(name))} {self._segmentation_type}",
             asked_by=asked_by,
+            user=user,
+            shadow_model=shadow_model,
             force=force,
         )
 

@@ -2,20 +2,20 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from io import BytesIO
-
-import highdicom as hd
-import numpy as np
+from datetime import datetime
 
 from model.organs import ORGANS
 from model.preprocess import NoBody
 from model.segmenter import Cancelled, Segmenter
+from model.volumes import volumes_ml
 from plugin.archive import Archive, Series
+from plugin.dicom_objects import NoOrganFound
+from plugin.identity import Model, Origin
 from plugin.job import Outcome, Result
-from plugin.seg import NoOrganFound, build_seg, model_id, seg_uid
+from plugin.seg import build_seg, read_seg, seg_uid
 from plugin.series import UnsuitableSeries, read_series
 from plugin.settings import Settings
 
@@ -23,8 +23,6 @@ log = logging.getLogger(__name__)
 
 PROGRESS_AT_END = {"reading": 0.05, "segmenting": 0.95, "writing": 0.98, "storing": 1.0}
 """How much of the whole job is done at the end of each stage; a network takes nearly all."""
-
-MM3_PER_ML = 1000.0
 
 
 @dataclass(kw_only=True)
@@ -78,14 +76,18 @@ def segment_series(
         Cancelled: the watcher wanted it. Nothing was stored.
         ArchiveError: the archive did not give or take.
     """
-    model = model_id(segmenter.name, segmenter.version, segmenter.weights_sha256)
-    slices = archive.sop_instance_uids(series)
+    origin = Origin(
+        model=Model.of(segmenter.card),
+        slices=tuple(archive.sop_instance_uids(series)),
+        run=run,
+        created=datetime.now().replace(microsecond=0),
+    )
     kind = settings.segmentation_type
-    uid = seg_uid(slices, model=model, segmentation_type=kind, run=run)
+    uid = seg_uid(origin, kind)
     if (existing := archive.find_instance(uid)) is not None:
         log.info("series %s has its result already", series.id)
         result = Result(kind="seg", sop_instance_uid=uid, orthanc_id=existing)
-        volumes = volumes_of_seg(archive.file(existing))
+        volumes = volumes_ml(read_seg(archive.file(existing)), ORGANS)
         return Outcome(state="done", results=(result,), volumes_ml=volumes)
     try:
         with watch.stage("reading") as progress:
@@ -98,11 +100,8 @@ def segment_series(
                 found.labels,
                 ct.slices,
                 organs=segmenter.organs,
-                model_name=segmenter.name,
-                model_version=segmenter.version,
-                weights_sha256=segmenter.weights_sha256,
+                origin=origin,
                 segmentation_type=kind,
-                run=run,
             )
         with watch.stage("storing"):
             stored = archive.store(seg)
@@ -118,28 +117,10 @@ def segment_series(
     return Outcome(
         state="done",
         results=(Result(kind="seg", sop_instance_uid=seg.SOPInstanceUID, orthanc_id=stored),),
-        volumes_ml=volumes_ml(
-            found.labels, {organ.label: organ.name for organ in segmenter.organs}
-        ),
+        volumes_ml=volumes_ml(found.labels, segmenter.organs),
         seconds=watch.seconds,
         warnings=found.warnings,
     )
-
-
-def volumes_ml(labels: hd.Volume, names: Mapping[int, str]) -> dict[str, float]:
-    """Millilitres of each label that occurs, by its name."""
-    # Slice by slice: numpy makes an eight-byte integer of each label that it counts.
-    voxels = np.sum([np.bincount(plane.ravel(), minlength=256) for plane in labels.array], axis=0)
-    ml = labels.voxel_volume / MM3_PER_ML
-    return {name: round(voxels[label] * ml, 3) for label, name in names.items() if voxels[label]}
-
-
-def volumes_of_seg(file: bytes) -> dict[str, float]:
-    """Millilitres of each organ of a SEG that we stored earlier."""
-    seg = hd.seg.segread(BytesIO(file))
-    organ_of = {organ.tg263: organ.name for organ in ORGANS}
-    names = {n: organ_of[seg.get_segment_description(n).segment_label] for n in seg.segment_numbers}
-    return volumes_ml(seg.get_volume(combine_segments=True), names)
 
 
 def _files(

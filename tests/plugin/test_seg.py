@@ -4,7 +4,8 @@ import copy
 import shutil
 import subprocess
 import sys
-from datetime import datetime
+from collections.abc import Sequence
+from datetime import date, datetime, time
 from functools import cache
 from io import BytesIO
 from pathlib import Path
@@ -18,15 +19,10 @@ import SimpleITK as sitk
 from pydicom import Dataset
 from pydicom.uid import RLELossless
 
-from model.organs import BY_NAME, ORGANS
-from plugin.seg import (
-    NoOrganFound,
-    SegmentationType,
-    build_seg,
-    model_id,
-    result_uid,
-    seg_uid,
-)
+from model.organs import BY_NAME, ORGANS, Organ
+from plugin.dicom_objects import NoOrganFound
+from plugin.identity import Model, Origin
+from plugin.seg import SegmentationType, build_seg, read_seg, seg_uid
 from tests.phantoms import Orientation, Phantom, ct_slices, make_phantom
 
 ORIENTATIONS: tuple[Orientation, ...] = ("axial", "flipped_rows", "feet_first", "oblique")
@@ -49,20 +45,32 @@ def headers(orientation: Orientation = "axial") -> tuple[Dataset, ...]:
     return tuple(datasets)
 
 
+def origin_of(
+    slices: Sequence[Dataset] | None = None, *, name: str = "hn22-test", run: str = ""
+) -> Origin:
+    return Origin(
+        model=Model(name=name, version="1.2.3", weights_sha256=HASH),
+        slices=tuple(header.SOPInstanceUID for header in slices or headers()),
+        run=run,
+        created=datetime(2026, 3, 14, 15, 9, 26),
+    )
+
+
 def seg_of(
-    labels: hd.Volume | None = None, slices: tuple[Dataset, ...] | None = None, **options: Any
+    labels: hd.Volume | None = None,
+    slices: tuple[Dataset, ...] | None = None,
+    *,
+    organs: Sequence[Organ] = ORGANS,
+    segmentation_type: SegmentationType = "BINARY",
+    name: str = "hn22-test",
+    run: str = "",
 ) -> hd.seg.Segmentation:
-    arguments = {
-        "organs": ORGANS,
-        "model_name": "hn22-test",
-        "model_version": "1.2.3",
-        "weights_sha256": HASH,
-        "created": datetime(2026, 3, 14, 15, 9, 26),
-    }
     return build_seg(
         phantom().labels if labels is None else labels,
-        headers() if slices is None else slices,
-        **(arguments | options),
+        slices or headers(),
+        organs=organs,
+        origin=origin_of(slices, name=name, run=run),
+        segmentation_type=segmentation_type,
     )
 
 
@@ -115,16 +123,9 @@ def test_left_stays_left(orientation: Orientation) -> None:
 
 @pytest.mark.parametrize("segmentation_type", TYPES)
 def test_all_labels_come_back_as_they_were(segmentation_type: SegmentationType) -> None:
-    seg = reread(seg_of(segmentation_type=segmentation_type))
-    volume = seg.get_volume(combine_segments=True, relabel=False)
-    volume = volume.match_geometry(phantom().labels)
-    label_of = {0: 0} | {
-        d.SegmentNumber: next(o.label for o in ORGANS if o.tg263 == d.SegmentLabel)
-        for d in seg.SegmentSequence
-        if d.SegmentNumber
-    }
-    back = np.vectorize(label_of.get)(volume.array)
-    np.testing.assert_array_equal(back, phantom().labels.array)
+    back = read_seg(stored(seg_of(segmentation_type=segmentation_type)))
+    back = back.match_geometry(phantom().labels)
+    np.testing.assert_array_equal(back.array, phantom().labels.array)
 
 
 def test_every_frame_refers_to_the_slice_at_its_place() -> None:
@@ -222,7 +223,7 @@ def test_the_result_says_who_made_it_and_that_it_is_for_research() -> None:
 
 
 def test_a_long_model_name_still_leaves_research_use_only_in_the_description() -> None:
-    seg = seg_of(model_name="a-model-with-a-name-of-nearly-the-sixty-four-allowed-characters")
+    seg = seg_of(name="a-model-with-a-name-of-nearly-the-sixty-four-allowed-characters")
     assert len(seg.SeriesDescription) == 64
     assert "research use only" in seg.SeriesDescription
 
@@ -319,6 +320,11 @@ def test_the_series_number_follows_that_of_the_ct() -> None:
     assert seg_of(slices=slices).SeriesNumber == 9000
 
 
+def test_a_list_of_series_can_show_when_it_was_made() -> None:
+    seg = seg_of()
+    assert (seg.SeriesDate, seg.SeriesTime) == (date(2026, 3, 14), time(15, 9, 26))
+
+
 # The same again
 
 
@@ -328,27 +334,11 @@ def test_the_same_input_gives_the_same_bytes(segmentation_type: SegmentationType
     assert stored(seg_of(segmentation_type=segmentation_type)) == first
 
 
-def test_the_uid_is_known_before_the_work_is_done() -> None:
-    uids = [header.SOPInstanceUID for header in headers()]
-    model = model_id("hn22-test", "1.2.3", HASH)
-    for segmentation_type in TYPES:
-        expected = seg_uid(uids, model=model, segmentation_type=segmentation_type)
-        assert seg_of(segmentation_type=segmentation_type).SOPInstanceUID == expected
-    assert seg_of(run="2").SOPInstanceUID == seg_uid(uids, model=model, run="2")
-
-
-def test_a_uid_follows_from_slices_model_kind_and_run() -> None:
-    base = result_uid(["1.2", "1.3"], model="m 1 a", kind="SEG", run="")
-    assert result_uid(["1.3", "1.2"], model="m 1 a", kind="SEG") == base
-    others = {
-        result_uid(["1.2"], model="m 1 a", kind="SEG"),
-        result_uid(["1.2", "1.3", "1.4"], model="m 1 a", kind="SEG"),
-        result_uid(["1.2", "1.3"], model="m 1 b", kind="SEG"),
-        result_uid(["1.2", "1.3"], model="m 1 a", kind="RTSTRUCT"),
-        result_uid(["1.2", "1.3"], model="m 1 a", kind="SEG", run="2"),
-    }
-    assert len(others | {base}) == 6
-    assert all(pydicom.uid.UID(uid).is_valid and len(uid) <= 64 for uid in others | {base})
+@pytest.mark.parametrize("segmentation_type", TYPES)
+def test_the_uid_is_known_before_the_work_is_done(segmentation_type: SegmentationType) -> None:
+    seg = seg_of(segmentation_type=segmentation_type, run="2")
+    assert seg.SOPInstanceUID == seg_uid(origin_of(run="2"), segmentation_type)
+    assert seg.SOPInstanceUID != seg_uid(origin_of(), segmentation_type)
 
 
 def test_a_forced_run_shares_no_uid_with_the_first() -> None:

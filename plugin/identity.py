@@ -1,0 +1,61 @@
+"""Who made a result and of what; from it come the UIDs that this result always gets."""
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from model.checkpoint import Card
+
+MANUFACTURER = "orthanc-oar"
+
+NOTICE = "Research use only"
+"""Stands in every object that we write."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """The weights that made a result."""
+
+    name: str
+    version: str
+    weights_sha256: str  # hex digest
+
+    @classmethod
+    def of(cls, card: Card) -> "Model":
+        """The model that a card describes."""
+        return cls(name=card.name, version=card.version, weights_sha256=card.weights_sha256)
+
+    def __str__(self) -> str:
+        """All of it, for hashing."""
+        return f"{self.name} {self.version} {self.weights_sha256}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Of one run over one CT: every object that comes of it shares it."""
+
+    model: Model
+    slices: tuple[str, ...]  # SOP Instance UIDs of the CT, in any order
+    run: str = ""  # empty, or what tells a forced run from the others of the same slices
+    created: datetime  # local time, for content and creation dates
+
+    def uid(self, kind: str) -> str:
+        """The UID of what `kind` names, as `result_uid`."""
+        return result_uid(self.slices, model=self.model, kind=kind, run=self.run)
+
+
+def result_uid(slices: Sequence[str], *, model: Model, kind: str, run: str = "") -> str:
+    """The UID that this model's result for exactly these slices always gets.
+
+    Running twice is then harmless, and asking the archive for the UID tells whether the work is
+    already done. A late slice changes it, as it should.
+
+    Args:
+        slices: SOP Instance UIDs of the source, in any order.
+        model: that made it.
+        kind: what the UID is for: "SEG BINARY instance", "RTSTRUCT series".
+        run: set by a forced run, which is a new result.
+    """
+    name = "\n".join([MANUFACTURER, str(model), kind, run, *sorted(set(map(str, slices)))])
+    return f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, name).int}"
