@@ -5,6 +5,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from training.config import TrainConfig
+
+FOLDS = 5
+"""Of the cross-validation, as in Lin and Zhang (Advances in Clinical Medicine 16(3), 2026)."""
+
 
 class Split(NamedTuple):
     """Case names; nobody is in two of the three."""
@@ -12,6 +17,19 @@ class Split(NamedTuple):
     training: tuple[str, ...]
     validation: tuple[str, ...]
     test: tuple[str, ...]
+
+
+def split_of(config: TrainConfig, cases: Sequence[str]) -> Split:
+    """The split of a training run: one of the folds if it names one, else as many as it says.
+
+    Raises:
+        ValueError: if nobody is left to train on.
+    """
+    if config.fold is not None:
+        return split_fold(cases, config.seed, test=config.test_patients, fold=config.fold)
+    return split_cases(
+        cases, config.seed, test=config.test_patients, validation=config.validation_patients
+    )
 
 
 def split_cases(cases: Sequence[str], seed: int, *, test: int, validation: int) -> Split:
@@ -22,6 +40,28 @@ def split_cases(cases: Sequence[str], seed: int, *, test: int, validation: int) 
     """
     if test + validation >= len(cases):
         raise ValueError(f"{test} + {validation} patients held out of {len(cases)} leaves none")
-    order = [str(name) for name in np.random.default_rng(seed).permutation(sorted(cases))]
+    order = _shuffled(cases, seed)
     held = test + validation
     return Split(tuple(order[held:]), tuple(order[test:held]), tuple(order[:test]))
+
+
+def split_fold(cases: Sequence[str], seed: int, *, test: int, fold: int) -> Split:
+    """The same test patients in every fold; of the rest each validates in exactly one.
+
+    Raises:
+        ValueError: if a fold would have nobody, or there is no such fold.
+    """
+    if len(cases) - test < FOLDS:
+        raise ValueError(f"{test} test patients of {len(cases)} leave too few for {FOLDS} folds")
+    if not 0 <= fold < FOLDS:
+        raise ValueError(f"folds are 0 to {FOLDS - 1}, got {fold}")
+    order = _shuffled(cases, seed)
+    rest = order[test:]
+    validation = rest[fold::FOLDS]
+    training = [name for name in rest if name not in validation]
+    return Split(tuple(training), tuple(validation), tuple(order[:test]))
+
+
+def _shuffled(cases: Sequence[str], seed: int) -> list[str]:
+    """Whatever order the cases came in, the same order comes out."""
+    return [str(name) for name in np.random.default_rng(seed).permutation(sorted(cases))]
