@@ -1,0 +1,209 @@
+"""Closed planar contours, as planning systems draw them, to a mask on a CT's own grid.
+
+A voxel belongs to the mask if at least half of it lies inside, judged by `SAMPLES` x `SAMPLES`
+points in the plane of its slice: an outline counts where it was drawn, between the pixels' centres.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import highdicom as hd
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+Floats = NDArray[np.float64]
+Bits = NDArray[np.bool_]
+
+SAMPLES = 8
+"""Points across a pixel, in each direction."""
+
+ON_SLICE_MM = 0.3
+"""A contour this near to a slice is drawn on it; a contour's own points lie this flat."""
+
+MAX_GAP_MM = 10.0
+"""Between planes that are no further apart, an undrawn slice takes the shape between them."""
+
+INSIDE = 0.95
+"""A contour of which this much lies within what is filled already is a hole."""
+
+
+class UnusableStructure(Exception):
+    """There is no mask of this structure; the message says why and names no patient."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contour:
+    """One closed outline."""
+
+    points_mm: Floats  # (N, 3), in the patient
+    xor: bool = False  # drawn to be combined by exclusive or (CLOSEDPLANAR_XOR)
+
+
+@dataclass(frozen=True)
+class _Window:
+    """The part of the slices that the contours need, in pixels."""
+
+    row: int
+    column: int
+    rows: int
+    columns: int
+
+    @property
+    def pixels(self) -> tuple[slice, slice]:
+        return (
+            slice(self.row, self.row + self.rows),
+            slice(self.column, self.column + self.columns),
+        )
+
+
+@dataclass(frozen=True)
+class _Outline:
+    """A contour within its plane."""
+
+    points: Floats  # (N, 2) row and column, in pixels; whole numbers are centres
+    xor: bool
+
+
+def fill_contours(contours: Sequence[Contour], grid: hd.VolumeGeometry) -> hd.Volume:
+    """The mask of one structure: uint8, 1 inside, on `grid`.
+
+    On one plane, a contour inside what others fill is a hole, and a narrow channel that leads to a
+    hole (a keyhole) closes by itself. Slices between drawn planes are interpolated.
+
+    Args:
+        contours: of one structure, in any order.
+        grid: of the CT, first axis from slice to slice, in any orientation.
+
+    Raises:
+        UnusableStructure: they are not parallel to the slices, leave a gap, or miss the CT.
+    """
+    planes = _by_plane(contours, grid)
+    slices, rows, columns = grid.spatial_shape
+    slice_mm = grid.spacing[0]
+    depths = np.array(sorted(planes))  # in slices
+    gaps_mm = np.diff(depths) * slice_mm
+    if len(gaps_mm) and gaps_mm.max() > MAX_GAP_MM:
+        raise UnusableStructure(
+            f"its contours leave a gap of {gaps_mm.max():.0f} mm, expected at most "
+            f"{MAX_GAP_MM:.0f} mm"
+        )
+    mask = np.zeros(grid.spatial_shape, np.uint8)
+    window = _window_around(planes, rows, columns)
+    # The first and the last plane stand for half of what lies between planes, and at most for
+    # half a slice.
+    reach = min(float(np.median(np.diff(depths))), 1.0) / 2 if len(depths) > 1 else 0.5
+    first = max(int(np.ceil(depths[0] - reach)), 0)
+    last = min(int(np.ceil(depths[-1] + reach)) - 1, slices - 1)
+    if window.rows > 0 and window.columns > 0:
+
+        @lru_cache(maxsize=2)  # all planes of a large structure would be gigabytes
+        def filled(depth: float) -> Bits:
+            return _fill_plane(planes[depth], window)
+
+        for k in range(first, last + 1):
+            samples = _at_depth(k, depths, filled, grid)
+            mask[k][window.pixels] = _coverage(samples) >= 0.5
+    if not mask.any():
+        raise UnusableStructure("it does not fill a voxel of the CT")
+    return hd.Volume(mask, grid.affine, "PATIENT", grid.frame_of_reference_uid)
+
+
+def _by_plane(contours: Sequence[Contour], grid: hd.VolumeGeometry) -> dict[float, list[_Outline]]:
+    """Outlines by the depth of their plane, in slices; a whole number on a slice."""
+    planes: dict[float, list[_Outline]] = {}
+    slice_mm = grid.spacing[0]
+    for contour in contours:
+        indices = grid.map_reference_to_indices(contour.points_mm)  # (N, 3)
+        depth = float(indices[:, 0].mean())
+        if np.abs(indices[:, 0] - depth).max() * slice_mm > ON_SLICE_MM:
+            raise UnusableStructure("its contours are not parallel to the slices of the CT")
+        on_slice = abs(depth - round(depth)) * slice_mm <= ON_SLICE_MM
+        plane = float(round(depth)) if on_slice else round(depth * slice_mm, 1) / slice_mm
+        planes.setdefault(plane, []).append(_Outline(indices[:, 1:], contour.xor))
+    return planes
+
+
+def _window_around(planes: dict[float, list[_Outline]], rows: int, columns: int) -> _Window:
+    """All outlines with a pixel around them, as far as the slices go."""
+    points = np.concatenate([o.points for outlines in planes.values() for o in outlines])
+    low = np.maximum(np.floor(points.min(axis=0)).astype(int) - 1, 0)
+    high = np.minimum(np.ceil(points.max(axis=0)).astype(int) + 2, (rows, columns))
+    return _Window(int(low[0]), int(low[1]), int(high[0] - low[0]), int(high[1] - low[1]))
+
+
+def _fill_plane(outlines: Sequence[_Outline], window: _Window) -> Bits:
+    """Sample points inside the outlines of one plane, the largest outline first."""
+    shapes: list[tuple[Bits, bool]] = []
+    seen: list[Floats] = []
+    for outline in outlines:
+        if any(np.array_equal(outline.points, points) for points in seen):
+            continue  # the same outline twice is one outline, not a hole of its own size
+        seen.append(outline.points)
+        shapes.append((_inside(outline.points, window), outline.xor))
+    shapes.sort(key=lambda shape: -int(shape[0].sum()))
+    filled = np.zeros((window.rows * SAMPLES, window.columns * SAMPLES), bool)
+    for shape, xor in shapes:
+        if xor:
+            filled ^= shape
+        elif (filled & shape).sum() >= INSIDE * shape.sum():
+            filled &= ~shape
+        else:
+            filled |= shape
+    return filled
+
+
+def _inside(points: Floats, window: _Window) -> Bits:
+    """Sample points inside one polygon, by the even-odd rule along each row of them."""
+    height, width = window.rows * SAMPLES, window.columns * SAMPLES
+    corner = np.array([window.row, window.column])
+    start = (points - corner + 0.5) * SAMPLES - 0.5  # sample i lies at i
+    end = np.roll(start, -1, axis=0)
+    # An edge is crossed by the rows from its lower end up to, but not including, its upper end.
+    first = np.clip(np.ceil(np.minimum(start[:, 0], end[:, 0])), 0, height).astype(int)
+    stop = np.clip(np.ceil(np.maximum(start[:, 0], end[:, 0])), 0, height).astype(int)
+    count = np.maximum(stop - first, 0)
+    edge = np.repeat(np.arange(len(points)), count)
+    row = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count) + first[edge]
+    slope = (end[edge, 1] - start[edge, 1]) / (end[edge, 0] - start[edge, 0])
+    crossing = start[edge, 1] + (row - start[edge, 0]) * slope
+    column = np.clip(np.ceil(crossing), 0, width).astype(int)  # all samples from here on change
+    changes = np.bincount(row * (width + 1) + column, minlength=height * (width + 1))
+    changes = changes.reshape(height, width + 1)[:, :width].astype(np.uint8)
+    return np.add.accumulate(changes, axis=1, dtype=np.uint8) % 2 == 1
+
+
+def _at_depth(
+    depth: float, depths: Floats, filled: Callable[[float], Bits], grid: hd.VolumeGeometry
+) -> Bits:
+    """The shape at a depth: as drawn there, or between the two planes around it."""
+    above = int(np.searchsorted(depths, depth))
+    if above == len(depths) or (above == 0 and depths[0] > depth):
+        return filled(float(depths[min(above, len(depths) - 1)]))
+    if depths[above] == depth:
+        return filled(depth)
+    low, high = float(depths[above - 1]), float(depths[above])
+    share = (depth - low) / (high - low)
+    # Shape-based interpolation, Raya and Udupa, IEEE Transactions on Medical Imaging 9, 1990.
+    pixel_mm = grid.spacing[1:]
+    between = (1 - share) * _signed_distance(filled(low), pixel_mm)
+    between += share * _signed_distance(filled(high), pixel_mm)
+    return between > 0
+
+
+def _signed_distance(shape: Bits, pixel_mm: Sequence[float]) -> Floats:
+    """Of every sample point from the shape's border, positive inside; in mm times SAMPLES."""
+    if not shape.any():
+        return np.full(shape.shape, -np.inf)
+    shape = np.pad(shape, 1)
+    inside: Floats = ndimage.distance_transform_edt(shape, sampling=pixel_mm)
+    outside: Floats = ndimage.distance_transform_edt(~shape, sampling=pixel_mm)
+    return (inside - outside)[1:-1, 1:-1]
+
+
+def _coverage(samples: Bits) -> Floats:
+    """The share of each pixel that lies inside."""
+    rows, columns = (side // SAMPLES for side in samples.shape)
+    blocks = samples.reshape(rows, SAMPLES, columns, SAMPLES)
+    return blocks.mean(axis=(1, 3))
