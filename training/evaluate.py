@@ -1,96 +1,151 @@
 """Measure a model: `python -m training.evaluate --model DIR --cases DIR --out DIR`.
 
 CASES is a folder of labelled cases as `training.prepare` reads it. Every CT goes through the very
-segmenter that the plugin uses, and is compared on its own grid. OUT gets metrics.csv (a row per
-case and organ) and table.md (a row per organ, beside the published numbers).
+segmenter that the plugin uses, and is compared on its own grid. With `--predictions DIR` in place
+of a model, what another program found is scored in the same way: DIR/CASE.nii.gz holds its label
+numbers, those of model/organs.py, on the CT's grid.
+
+OUT gets metrics.csv (a row per case and organ), table.md (a row per organ, beside the published
+numbers), dice.png (a box per organ) and worst/ (pictures of the worst case of each organ).
 """
 
 import argparse
-import csv
 import json
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import highdicom as hd
 import numpy as np
+import SimpleITK as sitk
 from rich.progress import track
 
-from model.checkpoint import CARD
-from model.organs import ORGANS, Organ
+from model.checkpoint import CARD, NOTICE, BadCheckpoint
+from model.metrics import TOLERANCE_MM, agreement
+from model.organs import BY_NAME, ORGANS, Organ
+from model.preprocess import NoBody
 from model.segmenter import Segmenter
 from training.cases import Dataset
 from training.config import TrainConfig
-from model.metrics import TOLERANCE_MM, agreement
+from training.plots import View, draw_boxes, draw_view
 from training.prepare import LabelledCt, case_folders, read_case
-from training.published import SECOND_READER, TABLE_1
-from training.split import split_cases
+from training.published import COARSE_MM, SECOND_READER, TABLE_1
+from training.scores import Row, dice_by_organ, mean_dice, summary, write_rows
+from training.split import split_of
+
+Labeller = Callable[[LabelledCt], hd.Volume]
+"""Gives organ labels on a case's own grid: a segmenter, or a reader of what another one found."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """One organ of one case; the columns of metrics.csv."""
+@dataclass(kw_only=True)
+class Measured:
+    """What a labeller achieved on some cases."""
 
-    case: str
-    organ: str
-    dice: float
-    surface_dice: float  # at TOLERANCE_MM
-    hd95_mm: float
-    volume_ml: float
-    reference_ml: float
+    tolerance_mm: float  # of the surface Dice
+    rows: list[Row] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)  # to label a case, by case
+    pixel_mm: dict[str, float] = field(default_factory=dict)  # in-plane side, by case
+    worst: dict[str, View] = field(default_factory=dict)  # by organ
 
 
-def measure(segmenter: Segmenter, case: LabelledCt, tolerance_mm: float) -> list[Row]:
-    """Segment one case and compare every organ that the case labels and the model knows."""
-    predicted = segmenter(case.ct).labels.array
-    known = np.ones(predicted.shape, bool) if case.unknown is None else case.unknown.array == 0
-    spacing_mm = case.ct.spacing
-    ml = float(np.prod(spacing_mm)) / 1000
-    rows = []
-    for organ in (organ for organ in segmenter.organs if organ in case.labelled):
-        ours = (predicted == organ.label) & known
+def by_model(segmenter: Segmenter) -> Labeller:
+    """Label cases with a model."""
+    return lambda case: segmenter(case.ct).labels
+
+
+def by_files(folder: Path) -> Labeller:
+    """Take the labels of cases from `folder`, written there by another program."""
+
+    def label(case: LabelledCt) -> hd.Volume:
+        path = folder / f"{case.name}.nii.gz"
+        if not path.is_file():
+            raise FileNotFoundError(f"there is no prediction for {case.name} in {folder}")
+        labels = hd.Volume.from_simpleitk(sitk.ReadImage(str(path)), "PATIENT")
+        if not labels.geometry_equal(case.ct, tol=1e-3):
+            raise ValueError(f"{path} is not on the grid of the CT of {case.name}")
+        numbers = np.unique(labels.array)
+        if unknown := set(numbers.tolist()) - set(range(len(ORGANS) + 1)):
+            raise ValueError(f"{path}: labels {unknown} are not in the table of organs")
+        return labels.astype(np.uint8)
+
+    return label
+
+
+def measure_cases(
+    folders: Sequence[Path],
+    labeller: Labeller,
+    organs: Sequence[Organ],
+    *,
+    unknown_hu: float | None = None,
+    tolerance_mm: float = TOLERANCE_MM,
+) -> Measured:
+    """Label every case and compare each of `organs` that it has a label for.
+
+    Raises:
+        ValueError: if a case cannot be read or labelled, or none labels any of the organs.
+        FileNotFoundError: if something is missing.
+    """
+    measured = Measured(tolerance_mm=tolerance_mm)
+    for folder in track(folders, "Measuring", disable=not sys.stderr.isatty(), transient=True):
+        case = read_case(folder, unknown_hu)
+        began = time.perf_counter()
+        try:
+            predicted = labeller(case)
+        except NoBody as error:
+            raise ValueError(f"{case.name}: {error}") from error
+        measured.seconds[case.name] = time.perf_counter() - began
+        measured.pixel_mm[case.name] = float(np.sqrt(np.prod(case.ct.spacing[1:])))
+        measure(measured, case, predicted, [organ for organ in organs if organ in case.labelled])
+    if not dice_by_organ(measured.rows):
+        raise ValueError("there is nothing to measure: no case labels an organ that is predicted")
+    return measured
+
+
+def measure(
+    measured: Measured, case: LabelledCt, predicted: hd.Volume, organs: Sequence[Organ]
+) -> None:
+    """Compare one case's labels with its reference, organ by organ; add what came to `measured`."""
+    known = True if case.unknown is None else case.unknown.array == 0
+    ml = float(np.prod(case.ct.spacing)) / 1000
+    for organ in organs:
+        ours = (predicted.array == organ.label) & known
         theirs = (case.labels.array == organ.label) & known
-        found = agreement(ours, theirs, spacing_mm, tolerance_mm)
-        rows.append(
-            Row(
-                case=case.name,
-                organ=organ.name,
-                **found._asdict(),
-                volume_ml=float(ours.sum()) * ml,
-                reference_ml=float(theirs.sum()) * ml,
-            )
+        found = agreement(ours, theirs, case.ct.spacing, measured.tolerance_mm)
+        row = Row(
+            case=case.name,
+            organ=organ.name,
+            **found._asdict(),
+            volume_ml=float(ours.sum()) * ml,
+            reference_ml=float(theirs.sum()) * ml,
         )
-    return rows
+        measured.rows.append(row)
+        worst = measured.worst.get(organ.name)
+        if not np.isnan(row.dice) and (worst is None or row.dice < worst.row.dice):
+            measured.worst[organ.name] = View.of(row, case.ct, ours, theirs)
 
 
-def summary(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
-    """By organ: mean and standard deviation of Dice, and over how many patients."""
-    out = {}
-    for organ in ORGANS:
-        dice = [row.dice for row in rows if row.organ == organ.name and not np.isnan(row.dice)]
-        if dice:
-            out[organ.name] = {
-                "dice_mean": round(float(np.mean(dice)), 4),
-                "dice_sd": round(float(np.std(dice)), 4),
-                "patients": len(dice),
-            }
-    return out
+def table(rows: Sequence[Row], tolerance_mm: float, pixel_mm: float) -> str:
+    """Markdown: a row per organ, Dice in percent beside the published ones.
 
-
-def table(rows: Sequence[Row], tolerance_mm: float) -> str:
-    """Markdown: a row per organ, Dice in percent beside the published ones."""
+    Args:
+        rows: what was measured.
+        tolerance_mm: of the surface Dice.
+        pixel_mm: in-plane side of the cases; the second reader's Dice depends on it.
+    """
+    grid = "about 4 mm" if pixel_mm >= COARSE_MM else "1 mm"
     lines = [
         f"| organ | patients | Dice % | lowest | surface Dice % at {tolerance_mm:g} mm | HD95 mm "
-        "| nnSAM-UNet, published | second reader |",
+        f"| nnSAM-UNet, published | second reader at {grid} |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    means = []
-    for organ in ORGANS:
-        mine = [row for row in rows if row.organ == organ.name and not np.isnan(row.dice)]
-        if mine:
-            means.append(np.mean([row.dice for row in mine]))
-            lines.append(_line(organ, mine))
-    lines.append(f"| mean over organs | | {100 * float(np.mean(means)):.1f} | | | | | |")
+    for name in dice_by_organ(rows):
+        mine = [row for row in rows if row.organ == name and not np.isnan(row.dice)]
+        readers = SECOND_READER.get(name)
+        reader = "" if readers is None else f"{readers[pixel_mm >= COARSE_MM]}"
+        lines.append(f"{_line(BY_NAME[name], mine)} | {reader} |")
+    lines.append(f"| mean over organs | | {100 * mean_dice(rows):.1f} | | | | | |")
     return "\n".join(lines) + "\n"
 
 
@@ -102,12 +157,33 @@ def _line(organ: Organ, rows: Sequence[Row]) -> str:
     distance = f"{far[np.isfinite(far)].mean():.1f}" if missed < len(far) else "-"
     distance += f" ({missed} not found)" if missed else ""
     published = TABLE_1[organ.name][-1]
-    reader = SECOND_READER.get(organ.name)
     return (
         f"| {organ.tg263} | {len(rows)} | {dice.mean():.1f} ± {dice.std():.1f} | {dice.min():.1f} "
-        f"| {surface.mean():.1f} | {distance} | {published.mean:.1f} ± {published.sd:.1f} "
-        f"| {'' if reader is None else reader} |"
+        f"| {surface.mean():.1f} | {distance} | {published.mean:.1f} ± {published.sd:.1f}"
     )
+
+
+NOTES = """
+{notice}
+
+Mean ± standard deviation over patients. A patient without a label for an organ does not count for
+it, nor one where neither prediction nor reference has a voxel; where only one of the two has, Dice
+and surface Dice are 0 and HD95 is infinite: such patients are counted as not found (or invented)
+and left out of the mean distance. Published: Lin and Zhang 2026, Table 1, on StructSeg 2019: other
+patients on another grid. Second reader: an oncologist against a radiographer, Nikolov et al. 2018.
+"""
+
+
+def write_report(measured: Measured, out: Path) -> str:
+    """Write all that the module's docstring lists; the table comes back."""
+    pixel_mm = float(np.mean(list(measured.pixel_mm.values())))
+    text = table(measured.rows, measured.tolerance_mm, pixel_mm)
+    write_rows(measured.rows, out / "metrics.csv")
+    (out / "table.md").write_text(text + NOTES.format(notice=NOTICE))
+    draw_boxes(measured.rows, out / "dice.png")
+    for name, view in measured.worst.items():
+        draw_view(view, out / "worst" / f"{name}.png")
+    return text
 
 
 def write_measured(model: Path, rows: Sequence[Row]) -> None:
@@ -118,11 +194,30 @@ def write_measured(model: Path, rows: Sequence[Row]) -> None:
     path.write_text(json.dumps(values, indent=2) + "\n")
 
 
+def held_out_folders(folders: Sequence[Path], config: TrainConfig) -> list[Path]:
+    """Of `folders`, the test patients of a training run.
+
+    Raises:
+        ValueError: if there are none.
+    """
+    # Dealt from the prepared cases: `folders` may hold fewer, and would be dealt otherwise.
+    test = split_of(config, Dataset.read(config.cases).cases).test
+    by_name = {folder.name: folder for folder in folders}
+    found = [by_name[name] for name in test if name in by_name]
+    if not found:
+        raise ValueError(f"none of the test patients of {config.name} is there to be measured")
+    return found
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--cases", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--model", type=Path, metavar="DIR")
+    what.add_argument("--predictions", type=Path, metavar="DIR", help="made by another program")
+    parser.add_argument("--cases", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     parser.add_argument(
         "--test-of",
         type=Path,
@@ -130,40 +225,39 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="only the test patients of this training run; its prepared cases must be there",
     )
     parser.add_argument(
-        "--unknown-hu", type=float, help="voxels of exactly this value are left out"
+        "--unknown-hu", type=float, metavar="HU", help="voxels of exactly this value are left out"
     )
-    parser.add_argument("--tolerance-mm", type=float, default=TOLERANCE_MM)
+    parser.add_argument("--tolerance-mm", type=float, default=TOLERANCE_MM, metavar="MM")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument(
         "--write-card", action="store_true", help="put the result into the model's card"
     )
     args = parser.parse_args(argv)
-    folders = case_folders(args.cases)
-    if args.test_of is not None:
-        config = TrainConfig.read(args.test_of)
-        split = split_cases(
-            Dataset.read(config.cases).cases,  # CASES may hold fewer, and would be dealt otherwise
-            config.seed,
-            test=config.test_patients,
-            validation=config.validation_patients,
+    if args.write_card and args.model is None:
+        parser.error("--write-card needs --model: predictions have no card")
+    try:
+        folders = case_folders(args.cases)
+        if args.test_of is not None:
+            folders = sorted(held_out_folders(folders, TrainConfig.read(args.test_of)))
+        organs: Sequence[Organ] = ORGANS
+        if args.model is not None:
+            segmenter = Segmenter.load(args.model, device=args.device)
+            organs, labeller = segmenter.organs, by_model(segmenter)
+        else:
+            labeller = by_files(args.predictions)
+        measured = measure_cases(
+            folders,
+            labeller,
+            organs,
+            unknown_hu=args.unknown_hu,
+            tolerance_mm=args.tolerance_mm,
         )
-        folders = [folder for folder in folders if folder.name in split.test]
-        if not folders:
-            parser.error(f"none of the test patients of {args.test_of} is in {args.cases}")
-    segmenter = Segmenter.load(args.model, device=args.device)
-    rows = []
-    for folder in track(folders, "Measuring", disable=not sys.stderr.isatty()):
-        rows += measure(segmenter, read_case(folder, args.unknown_hu), args.tolerance_mm)
-    args.out.mkdir(parents=True, exist_ok=True)
-    with (args.out / "metrics.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, [f.name for f in fields(Row)])
-        writer.writeheader()
-        writer.writerows(asdict(row) for row in rows)
-    text = table(rows, args.tolerance_mm)
-    (args.out / "table.md").write_text(text)
-    print(text)
+    except (ValueError, FileNotFoundError, BadCheckpoint) as error:
+        print(f"training.evaluate: {error}", file=sys.stderr)
+        return 1
+    print(write_report(measured, args.out))
     if args.write_card:
-        write_measured(args.model, rows)
+        write_measured(args.model, measured.rows)
     return 0
 
 

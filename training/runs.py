@@ -1,0 +1,89 @@
+"""Training runs that belong to a study: begun, gone on with or left alone, whichever is due."""
+
+import json
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from training.cases import Dataset
+from training.config import TrainConfig
+from training.train import train
+
+RECORD = "run.json"
+"""In a run's folder: what was asked for and, once it is finished, how it went."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A finished run."""
+
+    model: Path  # ready for the segmenter
+    steps: int
+    hours: float  # of wall time, validation included
+    seconds_per_step: float  # median
+
+
+def finish(config: TrainConfig, *, device: str) -> Run:
+    """Train to the end, from wherever an earlier call was stopped.
+
+    Raises:
+        ValueError: if the folder holds a run of other settings or of other patients.
+    """
+    record = config.out / RECORD
+    asked = _asked(config)
+    if record.exists():
+        known = json.loads(record.read_text())
+        if differing := sorted(k for k, v in asked.items() if known["asked"].get(k) != v):
+            raise ValueError(f"{config.out} holds a run with another {', '.join(differing)}")
+        if "steps" in known:
+            return Run(model=config.out / "model", **{k: known[k] for k in known if k != "asked"})
+    else:
+        config.out.mkdir(parents=True, exist_ok=True)
+        _write(record, {"asked": asked})
+    train(config, device=device, resume=True)
+    last = torch.load(config.out / "last.pt", weights_only=True, map_location="cpu")
+    went = {
+        "steps": last["step"],
+        "hours": last["hours"],
+        "seconds_per_step": seconds_per_step(config.out / "log"),
+    }
+    _write(record, {"asked": asked} | went)
+    return Run(model=config.out / "model", **went)
+
+
+def _asked(config: TrainConfig) -> dict[str, Any]:
+    """All that decides what the weights become, as JSON would give it back."""
+    dataset = Dataset.read(config.cases)
+    values: dict[str, Any] = json.loads(json.dumps(asdict(config), default=str))
+    del values["out"]  # a folder may be moved
+    return values | {
+        "patients": list(dataset.cases),
+        "preprocessing": json.loads(json.dumps(asdict(dataset.preprocessing))),
+    }
+
+
+def _write(path: Path, values: dict[str, Any]) -> None:
+    new = path.with_suffix(".new")
+    new.write_text(json.dumps(values, indent=1) + "\n")
+    new.replace(path)
+
+
+def seconds_per_step(log: Path) -> float:
+    """Median wall time of a training step, from the times of the loss in TensorBoard's log.
+
+    Validation and pauses fall between two steps as well, but are few; NaN with a single step.
+    """
+    events = EventAccumulator(str(log), size_guidance={"scalars": 0})
+    events.Reload()
+    losses = events.Scalars("loss")
+    took = [
+        (after.wall_time - before.wall_time) / (after.step - before.step)
+        for before, after in pairwise(losses)
+        if after.step > before.step
+    ]
+    return float(np.median(took)) if took else float("nan")
