@@ -102,8 +102,12 @@ def fill_contours(contours: Sequence[Contour], grid: hd.VolumeGeometry) -> hd.Vo
         def filled(depth: float) -> Bits:
             return _fill_plane(planes[depth], window)
 
+        @lru_cache(maxsize=2)
+        def distance(depth: float) -> Floats:
+            return _signed_distance(filled(depth), grid.spacing[1:])
+
         for k in range(first, last + 1):
-            samples = _at_depth(k, depths, filled, grid)
+            samples = _at_depth(k, depths, filled, distance)
             mask[k][window.pixels] = _coverage(samples) >= 0.5
     if not mask.any():
         raise UnusableStructure("it does not fill a voxel of the CT")
@@ -175,7 +179,10 @@ def _inside(points: Floats, window: _Window) -> Bits:
 
 
 def _at_depth(
-    depth: float, depths: Floats, filled: Callable[[float], Bits], grid: hd.VolumeGeometry
+    depth: float,
+    depths: Floats,
+    filled: Callable[[float], Bits],
+    distance: Callable[[float], Floats],
 ) -> Bits:
     """The shape at a depth: as drawn there, or between the two planes around it."""
     above = int(np.searchsorted(depths, depth))
@@ -186,10 +193,7 @@ def _at_depth(
     low, high = float(depths[above - 1]), float(depths[above])
     share = (depth - low) / (high - low)
     # Shape-based interpolation, Raya and Udupa, IEEE Transactions on Medical Imaging 9, 1990.
-    pixel_mm = grid.spacing[1:]
-    between = (1 - share) * _signed_distance(filled(low), pixel_mm)
-    between += share * _signed_distance(filled(high), pixel_mm)
-    return between > 0
+    return (1 - share) * distance(low) + share * distance(high) > 0
 
 
 def _signed_distance(shape: Bits, pixel_mm: Sequence[float]) -> Floats:
