@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 
 import highdicom as hd
+import numpy as np
 from highdicom.sr import CodedConcept
 from pydicom import Dataset
 from pydicom.sr.codedict import codes
@@ -92,6 +93,20 @@ def present_organs(labels: hd.Volume, organs: Sequence[Organ]) -> list[Organ]:
     return present
 
 
+def check_planes(slices: Sequence[Dataset], grid: hd.VolumeGeometry | hd.Volume) -> None:
+    """Check that the planes of a grid are those of the slices, one by one.
+
+    Raises:
+        ValueError: they are not, which is our mistake.
+    """
+    if grid.spatial_shape[0] != len(slices):
+        raise ValueError(f"{grid.spatial_shape[0]} planes of labels for {len(slices)} slices")
+    for header, [plane] in zip(slices, grid.get_plane_positions(), strict=True):
+        offset_mm = np.subtract(header.ImagePositionPatient, plane.ImagePositionPatient)
+        if np.linalg.norm(offset_mm.astype(float)) > grid.spacing[0] / 2:
+            raise ValueError("the slices are not in the order and place of the planes of labels")
+
+
 def organ_code(organ: Organ) -> CodedConcept:
     """The organ's concept, its side not said."""
     return CodedConcept(organ.snomed_ct, "SCT", organ.meaning)
@@ -114,7 +129,8 @@ def device_serial_number(origin: Origin) -> str:
 
 def series_description(origin: Origin) -> str:
     """The name of the series in every list of series."""
-    return f"Organs at risk, {NOTICE.lower()}, {origin.model.name}"[:64]
+    what = "SHADOW, not for use" if origin.shadow else "Organs at risk"
+    return f"{what}, {NOTICE.lower()}, {origin.model.name}"[:64]
 
 
 def series_number(header: Dataset, modality: str) -> int:

@@ -38,11 +38,13 @@ class Origin:
     model: Model
     slices: tuple[str, ...]  # SOP Instance UIDs of the CT, in any order
     run: str = ""  # empty, or what tells a forced run from the others of the same slices
+    shadow: bool = False  # of a model on trial: kept apart from all other results, and never used
     created: datetime  # local time, for content and creation dates
 
     def uid(self, kind: str) -> str:
         """The UID of what `kind` names, as `result_uid`."""
-        return result_uid(self.slices, model=self.model, kind=kind, run=self.run)
+        run = f"shadow {self.run}" if self.shadow else self.run
+        return result_uid(self.slices, model=self.model, kind=kind, run=run)
 
 
 def result_uid(slices: Sequence[str], *, model: Model, kind: str, run: str = "") -> str:

@@ -15,6 +15,7 @@ from pydicom.valuerep import DS
 from model.organs import ORGANS, Organ
 from plugin.dicom_objects import (
     ANATOMICAL_STRUCTURE,
+    check_planes,
     device_serial_number,
     number_in,
     organ_code,
@@ -155,15 +156,11 @@ def _sources(slices: Sequence[Dataset], labels: hd.Volume) -> list[Dataset]:
     highdicom takes slices for a frame's source only where their geometry agrees to the last
     digits, and refuses some headers that series.py accepts within its tolerances.
     """
-    if labels.spatial_shape[0] != len(slices):
-        raise ValueError(f"{labels.spatial_shape[0]} planes of labels for {len(slices)} slices")
+    check_planes(slices, labels)
     [orientation] = labels.get_plane_orientation()
     [measures] = labels.get_pixel_measures()
     sources = []
     for header, [plane] in zip(slices, labels.get_plane_positions(), strict=True):
-        offset_mm = np.subtract(header.ImagePositionPatient, plane.ImagePositionPatient)
-        if np.linalg.norm(offset_mm.astype(float)) > labels.spacing[0] / 2:
-            raise ValueError("the slices are not in the order and place of the planes of labels")
         source = without_patient(header)
         source.ImagePositionPatient = plane.ImagePositionPatient
         source.ImageOrientationPatient = orientation.ImageOrientationPatient

@@ -5,8 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
-from datetime import date, datetime, time
-from functools import cache
+from datetime import date, time
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -21,39 +20,11 @@ from pydicom.uid import RLELossless
 
 from model.organs import BY_NAME, ORGANS, Organ
 from plugin.dicom_objects import NoOrganFound
-from plugin.identity import Model, Origin
 from plugin.seg import SegmentationType, build_seg, read_seg, seg_uid
-from tests.phantoms import Orientation, Phantom, ct_slices, make_phantom
+from tests.phantoms import Orientation
+from tests.results import ORIENTATIONS, WEIGHTS_SHA256, headers, origin_of, phantom, stored
 
-ORIENTATIONS: tuple[Orientation, ...] = ("axial", "flipped_rows", "feet_first", "oblique")
 TYPES: tuple[SegmentationType, ...] = ("BINARY", "LABELMAP")
-HASH = "0123456789abcdef" * 4
-
-
-@cache
-def phantom(orientation: Orientation = "axial") -> Phantom:
-    return make_phantom(
-        shape=(44, 63, 61), spacing_mm=(5.0, 4.0, 4.5), orientation=orientation, noise_hu=0
-    )
-
-
-@cache
-def headers(orientation: Orientation = "axial") -> tuple[Dataset, ...]:
-    datasets = ct_slices(phantom(orientation))
-    for dataset in datasets:
-        del dataset.PixelData
-    return tuple(datasets)
-
-
-def origin_of(
-    slices: Sequence[Dataset] | None = None, *, name: str = "hn22-test", run: str = ""
-) -> Origin:
-    return Origin(
-        model=Model(name=name, version="1.2.3", weights_sha256=HASH),
-        slices=tuple(header.SOPInstanceUID for header in slices or headers()),
-        run=run,
-        created=datetime(2026, 3, 14, 15, 9, 26),
-    )
 
 
 def seg_of(
@@ -69,15 +40,9 @@ def seg_of(
         phantom().labels if labels is None else labels,
         slices or headers(),
         organs=organs,
-        origin=origin_of(slices, name=name, run=run),
+        origin=origin_of(slices or headers(), name=name, run=run),
         segmentation_type=segmentation_type,
     )
-
-
-def stored(seg: hd.seg.Segmentation) -> bytes:
-    buffer = BytesIO()
-    seg.save_as(buffer, enforce_file_format=True)
-    return buffer.getvalue()
 
 
 def reread(seg: hd.seg.Segmentation) -> hd.seg.Segmentation:
@@ -216,8 +181,8 @@ def test_the_result_says_who_made_it_and_that_it_is_for_research() -> None:
     assert "research use only" in seg.ContentDescription
     [algorithm] = seg.SegmentSequence[0].SegmentationAlgorithmIdentificationSequence
     assert algorithm.AlgorithmName == "hn22-test"
-    assert algorithm.AlgorithmVersion == f"1.2.3 {HASH[:12]}"
-    assert HASH in algorithm.AlgorithmParameters
+    assert algorithm.AlgorithmVersion == f"1.2.3 {WEIGHTS_SHA256[:12]}"
+    assert WEIGHTS_SHA256 in algorithm.AlgorithmParameters
     ours = [e for e in seg.ContributingEquipmentSequence if e.Manufacturer == "orthanc-oar"]
     assert [e.ManufacturerModelName for e in ours] == ["hn22-test"]
 
@@ -337,8 +302,8 @@ def test_the_same_input_gives_the_same_bytes(segmentation_type: SegmentationType
 @pytest.mark.parametrize("segmentation_type", TYPES)
 def test_the_uid_is_known_before_the_work_is_done(segmentation_type: SegmentationType) -> None:
     seg = seg_of(segmentation_type=segmentation_type, run="2")
-    assert seg.SOPInstanceUID == seg_uid(origin_of(run="2"), segmentation_type)
-    assert seg.SOPInstanceUID != seg_uid(origin_of(), segmentation_type)
+    assert seg.SOPInstanceUID == seg_uid(origin_of(headers(), run="2"), segmentation_type)
+    assert seg.SOPInstanceUID != seg_uid(origin_of(headers()), segmentation_type)
 
 
 def test_a_forced_run_shares_no_uid_with_the_first() -> None:
