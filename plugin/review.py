@@ -15,7 +15,7 @@ from pydicom.uid import JPEGLSLossless, SecondaryCaptureImageStorage
 from pydicom.valuerep import DA, TM
 
 from model.organs import Organ
-from plugin.dicom_objects import new_object, number_in, sign
+from plugin.dicom_objects import check_planes, new_object, number_in, sign
 from plugin.identity import NOTICE, Origin
 from plugin.review_pages import draw_pages
 from plugin.scene import Scene
@@ -51,8 +51,7 @@ def build_review(
     """
     if ct.spatial_shape != labels.spatial_shape or not np.allclose(ct.affine, labels.affine):
         raise ValueError("the labels are not on the grid of the CT")
-    if ct.spatial_shape[0] != len(slices):
-        raise ValueError(f"{ct.spatial_shape[0]} planes of the CT for {len(slices)} slices")
+    check_planes(slices, ct)
     scene = Scene.of(ct, labels, organs, _image_numbers(slices))
     pages = draw_pages(scene, organs=organs, origin=origin, warnings=warnings)
     return [_capture(page, n, slices, origin) for n, page in enumerate(pages, 1)]
