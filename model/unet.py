@@ -152,9 +152,11 @@ class UNet(nn.Module):
 
 
 def channels_last(network: UNet) -> UNet:
-    """The network with its weights laid out as convolutions are quickest with."""
-    moved: UNet = network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-    return moved
+    """The network with the weights of its 3D convolutions laid out as those are quickest with."""
+    for weights in network.parameters():
+        if weights.dim() == 5:  # LiteMedSAM's are of 2D convolutions
+            weights.data = weights.data.contiguous(memory_format=torch.channels_last_3d)
+    return network
 
 
 def _image_encoder(config: UNetConfig) -> VitEncoder | LiteMedSamEncoder | None:

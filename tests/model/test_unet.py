@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from model.unet import MIN_SIDE, UNet, UNetConfig, plan_strides
+from model.unet import MIN_SIDE, UNet, UNetConfig, channels_last, plan_strides
 from tests.model.networks import ATTENTIONS, TILE, AttentionName, tiny_config, tiny_network
 
 SHIFT_BLIND = (".k.bias", "combine.bias")
@@ -101,6 +101,19 @@ def test_litemedsam_can_be_the_image_encoder() -> None:
     assert y.isfinite().all()
     frozen = {n for n, p in network.named_parameters() if not p.requires_grad}
     assert frozen == {n for n, _ in network.named_parameters() if n.startswith("image_encoder.")}
+
+
+@pytest.mark.parametrize("image_encoder", ["vit", "litemedsam"])
+def test_laying_weights_out_for_speed_changes_none(image_encoder: str) -> None:
+    config = tiny_config(image_encoder=image_encoder)  # type: ignore[arg-type]
+    before = tiny_network(config)
+
+    after = channels_last(tiny_network(config))
+
+    state = after.state_dict()
+    assert all(torch.equal(value, state[key]) for key, value in before.state_dict().items())
+    weights = [p for p in after.parameters() if p.dim() == 5]
+    assert all(p.is_contiguous(memory_format=torch.channels_last_3d) for p in weights)
 
 
 def test_thick_slices_are_pooled_in_plane_until_the_voxels_are_about_cubes() -> None:
