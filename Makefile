@@ -9,13 +9,14 @@
 # Orthanc embeds Debian's own Python, so the virtual environment must be of that one.
 PYTHON := /usr/bin/python3
 VENV := .venv
+PEERS := .venv-peers
 HTTP_PORT := 8042
 DICOM_PORT := 4242
 DATA := data
 DEBIAN := python3-venv orthanc orthanc-python orthanc-dicomweb dicom3tools
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: setup demo test run bench lint
+.PHONY: setup demo test run bench lint peers
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/ready
@@ -49,6 +50,15 @@ lint: setup
 
 test: lint
 	$(VENV)/bin/python -m pytest
+
+# What the benchmarks are measured against, apart from what the product needs. The list is whole: no dependencies are
+# looked for, since one of them (timm, unused) would bring a torchvision that there is not for the CPU.
+peers: $(PEERS)/ready
+
+$(PEERS)/ready: requirements.txt tests/benchmarks/requirements.txt
+	$(PYTHON) -m venv --clear $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r tests/benchmarks/requirements.txt
+	touch $@
 
 bench: setup
 	$(VENV)/bin/python -m tests.benchmarks
