@@ -10,6 +10,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
 
 from model.checkpoint import NOTICE
 from model.metrics import Mask
@@ -174,6 +175,7 @@ def _draw_plane(ax: Axes, plane: Plane) -> None:
             transform=ax.transAxes,
             color="white",
             weight="bold",
+            path_effects=[withStroke(linewidth=2.5, foreground="black")],
             ha="center" if across == 0.5 else ("left" if across < 0.5 else "right"),
             va="center" if up == 0.5 else ("bottom" if up < 0.5 else "top"),
         )
@@ -221,13 +223,18 @@ def draw_boxes(rows: Sequence[Row], path: Path) -> None:
         markersize=4,
         label="nnSAM-UNet as published (other patients), mean ± sd",
     )
-    ax.set(ylabel="Dice", ylim=(-0.12, 1.02), title="Dice by organ; the lowest patient is named")
+    ax.set(
+        ylabel="Dice",
+        ylim=(-0.25, 1.02),
+        yticks=np.linspace(0, 1, 6),
+        title="Dice by organ; the lowest patient is named",
+    )
     ax.tick_params(axis="x", rotation=60)
     for label in ax.get_xticklabels():
         label.set(ha="right", rotation_mode="anchor")
     ax.grid(axis="y", alpha=0.3)
-    ax.legend(loc="lower right", fontsize=8)
-    figure.supxlabel(NOTICE, fontsize=8)
+    figure.legend(loc="outside lower left", frameon=False, fontsize=8)
+    figure.supxlabel(NOTICE, fontsize=8, x=0.99, ha="right")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
 

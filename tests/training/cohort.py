@@ -1,6 +1,7 @@
 """A few coarse synthetic patients, and what it takes to train on them in a second."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 from tests.phantoms import make_phantom, write_case
@@ -48,4 +49,15 @@ def tiny_run(cases: Path, out: Path, *, validation_patients: int = 1) -> TrainCo
         test_patients=0,
         validation_patients=validation_patients,
         seed=5,
+    )
+
+
+def toml(config: TrainConfig) -> str:
+    """The file that says the same; the augmentation is left as it is by default."""
+    values = asdict(config)
+    del values["augment"]
+    return "".join(
+        f"{key} = {json.dumps(value, default=str)}\n"
+        for key, value in values.items()
+        if value is not None
     )

@@ -2,24 +2,31 @@
 
 import csv
 import json
-from dataclasses import asdict
-from math import inf, nan
+import re
+import shutil
+from dataclasses import replace
+from math import inf
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import SimpleITK
 
-from model.checkpoint import read_card
+from model.checkpoint import NOTICE, read_card
 from model.checkpoint import save as save_model
 from model.organs import ORGANS
 from model.segmenter import Segmenter
 from tests.model.networks import save_tiny
 from tests.tiny_model import ORGAN, tiny_model
 from tests.training.cohort import prepare_cohort, tiny_run
-from training.evaluate import Row, main, measure, summary, table
-from training.prepare import read_case
+from training.evaluate import Measured, main, measure, table
+from training.prepare import LabelledCt, read_case
 from training.published import NETWORKS, SECOND_READER, TABLE_1
+from training.scores import Row
 from training.split import split_cases
+
+sitk: Any = SimpleITK  # half typed
 
 COLUMNS = ["case", "organ", "dice", "surface_dice", "hd95_mm", "volume_ml", "reference_ml"]
 
@@ -46,6 +53,13 @@ def row(organ: str, dice: float, *, hd95_mm: float = 3.0, case: str = "pt_1") ->
     )
 
 
+def measured_with(segmenter: Segmenter, case: LabelledCt) -> list[Row]:
+    measured = Measured(tolerance_mm=2.0)
+    organs = [organ for organ in segmenter.organs if organ in case.labelled]
+    measure(measured, case, segmenter(case.ct).labels, organs)
+    return measured.rows
+
+
 def read_metrics(folder: Path) -> list[dict[str, str]]:
     with (folder / "metrics.csv").open(newline="") as file:
         return list(csv.DictReader(file))
@@ -65,12 +79,16 @@ def test_a_model_is_measured_from_end_to_end(
         (case, organ) for case in ("pt_0", "pt_1", "pt_2") for organ in organs
     ]
     written = (tmp_path / "out" / "table.md").read_text()
-    assert written in capsys.readouterr().out
-    lines = {line.split("|")[1].strip(): line for line in written.splitlines()}
+    assert NOTICE in written
+    printed = capsys.readouterr().out.rstrip("\n")
+    assert printed in written
+    lines = {line.split("|")[1].strip(): line for line in printed.splitlines()}
     assert "88.7 ± 1.5" in lines["Brainstem"]
     assert "80.7 ± 5.2" in lines["Parotid_L"]
     assert "81.9 ± 5.5" in lines["Parotid_R"]
-    assert len({line.count("|") for line in written.splitlines()}) == 1
+    assert len({line.count("|") for line in printed.splitlines()}) == 1
+    pictures = {path.relative_to(tmp_path / "out").as_posix() for path in tmp_path.rglob("*.png")}
+    assert pictures == {"dice.png", *(f"worst/{organ}.png" for organ in organs)}
     assert read_card(cohort / "model").measured == {}  # nobody asked for it
 
 
@@ -80,7 +98,7 @@ def test_volumes_and_dice_are_those_of_the_masks(cohort: Path) -> None:
     segmenter = Segmenter.load(cohort / "everywhere", device="cpu")
     predicted = segmenter(case.ct).labels.array == 1
 
-    (found,) = measure(segmenter, case, 2.0)
+    (found,) = measured_with(segmenter, case)
 
     truth = case.labels.array == 1
     voxel_ml = 10 * 8 * 8 / 1000
@@ -98,32 +116,30 @@ def test_unknown_voxels_are_not_held_against_the_model(cohort: Path) -> None:
     case = read_case(cohort / "cases" / "pt_1")
     hidden = case.ct.array.copy()
     hidden[case.labels.array == 0] = -1024
-    cut = asdict(case) | {
-        "ct": case.ct,
-        "labels": case.labels,
-        "labelled": case.labelled,
-        "unknown": case.ct.with_array((hidden == -1024).astype(np.uint8)),
-    }
+    cut = replace(case, unknown=case.ct.with_array((hidden == -1024).astype(np.uint8)))
 
-    (found,) = measure(segmenter, type(case)(**cut), 2.0)
+    (found,) = measured_with(segmenter, cut)
 
     predicted = segmenter(case.ct).labels.array == 1
     inside = predicted & (case.labels.array > 0)
     assert found.volume_ml == pytest.approx(inside.sum() * 10 * 8 * 8 / 1000)
-    assert found.dice > 5 * measure(segmenter, case, 2.0)[0].dice
+    assert found.dice > 5 * measured_with(segmenter, case)[0].dice
 
 
 def test_an_organ_without_a_label_is_not_measured(cohort: Path) -> None:
     case = read_case(cohort / "cases" / "pt_1")
     segmenter = Segmenter.load(cohort / "model", device="cpu")
-    fewer = type(case)(name=case.name, ct=case.ct, labels=case.labels, labelled=case.labelled[1:])
+    fewer = replace(case, labelled=case.labelled[1:])
 
-    assert [r.organ for r in measure(segmenter, fewer, 2.0)] == ["parotid_left", "parotid_right"]
+    assert [r.organ for r in measured_with(segmenter, fewer)] == ["parotid_left", "parotid_right"]
 
 
 @pytest.mark.parametrize("missing", [(), ("pt_0",)])
 def test_only_patients_held_out_from_a_run_are_measured(
-    cohort: Path, tmp_path: Path, missing: tuple[str, ...]
+    cohort: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    missing: tuple[str, ...],
 ) -> None:
     """The split is the run's own, though the folder to measure on may hold fewer patients."""
     run = tiny_run(cohort / "prepared", tmp_path / "run")
@@ -145,8 +161,8 @@ def test_only_patients_held_out_from_a_run_are_measured(
 
     assert {r["case"] for r in read_metrics(tmp_path / "out")} == {"pt_2"}
     (cases / "pt_2").unlink()
-    with pytest.raises(SystemExit):
-        main([*arguments.split(), "--test-of", str(config)])
+    assert main([*arguments.split(), "--test-of", str(config)]) == 1
+    assert "none of the test patients of x is there" in capsys.readouterr().err
 
 
 def test_the_result_goes_into_the_card_when_asked(cohort: Path, tmp_path: Path) -> None:
@@ -169,15 +185,92 @@ def test_the_result_goes_into_the_card_when_asked(cohort: Path, tmp_path: Path) 
     assert after.weights_sha256 == before.weights_sha256
 
 
-def test_the_summary_leaves_out_patients_without_the_organ() -> None:
-    rows = [
-        row("brainstem", 0.8),
-        row("brainstem", 0.6),
-        row("brainstem", nan),
-        row("tmj_left", nan),
-    ]
+@pytest.fixture
+def predictions(cohort: Path, tmp_path: Path) -> Path:
+    """What another program found: everything, but of pt_1 nothing but the brainstem."""
+    folder = tmp_path / "predictions"
+    folder.mkdir()
+    for case in ("pt_0", "pt_1", "pt_2"):
+        shutil.copy(cohort / "cases" / case / "label.nii.gz", folder / f"{case}.nii.gz")
+    labels = sitk.ReadImage(str(folder / "pt_1.nii.gz"))
+    sitk.WriteImage(sitk.Cast(labels == 1, sitk.sitkFloat32), str(folder / "pt_1.nii.gz"))
+    return folder
 
-    assert summary(rows) == {"brainstem": {"dice_mean": 0.7, "dice_sd": 0.1, "patients": 2}}
+
+def test_masks_of_another_program_are_scored_in_the_same_way(
+    cohort: Path, tmp_path: Path, predictions: Path
+) -> None:
+    arguments = f"--predictions {predictions} --cases {cohort / 'cases'} --out {tmp_path / 'out'}"
+
+    assert main(arguments.split()) == 0
+
+    rows = {(r["case"], r["organ"]): r for r in read_metrics(tmp_path / "out")}
+    assert len(rows) == 9
+    for (case, organ), found in rows.items():
+        missed = case == "pt_1" and organ != "brainstem"
+        assert float(found["dice"]) == float(found["surface_dice"]) == (0.0 if missed else 1.0)
+        assert float(found["hd95_mm"]) == (inf if missed else 0.0)
+        assert float(found["reference_ml"]) > 0
+        if not missed:
+            assert found["volume_ml"] == found["reference_ml"]
+
+
+def moved(image: Any) -> Any:
+    image.SetOrigin([value + 1.0 for value in image.GetOrigin()])
+    return image
+
+
+def turned(image: Any) -> Any:
+    return sitk.Flip(image, [True, False, False])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "complaint"),
+    [
+        (moved, "pt_2.nii.gz is not on the grid of the CT of pt_2"),
+        (turned, "pt_2.nii.gz is not on the grid of the CT of pt_2"),
+        (lambda image: image[:, :, 1:], "pt_2.nii.gz is not on the grid of the CT of pt_2"),
+        (lambda image: image + 22, "pt_2.nii.gz: labels {.*} are not in the table of organs"),
+        (lambda image: None, "there is no prediction for pt_2"),
+    ],
+    ids=["moved", "left and right turned", "a slice missing", "strange labels", "absent"],
+)
+def test_a_prediction_that_does_not_fit_its_ct_is_refused(
+    cohort: Path,
+    tmp_path: Path,
+    predictions: Path,
+    capsys: pytest.CaptureFixture[str],
+    wrong: Any,
+    complaint: str,
+) -> None:
+    path = predictions / "pt_2.nii.gz"
+    image = wrong(sitk.ReadImage(str(path)))
+    path.unlink()
+    if image is not None:
+        sitk.WriteImage(image, str(path))
+    arguments = f"--predictions {predictions} --cases {cohort / 'cases'} --out {tmp_path / 'out'}"
+
+    assert main(arguments.split()) == 1
+
+    assert re.search(complaint, capsys.readouterr().err)
+    assert not (tmp_path / "out").exists()
+
+
+def test_predictions_have_no_card_to_write_to(cohort: Path, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit):
+        main(f"--predictions {tmp_path} --cases {cohort} --out {tmp_path} --write-card".split())
+
+
+def test_nothing_to_measure_is_said_and_not_averaged(
+    cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(cohort / "cases" / "pt_0", tmp_path / "cases" / "pt_0")
+    (tmp_path / "cases" / "pt_0" / "labelled.json").write_text('["lens_left"]')
+    arguments = f"--model {cohort / 'model'} --cases {tmp_path / 'cases'} --out {tmp_path / 'out'}"
+
+    assert main(arguments.split()) == 1
+
+    assert "no case labels an organ that is predicted" in capsys.readouterr().err
 
 
 def test_the_table_says_how_often_an_organ_was_not_found() -> None:
@@ -187,13 +280,24 @@ def test_the_table_says_how_often_an_organ_was_not_found() -> None:
         row("tmj_left", 0.0, hd95_mm=inf),
     ]
 
-    lines = table(rows, 2.0).splitlines()
+    lines = table(rows, 2.0, pixel_mm=3.9).splitlines()
 
     assert lines[2] == (
         "| Brainstem | 2 | 40.0 ± 40.0 | 0.0 | 75.0 | 3.0 (1 not found) | 88.7 ± 1.5 | 89.5 |"
     )
     assert lines[3].split(" | ")[2:6] == ["0.0 ± 0.0", "0.0", "75.0", "- (1 not found)"]
     assert lines[-1].startswith("| mean over organs | | 20.0 |")
+
+
+def test_the_second_reader_saw_pixels_like_ours() -> None:
+    rows = [row("lens_left", 0.5)]
+
+    fine, coarse = (table(rows, 2.0, pixel_mm=mm) for mm in (1.0, 3.9))
+
+    assert "second reader at 1 mm" in fine
+    assert fine.splitlines()[2].endswith("| 86.4 |")
+    assert "second reader at about 4 mm" in coarse
+    assert coarse.splitlines()[2].endswith("| 60.9 |")
 
 
 def test_the_published_numbers_are_those_of_the_paper() -> None:

@@ -1,8 +1,12 @@
 """The split of patients."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
-from training.split import split_cases
+from tests.training.cohort import tiny_run
+from training.split import FOLDS, split_cases, split_fold, split_of
 
 CASES = [f"pt_{n}" for n in range(40)]
 
@@ -35,3 +39,30 @@ def test_the_test_patients_stay_the_same_when_more_validate() -> None:
 def test_nobody_left_to_train_on_is_refused() -> None:
     with pytest.raises(ValueError, match="30 \\+ 10 patients held out of 40 leaves none"):
         split_cases(CASES, 0, test=30, validation=10)
+
+
+def test_each_patient_but_the_test_patients_validates_in_one_fold() -> None:
+    folds = [split_fold(CASES, 0, test=8, fold=fold) for fold in range(FOLDS)]
+
+    assert {fold.test for fold in folds} == {split_cases(CASES, 0, test=8, validation=5).test}
+    validating = [name for fold in folds for name in fold.validation]
+    assert sorted([*validating, *folds[0].test]) == sorted(CASES)
+    for fold in folds:
+        assert sorted(name for part in fold for name in part) == sorted(CASES)
+        assert len(fold.validation) in (6, 7)
+
+
+@pytest.mark.parametrize(
+    ("test", "fold", "complaint"),
+    [(36, 0, "36 test patients of 40 leave too few for 5 folds"), (8, 5, "folds are 0 to 4")],
+)
+def test_a_fold_that_cannot_be_is_refused(test: int, fold: int, complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        split_fold(CASES, 0, test=test, fold=fold)
+
+
+def test_a_run_that_names_a_fold_gets_that_fold() -> None:
+    whole = replace(tiny_run(Path("a"), Path("b")), test_patients=8, validation_patients=5)
+
+    assert split_of(whole, CASES) == split_cases(CASES, whole.seed, test=8, validation=5)
+    assert split_of(replace(whole, fold=2), CASES) == split_fold(CASES, whole.seed, test=8, fold=2)
