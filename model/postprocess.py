@@ -1,6 +1,6 @@
 """Postprocessing: no organ in air, one piece each, every one on its own side or not at all."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import highdicom as hd
 import numpy as np
@@ -51,7 +51,7 @@ def clean(
         if kept.any():
             centre = np.argwhere(kept).mean(axis=0) + [s.start for s in box]
             centres_mm[organ] = float(labels.map_indices_to_reference(centre[None])[0, 0])
-    wrong, warnings = _on_wrong_sides(centres_mm)
+    wrong, warnings = on_wrong_sides(centres_mm)
     if wrong:
         array[np.isin(array, [organ.label for organ in wrong])] = 0
     return labels.with_array(array), tuple(warnings)
@@ -66,10 +66,19 @@ def _largest_piece(mask: np.ndarray) -> np.ndarray:
     return largest
 
 
-def _on_wrong_sides(centres_mm: dict[Organ, float]) -> tuple[list[Organ], list[str]]:
-    """The organs that are not where their names say, and a sentence on each pair or organ."""
+def on_wrong_sides(
+    centres_mm: Mapping[Organ, float], body_mm: float | None = None
+) -> tuple[list[Organ], list[str]]:
+    """The organs that are not where their names say, and a sentence on each pair or organ.
+
+    Args:
+        centres_mm: LPS x of each organ's centre; it grows to the patient's left.
+        body_mm: that of the body, for where no organ of the midline is known.
+    """
     wrong, warnings = list[Organ](), list[str]()
     midline_mm = [x for organ, x in centres_mm.items() if organ.side is None]
+    if not midline_mm and body_mm is not None:
+        midline_mm = [body_mm]
     for organ, x in centres_mm.items():
         partner = opposite(organ)
         if partner is None:
