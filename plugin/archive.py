@@ -11,6 +11,8 @@ from typing import Any, Protocol
 import pydicom
 from pydicom.errors import InvalidDicomError
 
+from plugin.conditions import SeriesFacts
+
 log = logging.getLogger(__name__)
 
 UNKNOWN_RESOURCE = 17
@@ -118,6 +120,21 @@ class OrthancArchive:
         """Note a value on the study, where Orthanc's pages and REST show it."""
         uri = f"/studies/{study}/metadata/{name}"
         self._call(f"study {study}", self._orthanc.RestApiPut, uri, value)
+
+    def facts(self, series: Series) -> SeriesFacts:
+        """What rules may ask about a series. Its first instance speaks for all."""
+        what = f"series {series.id}"
+        tags = self._get(f"/series/{series.id}", what)["MainDicomTags"]
+        study = self._get(f"/studies/{series.study}", f"study {series.study}")["MainDicomTags"]
+        received = self._get(f"/instances/{series.instances[0]}/metadata?expand", what)
+        return SeriesFacts(
+            called_aet=received.get("CalledAET", ""),
+            sender_aet=received.get("RemoteAET", ""),
+            sender_ip=received.get("RemoteIP", ""),
+            study_description=study.get("StudyDescription", ""),
+            series_description=tags.get("SeriesDescription", ""),
+            body_part=tags.get("BodyPartExamined", ""),
+        )
 
     def _get(self, uri: str, what: str) -> Any:
         return json.loads(self._call(what, self._orthanc.RestApiGet, uri))

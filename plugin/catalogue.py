@@ -19,7 +19,7 @@ class UnknownModel(LookupError):
 
 
 class Catalogue:
-    """The models that jobs may ask for: those under one folder, and the default one anywhere.
+    """The models that jobs may ask for: those under one folder, and configured ones anywhere.
 
     A name can come over REST, so it is looked up among the names that there are and never becomes
     part of a path.
@@ -46,15 +46,29 @@ class Catalogue:
         self._folders = {
             card.parent.name: card.parent for card in sorted(weights.glob(f"*/{CARD}"))
         }
-        elsewhere = Path(default)
-        if default not in self._folders and (elsewhere / CARD).is_file():
-            default = elsewhere.resolve().name
-            self._folders[default] = elsewhere.resolve()
+        self._elsewhere: set[str] = set()  # names of models that the settings gave by path
         self._device: Device = device
         self._load = load
         self._loaded: dict[str, Segmenter] = {}
         self._one_at_a_time = threading.Lock()
-        self.default = self.name(default)
+        self.default = self.configured(default)
+
+    def configured(self, wanted: str) -> str:
+        """The name of a model that the settings give: by name, or by the path of its folder.
+
+        Raises:
+            UnknownModel: there is none, or another of this name is configured already.
+        """
+        folder = Path(wanted).resolve()
+        if wanted in self._folders or not (folder / CARD).is_file():
+            return self.name(wanted)
+        if folder.name in self._elsewhere and self._folders[folder.name] != folder:
+            raise UnknownModel(
+                f"Two models are called {folder.name}: {self._folders[folder.name]} and {folder}."
+            )
+        self._folders[folder.name] = folder
+        self._elsewhere.add(folder.name)
+        return folder.name
 
     def name(self, wanted: str | None) -> str:
         """The name itself, or that of the default model for None.

@@ -1,26 +1,32 @@
-"""Why each series of a study is segmented or not, for a person who asks."""
+"""Why each series of a study is segmented or not, and by which model, for a person who asks."""
 
+from functools import partial
 from io import BytesIO
+from typing import Annotated
 
 import pydicom
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from pydicom.errors import InvalidDicomError
 
-from plugin.archive import Archive, Series
+from plugin.archive import Archive, OrthancArchive, Series
 from plugin.job import Job
 from plugin.jobs import Jobs
+from plugin.model_rules import ModelRules
 from plugin.series import SeriesRules, Verdict, judge
 
 
 class SeriesExplanation(BaseModel):
     """One series, the rules' verdict on it, and what became of it."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, protected_namespaces=())
 
     series: str
     modality: str
     chosen: bool
     reason: str
+    model: Annotated[str, Field(description="that would be taken, or empty if none would")]
+    shadow_model: Annotated[str, Field(description="that would run after it; or empty")]
+    model_reason: Annotated[str, Field(description="why this model; or empty")]
     job: Job | None  # the latest
 
 
@@ -34,19 +40,28 @@ class StudyExplanation(BaseModel):
 
 
 def explain_study(
-    study: str, *, archive: Archive, jobs: Jobs, rules: SeriesRules
+    study: str,
+    *,
+    archive: OrthancArchive,
+    jobs: Jobs,
+    rules: SeriesRules,
+    model_rules: ModelRules,
 ) -> StudyExplanation:
     """Judge every series of a study by its headers, now."""
     explained = []
     for series in archive.series_of_study(study):
         verdict = explain_series(series, archive=archive, rules=rules)
+        choice = model_rules.choose(partial(archive.facts, series)) if verdict.chosen else None
         explained.append(
             SeriesExplanation(
                 series=series.id,
                 modality=series.modality,
                 chosen=verdict.chosen,
                 reason=verdict.reason,
-                job=next(iter(jobs.find(series=series.id, limit=1)), None),
+                model=choice.model if choice else "",
+                shadow_model=choice.shadow_model if choice else "",
+                model_reason=choice.reason if choice else "",
+                job=next(iter(jobs.find(series=series.id, kind="segment", limit=1)), None),
             )
         )
     return StudyExplanation(study=study, series=tuple(explained))

@@ -15,15 +15,65 @@ STATES: tuple[State, ...] = ("queued", "running", "done", "skipped", "failed", "
 
 AskedBy = Literal["stable study", "rest", "start"]
 
+Kind = Literal["segment", "shadow"]
+"""*segment*: a CT series gets its result. *shadow*: another model on the same series, after it; its
+result is kept apart, compared with the first and never sent on."""
+
+ResultKind = Literal["seg"]
+
+DeliveryKind = Literal["modality", "dicomweb", "peer", "sender", "webhook"]
+DeliveryState = Literal["waiting", "sending", "done", "failed", "refused"]
+
 
 class Result(BaseModel):
     """One DICOM object that a job has stored."""
 
     model_config = ConfigDict(frozen=True)
 
-    kind: Literal["seg"]
+    kind: ResultKind
     sop_instance_uid: str
     orthanc_id: str
+    sha256: Annotated[str, Field(description="of the file as the archive gives it back")] = ""
+
+
+class Provenance(BaseModel):
+    """What a result was made of, with what and by what. Nothing here identifies the patient."""
+
+    model_config = ConfigDict(frozen=True, protected_namespaces=())
+
+    instances: Annotated[int, Field(description="number of CT slices")]
+    instances_sha256: Annotated[str, Field(description="of their SOP Instance UIDs, one a line")]
+    model_version: str
+    weights_sha256: str
+    settings_sha256: Annotated[str, Field(description="of the settings as JSON, without secrets")]
+    software: str
+
+
+class Parcel(BaseModel):
+    """Results that go to one place."""
+
+    model_config = ConfigDict(frozen=True)
+
+    kind: DeliveryKind
+    target: str  # name in a configuration; of a sender: AE title, @ and address
+    instances: tuple[str, ...] = ()  # the archive's identifiers
+
+
+class Delivery(BaseModel):
+    """One thing that leaves this machine because of a job: results, or the news."""
+
+    model_config = ConfigDict(frozen=True, from_attributes=True)
+
+    id: str
+    job: str
+    kind: DeliveryKind
+    target: Annotated[str, Field(description="a name in the configuration, or the sender")]
+    state: DeliveryState
+    attempts: int
+    reason: Annotated[str, Field(description="why it has not arrived, for a person; or empty")]
+    begun: datetime
+    due: Annotated[datetime, Field(description="not before: the next attempt, or the next look")]
+    finished: datetime | None
 
 
 class Job(BaseModel):
@@ -32,6 +82,8 @@ class Job(BaseModel):
     model_config = ConfigDict(frozen=True, from_attributes=True, protected_namespaces=())
 
     id: str
+    kind: Kind = "segment"
+    of: Annotated[str, Field(description="the job whose result is compared with; or empty")] = ""
     study: Annotated[str, Field(description="Orthanc's identifier of the study")]
     series: Annotated[str, Field(description="Orthanc's identifier of the CT series")]
     state: State
@@ -41,11 +93,19 @@ class Job(BaseModel):
     reason: Annotated[str, Field(description="why it is not done, for a person; or empty")]
     model: Annotated[str, Field(description="name of the model")]
     asked_by: AskedBy
+    user: Annotated[
+        str, Field(description="who last asked, retried or cancelled, if Orthanc knows; or empty")
+    ] = ""
     run: Annotated[str, Field(description="its own identifier if it was forced; or empty")]
     results: tuple[Result, ...]
     volumes_ml: Annotated[dict[str, float], Field(description="millilitres by organ")]
     seconds: Annotated[dict[str, float], Field(description="seconds by stage")]
     warnings: tuple[str, ...]
+    dice: Annotated[
+        dict[str, float], Field(description="agreement with the job compared with, by organ")
+    ] = {}
+    provenance: Provenance | None = None
+    deliveries: tuple[Delivery, ...] = ()
     created: datetime
     started: datetime | None
     finished: datetime | None
@@ -62,3 +122,6 @@ class Outcome(BaseModel):
     volumes_ml: dict[str, float] = {}
     seconds: dict[str, float] = {}
     warnings: tuple[str, ...] = ()
+    dice: dict[str, float] = {}
+    provenance: Provenance | None = None
+    parcels: Annotated[tuple[Parcel, ...], Field(exclude=True)] = ()

@@ -1,17 +1,29 @@
-"""The database table under the queue of jobs, on SQLite or any other database of SQLAlchemy."""
+"""The database tables under jobs and deliveries, on SQLite or any other database of SQLAlchemy."""
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from sqlalchemy import JSON, DateTime, Dialect, Engine, TypeDecorator, create_engine, event
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy import (
+    JSON,
+    DateTime,
+    Dialect,
+    Engine,
+    ForeignKey,
+    Table,
+    TypeDecorator,
+    create_engine,
+    event,
+    inspect,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+from sqlalchemy.schema import CreateColumn
 
 BUSY_SECONDS = 30
 """How long one thread waits for another's transaction on an SQLite file before it gives up."""
 
 
-class _Utc(TypeDecorator[datetime]):
+class Utc(TypeDecorator[datetime]):
     """A moment in UTC, on databases with time zones and on those without, as SQLite."""
 
     impl = DateTime(timezone=True)
@@ -26,11 +38,35 @@ class _Utc(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
-class _Base(DeclarativeBase):
-    pass
+class Row(DeclarativeBase):
+    """A row of any of our tables.
+
+    A column that is added to a table must have a `server_default` or allow None: tables of an
+    earlier version get it when they are opened.
+    """
 
 
-class JobRow(_Base):
+class DeliveryRow(Row):
+    """A delivery as it is stored."""
+
+    __tablename__ = "deliveries"
+
+    id: Mapped[str] = mapped_column(primary_key=True)  # the same job and place: the same delivery
+    job: Mapped[str] = mapped_column(ForeignKey("jobs.id"), index=True)
+    kind: Mapped[str]
+    target: Mapped[str]
+    content: Mapped[dict[str, Any]] = mapped_column(JSON)
+    state: Mapped[str] = mapped_column(index=True)
+    attempts: Mapped[int]
+    reason: Mapped[str]
+    ticket: Mapped[str]  # of a sending that is under way: Orthanc's job
+    owner: Mapped[str]  # the process that looks after it
+    begun: Mapped[datetime] = mapped_column(Utc)
+    due: Mapped[datetime] = mapped_column(Utc)  # of the next attempt or the next look
+    finished: Mapped[datetime | None] = mapped_column(Utc)
+
+
+class JobRow(Row):
     """A job as it is stored."""
 
     __tablename__ = "jobs"
@@ -53,22 +89,47 @@ class JobRow(_Base):
     volumes_ml: Mapped[dict[str, float]] = mapped_column(JSON, default=dict)
     seconds: Mapped[dict[str, float]] = mapped_column(JSON, default=dict)
     warnings: Mapped[list[str]] = mapped_column(JSON, default=list)
-    created: Mapped[datetime] = mapped_column(_Utc)
-    due: Mapped[datetime] = mapped_column(_Utc)  # not before: the back-off of a retry
-    started: Mapped[datetime | None] = mapped_column(_Utc)
-    finished: Mapped[datetime | None] = mapped_column(_Utc)
+    kind: Mapped[str] = mapped_column(default="segment", server_default="segment", index=True)
+    of: Mapped[str] = mapped_column(default="", server_default="")  # compared with that job
+    user: Mapped[str] = mapped_column(default="", server_default="")
+    shadow_model: Mapped[str] = mapped_column(default="", server_default="")  # runs after it
+    dice: Mapped[dict[str, float]] = mapped_column(JSON, default=dict, server_default="{}")
+    provenance: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    deliveries: Mapped[list[DeliveryRow]] = relationship(
+        lazy="selectin", order_by=(DeliveryRow.kind, DeliveryRow.target)
+    )
+    created: Mapped[datetime] = mapped_column(Utc)
+    due: Mapped[datetime] = mapped_column(Utc)  # not before: the back-off of a retry
+    started: Mapped[datetime | None] = mapped_column(Utc)
+    finished: Mapped[datetime | None] = mapped_column(Utc)
 
 
 def open_database(url: str) -> Engine:
-    """An engine on `url`, its table made if it is new. SQLite files survive a power cut."""
+    """An engine on `url`, its tables made if they are new. SQLite files survive a power cut."""
     engine = create_engine(url)
     if engine.dialect.name == "sqlite":
         if engine.url.database:  # Orthanc makes its own folder only after it has loaded us
             Path(engine.url.database).parent.mkdir(parents=True, exist_ok=True)
         event.listen(engine, "connect", _configure_sqlite)
         event.listen(engine, "begin", _begin_immediately)
-    _Base.metadata.create_all(engine)
+    make_tables(engine, JobRow, DeliveryRow)
     return engine
+
+
+def make_tables(engine: Engine, *rows: type[Row]) -> None:
+    """Make the tables that are not there, and in the others the columns that are not there."""
+    there = set(inspect(engine).get_table_names())
+    tables = [cast(Table, row.__table__) for row in rows]
+    Row.metadata.create_all(engine, tables=tables)
+    for table in tables:
+        if table.name not in there:
+            continue
+        known = {column["name"] for column in inspect(engine).get_columns(table.name)}
+        for column in table.columns:
+            if column.name not in known:
+                add = f"ALTER TABLE {table.name} ADD COLUMN {CreateColumn(column).compile(engine)}"
+                with engine.begin() as connection:
+                    connection.exec_driver_sql(add)
 
 
 def _configure_sqlite(connection: Any, _: Any) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy import Engine, func, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from plugin.job import STATES, AskedBy, Job, Outcome, State
+from plugin.job import STATES, AskedBy, Job, Kind, Outcome, State
 from plugin.job_table import JobRow
 
 log = logging.getLogger(__name__)
@@ -46,6 +46,10 @@ def _ignore(_: Job) -> None:
     pass
 
 
+Note = Callable[[Session, Job, Outcome | None], None]
+"""Writes down, in the session given, that a job has come to its state, and with what outcome."""
+
+
 class Jobs:
     """The queue. Every method is one transaction and may be called from any thread."""
 
@@ -55,6 +59,7 @@ class Jobs:
         *,
         max_attempts: int = 3,
         retry_delay_seconds: float = 30.0,
+        notes: Sequence[Note] = (),
         changed: Callable[[Job], None] = _ignore,
         now: Callable[[], datetime] = _now,
     ) -> None:
@@ -63,12 +68,15 @@ class Jobs:
             engine: from `open_database`.
             max_attempts: a job is begun at most this often before it is failed.
             retry_delay_seconds: before the second attempt; doubles with each further one.
-            changed: told of each job whose state has changed, in the thread that changed it.
+            notes: told of each change of a state within its transaction: what they write is
+                there if, and only if, the change is.
+            changed: told afterwards, in the thread that changed it.
             now: the clock, with its time zone.
         """
         self._engine = engine
         self._max_attempts = max_attempts
         self._retry_delay = timedelta(seconds=retry_delay_seconds)
+        self._notes = tuple(notes)
         self._changed = changed
         self._now = now
         self._work = threading.Event()
@@ -84,6 +92,8 @@ class Jobs:
         model: str,
         identity: str,
         asked_by: AskedBy,
+        user: str = "",
+        shadow_model: str = "",
         force: bool = False,
     ) -> Job:
         """A job for these slices and this model: the one that exists already, or a new one.
@@ -96,6 +106,8 @@ class Jobs:
             identity: all that the result depends on besides: the model's name, version and weights,
                 and the kind of result.
             asked_by: who wants it.
+            user: the person, if it is one and the archive knows.
+            shadow_model: the one that runs afterwards, to be compared; or empty.
             force: a new job in any case. Its run is its own identifier, so that its result gets
                 UIDs of its own, and gets the same ones again if the job must be repeated.
         """
@@ -113,6 +125,8 @@ class Jobs:
             state="queued",
             model=model,
             asked_by=asked_by,
+            user=user,
+            shadow_model=shadow_model,
             run=run,
             created=now,
             due=now,
@@ -123,18 +137,20 @@ class Jobs:
                 return Job.model_validate(same)
             session.add(row)
             try:
-                session.commit()
+                session.flush()
             except IntegrityError:  # another process was faster
                 session.rollback()
                 return Job.model_validate(
                     session.scalars(select(JobRow).where(JobRow.key == key)).one()
                 )
             job = Job.model_validate(row)
+            self._note(session, job, None)
+            session.commit()
         self._changed(job)
         self._work.set()
         return job
 
-    def cancel(self, job_id: str) -> Job:
+    def cancel(self, job_id: str, *, user: str = "") -> Job:
         """Cancel at once if the job is queued; ask the worker to stop if it is running.
 
         Raises:
@@ -146,6 +162,7 @@ class Jobs:
             "queued",
             state="cancelled",
             reason="Cancelled by a person.",
+            user=user,
             finished=self._now(),
         ):
             return job
@@ -153,21 +170,21 @@ class Jobs:
             session.execute(
                 update(JobRow)
                 .where(JobRow.id == job_id, JobRow.state == "running")
-                .values(cancel_wanted=True)
+                .values(cancel_wanted=True, user=user)
             )
         job = self.get(job_id)
         if job.state != "running":
             raise WrongState(f"The job is {job.state}: there is nothing left to cancel.")
         return job
 
-    def retry(self, job_id: str) -> Job:
+    def retry(self, job_id: str, *, user: str = "") -> Job:
         """Put a job that ended without a result back in the queue, with all its attempts.
 
         Raises:
             UnknownJob: there is no such job.
             WrongState: it is waiting, running or done.
         """
-        job = self._queue_again(job_id, ("failed", "cancelled", "skipped"))
+        job = self._queue_again(job_id, ("failed", "cancelled", "skipped"), user)
         if job is None:
             raise WrongState(
                 f"The job is {self.get(job_id).state}: only a failed, cancelled or skipped job "
@@ -175,16 +192,17 @@ class Jobs:
             )
         return job
 
-    def redo(self, job_id: str) -> Job:
+    def redo(self, job_id: str, *, user: str = "") -> Job:
         """As `retry`, also for a done job whose result has since left the archive."""
-        job = self._queue_again(job_id, ("failed", "cancelled", "skipped", "done"))
+        job = self._queue_again(job_id, ("failed", "cancelled", "skipped", "done"), user)
         return job or self.get(job_id)
 
-    def _queue_again(self, job_id: str, states: Sequence[State]) -> Job | None:
+    def _queue_again(self, job_id: str, states: Sequence[State], user: str) -> Job | None:
         job = self._move(
             job_id,
             *states,
             state="queued",
+            user=user,
             due=self._now(),
             attempts=0,
             progress=0.0,
@@ -197,6 +215,8 @@ class Jobs:
             volumes_ml={},
             seconds={},
             warnings=[],
+            dice={},
+            provenance=None,
         )
         if job is not None:
             self._work.set()
@@ -218,6 +238,7 @@ class Jobs:
         state: State | None = None,
         study: str | None = None,
         series: str | None = None,
+        kind: Kind | None = None,
         limit: int | None = None,
     ) -> list[Job]:
         """Jobs, the newest first."""
@@ -226,6 +247,7 @@ class Jobs:
             (JobRow.state, state),
             (JobRow.study, study),
             (JobRow.series, series),
+            (JobRow.kind, kind),
         ):
             if value is not None:
                 wanted = wanted.where(column == value)
@@ -249,11 +271,16 @@ class Jobs:
 
     # --- the worker's side -----------------------------------------------------------------------
 
-    def wait(self, seconds: float) -> None:
-        """Sleep until there may be work: a new job, one whose back-off has ended, or `wake`."""
+    def wait(self, seconds: float, *, for_due: bool = True) -> None:
+        """Sleep until there may be work: a new job, one whose back-off has ended, or `wake`.
+
+        Args:
+            seconds: at most.
+            for_due: whether a job that is due, or becomes so, ends the sleep.
+        """
         with Session(self._engine) as session:
             due = session.scalar(select(func.min(JobRow.due)).where(JobRow.state == "queued"))
-        if due is not None:
+        if for_due and due is not None:
             seconds = min(seconds, (due - self._now()).total_seconds())
         if seconds > 0:
             self._work.wait(seconds)
@@ -264,11 +291,14 @@ class Jobs:
         self._work.set()
 
     def claim(self) -> Job | None:
-        """Take the oldest job that is due, so that no other worker can; None if there is none."""
+        """Take the oldest job that is due, so that no other worker can; None if there is none.
+
+        Nobody waits for a shadow: every series gets its result first.
+        """
         oldest = (
             select(JobRow.id)
             .where(JobRow.state == "queued", JobRow.due <= self._now())
-            .order_by(JobRow.created, JobRow.id)
+            .order_by(JobRow.kind != "segment", JobRow.created, JobRow.id)
             .limit(1)
         )
         while True:
@@ -309,7 +339,9 @@ class Jobs:
         values = outcome.model_dump(mode="json")
         values["reason"] = values["reason"][:REASON_LENGTH]
         progress = {"progress": 1.0} if outcome.state == "done" else {}
-        self._move(job_id, "running", stage="", finished=self._now(), **progress, **values)
+        self._move(
+            job_id, "running", outcome=outcome, stage="", finished=self._now(), **progress, **values
+        )
 
     def stopped(self, job_id: str) -> None:
         """Note that a running job was cancelled by a person."""
@@ -338,7 +370,7 @@ class Jobs:
         """Note that a running job met a fault of ours: queued again, or failed at last."""
         attempts = self.get(job_id).attempts
         if attempts >= self._max_attempts:
-            final = {"state": "failed", "finished": self._now()}
+            final: dict[str, Any] = {"state": "failed", "finished": self._now()}
         else:
             final = {
                 "state": "queued",
@@ -360,7 +392,9 @@ class Jobs:
                 self._move(job.id, "running", state="queued", stage="", progress=0.0)
             log.warning("job %s ran when Orthanc last ended", job.id)
 
-    def _move(self, job_id: str, *states: State, **values: Any) -> Job | None:
+    def _move(
+        self, job_id: str, *states: State, outcome: Outcome | None = None, **values: Any
+    ) -> Job | None:
         """Change a job that is in one of `states`, and tell of it; None if it is in none."""
         with Session(self._engine) as session, session.begin():
             moved = session.scalar(
@@ -371,6 +405,42 @@ class Jobs:
             )
             if moved is None:
                 return None
-            job = Job.model_validate(session.get_one(JobRow, job_id))
+            row = session.get_one(JobRow, job_id)
+            job = Job.model_validate(row)
+            self._note(session, job, outcome)
+            shadow = self._begin_shadow(session, row) if job.state == "done" else None
         self._changed(job)
+        if shadow is not None:
+            self._changed(shadow)
         return job
+
+    def _begin_shadow(self, session: Session, row: JobRow) -> Job | None:
+        """Queue the second model behind a job that is done, once."""
+        key = _digest("shadow of", row.key)
+        if not row.shadow_model or session.scalar(select(JobRow.id).where(JobRow.key == key)):
+            return None
+        shadow = JobRow(
+            id=uuid.uuid4().hex,
+            key=key,
+            kind="shadow",
+            of=row.id,
+            source=row.source,
+            study=row.study,
+            series=row.series,
+            state="queued",
+            model=row.shadow_model,
+            asked_by=row.asked_by,
+            user=row.user,
+            run=row.run,
+            created=self._now(),
+            due=self._now(),
+        )
+        session.add(shadow)
+        session.flush()
+        job = Job.model_validate(shadow)
+        self._note(session, job, None)
+        return job
+
+    def _note(self, session: Session, job: Job, outcome: Outcome | None) -> None:
+        for note in self._notes:
+            note(session, job, outcome)

@@ -15,17 +15,24 @@ import torch
 from sqlalchemy.exc import SQLAlchemyError
 
 from plugin.archive import ArchiveError, OrthancArchive, UnknownResource
+from plugin.audit import Audit, settings_digest, user_of
+from plugin.audit_routes import AuditRoutes
 from plugin.catalogue import Catalogue
 from plugin.intake import Intake
-from plugin.job import Job, Outcome
+from plugin.job import Job
 from plugin.job_table import open_database
 from plugin.jobs import Jobs
 from plugin.log import OrthancLog
-from plugin.pipeline import Watch, segment_series
+from plugin.model_rules import ModelRules
+from plugin.ohif import is_served
+from plugin.outgoing import Outgoing
+from plugin.page_files import IN_ORTHANC_EXPLORER, PageFiles
+from plugin.pause import Pause
 from plugin.rest import Rest
 from plugin.router import Request
 from plugin.settings import Settings, stable_age_seconds
 from plugin.status import Status
+from plugin.work import Work
 from plugin.worker import Worker
 
 OrthancLog(orthanc).attach()
@@ -33,48 +40,65 @@ log = logging.getLogger("plugin.main")
 
 configuration = json.loads(orthanc.GetConfiguration())
 settings = Settings.from_orthanc(configuration)
+authenticates = configuration.get(  # Orthanc's own default
+    "AuthenticationEnabled", configuration.get("RemoteAccessAllowed", False)
+)
 if settings.threads:
     torch.set_num_threads(settings.threads)
 catalogue = Catalogue(default=settings.model, device=settings.device)
-catalogue.get(catalogue.default)  # the weights are read now, or Orthanc does not start
+model_rules = ModelRules(
+    settings.models,
+    default=settings.model,
+    shadow_model=settings.shadow_model,
+    name=catalogue.configured,
+)
+for name in model_rules.models():
+    catalogue.get(name)  # the weights are read now, or Orthanc does not start
 
 archive = OrthancArchive(orthanc)
 status = Status(archive=archive, orthanc=orthanc)
 folder = Path(orthanc.GetConfigurationPath()).resolve().parent
+database = open_database(settings.database_url(configuration, folder))
+audit = Audit(database, settings_sha256=settings_digest(settings))
+outgoing = Outgoing(database, orthanc=orthanc, settings=settings, configuration=configuration)
+
+
+def changed(job: Job) -> None:
+    status.changed(jobs, job)
+    outgoing.deliveries.wake()
+
+
 jobs: Jobs = Jobs(
-    open_database(settings.database_url(configuration, folder)),
+    database,
     max_attempts=settings.max_attempts,
     retry_delay_seconds=settings.retry_delay_seconds,
-    changed=lambda job: status.changed(jobs, job),
+    notes=(audit.note, *outgoing.notes),
+    changed=changed,
 )
 intake = Intake(
-    archive=archive, jobs=jobs, catalogue=catalogue, segmentation_type=settings.segmentation_type
+    archive=archive,
+    jobs=jobs,
+    catalogue=catalogue,
+    rules=model_rules,
+    segmentation_type=settings.segmentation_type,
 )
-
-
-def segment(job: Job, watch: Watch) -> Outcome:
-    return segment_series(
-        archive.series(job.series),
-        archive=archive,
-        segmenter=catalogue.get(job.model),
-        settings=settings,
-        run=job.run,
-        watch=watch,
-    )
 
 
 def catch_up() -> None:
     intake.catch_up(max(1, settings.catch_up_days))
 
 
+pause = Pause(database, jobs)
 worker = Worker(
     jobs,
-    segment,
+    Work(archive=archive, jobs=jobs, catalogue=catalogue, settings=settings),
     catch_up=catch_up,
     catch_up_after_s=(
         stable_age_seconds(configuration) if settings.automatic and settings.catch_up_days else None
     ),
+    paused=pause.holds,
 )
+viewer = is_served(configuration)
 rest = Rest(
     settings=settings,
     archive=archive,
@@ -82,7 +106,13 @@ rest = Rest(
     intake=intake,
     catalogue=catalogue,
     worker=worker,
+    deliveries=outgoing.deliveries,
+    model_rules=model_rules,
+    paused=pause.holds,
+    viewer=viewer,
+    more=(*AuditRoutes(audit).routes, *pause.routes),
 )
+pages = PageFiles(viewer=viewer)
 
 
 def take(study: str) -> None:
@@ -102,17 +132,28 @@ def on_change(change: int, level: int, resource: str) -> None:
     elif change == orthanc.ChangeType.ORTHANC_STARTED:
         status.show_counts(jobs)
         worker.start()
+        outgoing.start()
     elif change == orthanc.ChangeType.ORTHANC_STOPPED:
         worker.stop()
+        outgoing.stop()
 
 
 def on_rest(output: Any, uri: str, **request: Any) -> None:
+    if request["method"] == "GET" and uri == "/oar":
+        output.Redirect("../oar/index.html")  # Orthanc does not tell /oar/ from /oar
+        return
+    if request["method"] == "GET" and (page := pages.find(uri)) is not None:
+        for name, value in page.headers.items():
+            output.SetHttpHeader(name, value)
+        output.AnswerBuffer(page.content, page.content_type)
+        return
     response = rest(
         Request(
             method=request["method"],
             path=uri,
             query=request.get("get", {}),
             body=request.get("body", b""),
+            user=user_of(request["headers"]) if authenticates else "",
         )
     )
     if response.status == HTTPStatus.METHOD_NOT_ALLOWED:
@@ -128,4 +169,7 @@ def on_rest(output: Any, uri: str, **request: Any) -> None:
 
 orthanc.RegisterOnChangeCallback(on_change)
 orthanc.RegisterRestCallback("/oar(/.*)?", on_rest)
+orthanc.ExtendOrthancExplorer(IN_ORTHANC_EXPLORER)  # once: only the last script is served
 log.info("model %s is ready; research use only", catalogue.default)
+# As a warning, which Orthanc shows always: whoever has the log can tell whether lines were removed.
+log.warning("the audit record has %d lines, the last with the hash %s", *audit.last())

@@ -60,6 +60,7 @@ def segment_series(
     segmenter: Segmenter,
     settings: Settings,
     run: str = "",
+    shadow: bool = False,
     watch: Watch,
 ) -> Outcome:
     """Segment one CT series and store the result in its study.
@@ -70,6 +71,8 @@ def segment_series(
         segmenter: the loaded model.
         settings: which series are suitable, and what the result looks like.
         run: empty, or what tells a forced result from the others of the same slices.
+        shadow: the model is on trial: its result has UIDs of its own and says that it is not to be
+            used, and nothing but the SEG is made.
         watch: who watches; asked now and then whether to stop.
 
     Raises:
@@ -80,6 +83,7 @@ def segment_series(
         model=Model.of(segmenter.card),
         slices=tuple(archive.sop_instance_uids(series)),
         run=run,
+        shadow=shadow,
         created=datetime.now().replace(microsecond=0),
     )
     kind = settings.segmentation_type

@@ -1,5 +1,6 @@
 """The REST routes under /oar: one table of them, and what each does."""
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -8,10 +9,12 @@ from model.checkpoint import Card
 from plugin import __version__
 from plugin.archive import ArchiveError, OrthancArchive, Series, UnknownResource
 from plugin.catalogue import Catalogue, UnknownModel
+from plugin.deliveries import Deliveries
 from plugin.explain import StudyExplanation, explain_study
 from plugin.intake import Intake
 from plugin.job import STATES, Job, State
 from plugin.jobs import Jobs, UnknownJob, WrongState
+from plugin.model_rules import ModelRules
 from plugin.openapi import openapi
 from plugin.router import Request, Response, Route, Router
 from plugin.settings import Settings
@@ -81,12 +84,14 @@ class Health(_Strict):
     status: Annotated[Literal["ok", "stopped"], Field(description="stopped: no job is taken")]
     version: str
     worker_alive: bool
+    paused: Annotated[bool, Field(description="by a person: no further job is taken")]
     queue_length: Annotated[int, Field(description="jobs queued or running")]
     jobs: Annotated[dict[str, int], Field(description="number of jobs by state")]
     model: str
     model_version: str
     device: str
     automatic: Annotated[bool, Field(description="stable studies are segmented by themselves")]
+    viewer: Annotated[bool, Field(description="OHIF is there: /oar/viewer?study=ID shows a study")]
     research_use_only: Literal[True] = True
 
 
@@ -108,6 +113,11 @@ class Rest:
         intake: Intake,
         catalogue: Catalogue,
         worker: Worker,
+        deliveries: Deliveries,
+        model_rules: ModelRules,
+        paused: Callable[[], bool] = lambda: False,
+        viewer: bool = False,
+        more: Sequence[Route] = (),
     ) -> None:
         self._settings = settings
         self._archive = archive
@@ -115,7 +125,11 @@ class Rest:
         self._intake = intake
         self._catalogue = catalogue
         self._worker = worker
-        self.routes = self._table()
+        self._deliveries = deliveries
+        self._model_rules = model_rules
+        self._paused = paused
+        self._viewer = viewer
+        self.routes = (*self._table(), *more)
         self._router = Router(self.routes, faults=FAULTS)
 
     def __call__(self, request: Request) -> Response:
@@ -129,6 +143,7 @@ class Rest:
                 path="/oar/studies/{study}/jobs",
                 summary="Segment every CT series of a study",
                 function=self.request_study,
+                user=True,
                 body=JobRequest,
                 answer=JobList,
                 status=202,
@@ -139,6 +154,7 @@ class Rest:
                 path="/oar/series/{series}/jobs",
                 summary="Segment one CT series",
                 function=self.request_series,
+                user=True,
                 body=JobRequest,
                 answer=JobList,
                 status=202,
@@ -174,6 +190,7 @@ class Rest:
                 path="/oar/jobs/{job}/cancel",
                 summary="Cancel a job that is queued or running",
                 function=self.cancel,
+                user=True,
                 answer=Job,
                 errors=(404, 409),
             ),
@@ -182,6 +199,15 @@ class Rest:
                 path="/oar/jobs/{job}/retry",
                 summary="Try a failed, cancelled or skipped job again",
                 function=self.retry,
+                user=True,
+                answer=Job,
+                errors=(404, 409),
+            ),
+            Route(
+                method="POST",
+                path="/oar/jobs/{job}/deliver",
+                summary="Try again to deliver what was not delivered",
+                function=self.deliver,
                 answer=Job,
                 errors=(404, 409),
             ),
@@ -208,30 +234,34 @@ class Rest:
             ),
         )
 
-    def request_study(self, study: str, body: JobRequest) -> JobList:
+    def request_study(self, study: str, body: JobRequest, user: str) -> JobList:
         chosen = [one for one in self._archive.series_of_study(study) if one.modality == "CT"]
         if not chosen:
             raise NothingToSegment("The study has no series of modality CT.")
-        return self._request(chosen, body)
+        return self._request(chosen, body, user)
 
-    def request_series(self, series: str, body: JobRequest) -> JobList:
+    def request_series(self, series: str, body: JobRequest, user: str) -> JobList:
         chosen = self._archive.series(series)
         if chosen.modality != "CT":
             found = chosen.modality or "missing"
             raise NothingToSegment(f"The modality of the series is {found}, expected CT.")
-        return self._request([chosen], body)
+        return self._request([chosen], body, user)
 
-    def _request(self, chosen: list[Series], body: JobRequest) -> JobList:
+    def _request(self, chosen: list[Series], body: JobRequest, user: str) -> JobList:
         return JobList(
             jobs=tuple(
-                self._intake.request(series, force=body.force, model=body.model)
+                self._intake.request(series, force=body.force, model=body.model, user=user)
                 for series in chosen
             )
         )
 
     def explain(self, study: str) -> StudyExplanation:
         return explain_study(
-            study, archive=self._archive, jobs=self._jobs, rules=self._settings.series
+            study,
+            archive=self._archive,
+            jobs=self._jobs,
+            rules=self._settings.series,
+            model_rules=self._model_rules,
         )
 
     def list_jobs(self, query: JobQuery) -> JobList:
@@ -241,11 +271,17 @@ class Rest:
     def job(self, job: str) -> Job:
         return self._jobs.get(job)
 
-    def cancel(self, job: str) -> Job:
-        return self._jobs.cancel(job)
+    def cancel(self, job: str, user: str) -> Job:
+        return self._jobs.cancel(job, user=user)
 
-    def retry(self, job: str) -> Job:
-        return self._jobs.retry(job)
+    def retry(self, job: str, user: str) -> Job:
+        return self._jobs.retry(job, user=user)
+
+    def deliver(self, job: str) -> Job:
+        self._jobs.get(job)
+        if not self._deliveries.send_again(job):
+            raise WrongState("Nothing of this job is left undelivered that is not tried already.")
+        return self._jobs.get(job)
 
     def models(self) -> ModelList:
         return ModelList(
@@ -267,12 +303,14 @@ class Rest:
             status="ok" if self._worker.alive else "stopped",
             version=__version__,
             worker_alive=self._worker.alive,
+            paused=self._paused(),
             queue_length=counts["queued"] + counts["running"],
             jobs={state: counts[state] for state in STATES},
             model=segmenter.name,
             model_version=segmenter.version,
             device=segmenter.device,
             automatic=self._settings.automatic,
+            viewer=self._viewer,
         )
 
     def describe(self) -> _Document:

@@ -29,6 +29,7 @@ class Request:
     path: str  # without the query
     query: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
+    user: str = ""  # who asks, if that is certain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,11 +52,12 @@ class Route:
     method: Literal["GET", "POST"]
     path: str
     summary: str
-    function: Callable[..., BaseModel]  # takes the names in the path, `body` and `query`
+    function: Callable[..., BaseModel]  # takes the names in the path, `body`, `query` and `user`
     answer: type[BaseModel]
     status: int = 200
     body: type[BaseModel] | None = None
     query: type[BaseModel] | None = None
+    user: bool = False  # whether the function takes who asks
     errors: tuple[int, ...] = ()
 
     def match(self, path: str) -> dict[str, str] | None:
@@ -114,6 +116,8 @@ class Router:
                 arguments["body"] = _read_body(request.body, route.body)
             if route.query is not None:
                 arguments["query"] = _validate(dict(request.query), route.query)
+            if route.user:
+                arguments["user"] = request.user
             answer = route.function(**arguments)
         except self._faults as why:
             status = next(status for kind, status in self._status_of if isinstance(why, kind))

@@ -115,7 +115,7 @@ def describe(series: Series, segmenter: Segmenter, outcome: Outcome) -> dict[str
         "model_version": segmenter.version,
         "weights_sha256": segmenter.weights_sha256,
         "device": segmenter.device,
-        **outcome.model_dump(mode="json", exclude={"results"}),
+        **outcome.model_dump(mode="json", exclude={"results", "dice", "provenance"}),
         "results": [
             {"kind": result.kind, "sop_instance_uid": result.sop_instance_uid}
             for result in outcome.results

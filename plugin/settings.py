@@ -4,11 +4,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic.alias_generators import to_pascal
 
+from plugin.model_rules import ModelRule
+from plugin.routing import RouteRule
 from plugin.seg import SegmentationType
 from plugin.series_rules import SeriesRules
+from plugin.webhook import WebhookSettings
 
 DATABASE_FILE = "oar-jobs.db"
 """Name of the queue's SQLite file, beside Orthanc's own index."""
@@ -24,10 +27,29 @@ class BadSettings(Exception):
     """Orthanc's configuration cannot be used. The message names each setting and what is wrong."""
 
 
+class DeliverySettings(BaseModel):
+    """How long a result or the news of it is tried to be delivered."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_pascal)
+
+    retry_delay_seconds: Annotated[
+        float,
+        Field(gt=0, description="Before the second attempt; doubles each time, up to an hour."),
+    ] = 30.0
+    give_up_after_hours: Annotated[
+        float, Field(gt=0, description="Then it has failed, until a person asks for it again.")
+    ] = 72.0
+
+
 class Settings(BaseModel):
     """What a hospital can choose. The keys are written in PascalCase, as all of Orthanc's are."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_pascal)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        alias_generator=to_pascal,
+        hide_input_in_errors=True,  # which may be a secret, and errors are logged
+    )
 
     automatic: Annotated[
         bool, Field(description="Segment every stable study with a suitable CT by itself.")
@@ -61,9 +83,36 @@ class Settings(BaseModel):
         int,
         Field(ge=0, description="At start, look for studies of the last days missed; 0: do not."),
     ] = 7
+    shadow_model: Annotated[
+        str,
+        Field(
+            description="A second model that runs after Model, on trial: its result is kept apart, "
+            "compared and never sent on. A name or a path; empty: none."
+        ),
+    ] = ""
+    models: Annotated[
+        list[ModelRule],
+        Field(description="Which series get which model; the first rule that fits, else Model."),
+    ] = []
+    routes: Annotated[
+        list[RouteRule], Field(description="Where results are sent on to; every rule that fits.")
+    ] = []
+    webhooks: Annotated[
+        list[WebhookSettings], Field(description="Programs that are told when a job has ended.")
+    ] = []
+    delivery: Annotated[
+        DeliverySettings, Field(description="How long routes and webhooks are tried.")
+    ] = DeliverySettings.model_validate({})
     series: SeriesRules = Field(
         default=SeriesRules.model_validate({}), description="Which CT series are suitable."
     )
+
+    @field_validator("webhooks")
+    @classmethod
+    def _have_names_of_their_own(cls, webhooks: list[WebhookSettings]) -> list[WebhookSettings]:
+        if len({one.name for one in webhooks}) < len(webhooks):
+            raise ValueError("two webhooks have the same name")
+        return webhooks
 
     @classmethod
     def from_orthanc(cls, configuration: Mapping[str, Any]) -> "Settings":

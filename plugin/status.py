@@ -41,7 +41,8 @@ class Status:
 
     def _show_on_study(self, jobs: Jobs, job: Job) -> None:
         try:
-            latest = {one.series: one for one in reversed(jobs.find(study=job.study))}
+            found = jobs.find(study=job.study, kind="segment")
+            latest = {one.series: one for one in reversed(found)}
             self._archive.set_study_metadata(
                 job.study, STATE_METADATA, summary(list(latest.values()))
             )

@@ -35,6 +35,7 @@ class FakeOrthanc:
         self.log: list[tuple[str, str]] = []
         self.unstable: set[str] = set()
         self.last_update: dict[str, str] = {}
+        self.received_from = {"CalledAET": "OAR", "RemoteAET": "SCANNER", "RemoteIP": "10.0.0.1"}
         self.broken = False
         self._metric_set = threading.Condition()
         self.change_callbacks: list[Callable[[int, int, str], None]] = []
@@ -103,6 +104,12 @@ class FakeOrthanc:
             ]
         elif found := re.fullmatch(r"/studies/([^/]+)/series", uri):
             answer = [one for one in self._series().values() if one["ParentStudy"] == found[1]]
+        elif found := re.fullmatch(r"/studies/([^/]+)", uri):
+            studies = {identifier(one.StudyInstanceUID): one for one in self.headers.values()}
+            tags = {"StudyDescription": studies[found[1]].get("StudyDescription", "")}
+            answer = {"ID": found[1], "MainDicomTags": tags}
+        elif found := re.fullmatch(r"/instances/([^/]+)/metadata\?expand", uri):
+            answer = self.received_from
         elif found := re.fullmatch(r"/series/([^/]+)", uri):
             answer = self._series().get(found[1])
         elif found := re.fullmatch(r"/series/([^/]+)/instances", uri):
@@ -126,7 +133,11 @@ class FakeOrthanc:
                 {
                     "ID": key,
                     "ParentStudy": identifier(header.StudyInstanceUID),
-                    "MainDicomTags": {"Modality": header.Modality},
+                    "MainDicomTags": {
+                        "Modality": header.Modality,
+                        "SeriesDescription": header.get("SeriesDescription", ""),
+                        "BodyPartExamined": header.get("BodyPartExamined", ""),
+                    },
                     "Instances": [],
                 },
             )

@@ -4,19 +4,30 @@ import json
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
 from model.checkpoint import CARD, read_card
+from plugin.model_rules import ModelRule
+from plugin.routing import RouteRule
 from plugin.series_rules import SeriesRules
-from plugin.settings import Settings
+from plugin.settings import DeliverySettings, Settings
+from plugin.webhook import WebhookSettings
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+ROUTING = (ROOT / "docs" / "routing.md").read_text()
 
 
 @pytest.mark.parametrize("model", [Settings, SeriesRules])
 def test_every_setting_is_explained(model: type[Settings] | type[SeriesRules]) -> None:
     names = [field.alias for field in model.model_fields.values()]
     assert [name for name in names if f"`{name}`" not in README] == []
+
+
+@pytest.mark.parametrize("model", [RouteRule, ModelRule, WebhookSettings, DeliverySettings])
+def test_every_key_of_routes_models_and_webhooks_is_explained(model: type[BaseModel]) -> None:
+    names = [field.alias for field in model.model_fields.values()]
+    assert [name for name in names if f"`{name}`" not in ROUTING] == []
 
 
 def test_the_shipped_configuration_names_every_setting_at_its_default() -> None:

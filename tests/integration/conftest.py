@@ -23,6 +23,7 @@ from tests.tiny_model import tiny_model
 
 PLUGINS = Path("/usr/share/orthanc/plugins")
 AET = "OARTEST"
+PACS_AET = "PACS"
 STABLE_AGE_S = 1
 PATIENCE_S = 180.0
 """How long anything here may take on a busy machine before the test gives up."""
@@ -111,7 +112,7 @@ class Orthanc:
         request = urllib.request.Request(self.url + path, data=body, method=method)
         try:
             with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
-                return answer.status, dict(answer.headers), json.loads(answer.read())
+                return answer.status, dict(answer.headers), json.loads(answer.read() or b"null")
         except urllib.error.HTTPError as error:
             with error:
                 return error.code, dict(error.headers), json.loads(error.read())
@@ -177,6 +178,30 @@ class Orthanc:
             return before == events
 
         wait_until(no_more, "no more events come")
+
+
+class Pacs(Orthanc):
+    """An Orthanc without our plugin: the receiver of results."""
+
+    def configure(self, oar: dict[str, Any]) -> None:
+        values = {
+            "HttpPort": self.http,
+            "DicomPort": self.dicom,
+            "DicomAet": PACS_AET,
+            "DicomCheckCalledAet": False,
+            "DicomAlwaysAllowStore": True,
+            "RemoteAccessAllowed": False,
+            "AuthenticationEnabled": False,
+            "StorageDirectory": str(self.folder / "orthanc"),
+            "IndexDirectory": str(self.folder / "orthanc"),
+            "Plugins": [str(PLUGINS / "libOrthancDicomWeb.so")],
+        }
+        (self.folder / "orthanc.json").write_text(json.dumps(values))
+
+    def seg_uids(self) -> set[str]:
+        """SOP Instance UIDs of all that has arrived."""
+        found = self.get("/instances?expand")
+        return {one["MainDicomTags"]["SOPInstanceUID"] for one in found}
 
 
 T = TypeVar("T")

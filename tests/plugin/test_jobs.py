@@ -340,3 +340,41 @@ def test_a_database_in_a_folder_that_is_not_there_yet_is_made(tmp_path):
     with engine.connect() as connection:
         assert connection.execute(text("SELECT count(*) FROM jobs")).scalar() == 1
     engine.dispose()
+
+
+def test_a_queue_of_an_earlier_version_keeps_its_jobs_and_gets_what_is_new(database):
+    engine = open_database(database)
+    old = add(Jobs(engine))
+    with engine.begin() as connection:
+        for column in ("shadow_model", "dice", "provenance", "user"):
+            connection.execute(text(f'ALTER TABLE jobs DROP COLUMN "{column}"'))
+
+    upgraded = Jobs(open_database(database))
+
+    assert upgraded.find() == [old]
+    upgraded.claim()
+    upgraded.finish(old.id, Outcome(state="done", dice={"brainstem": 0.5}))
+    assert upgraded.get(old.id).dice == {"brainstem": 0.5}
+
+
+def test_notes_are_written_with_the_change_or_not_at_all(database):
+    noted: list[tuple[str, str]] = []
+    jobs = Jobs(
+        open_database(database),
+        notes=[lambda session, job, outcome: noted.append((job.state, job.user))],
+    )
+    job = add(jobs, user="alice")
+    jobs.cancel(job.id, user="bob")
+    jobs.retry(job.id, user="carol")
+    jobs.claim()
+    jobs.finish(job.id, Outcome(state="done"))
+    with pytest.raises(WrongState):
+        jobs.retry(job.id)
+
+    assert noted == [
+        ("queued", "alice"),
+        ("cancelled", "bob"),
+        ("queued", "carol"),
+        ("running", "carol"),
+        ("done", "carol"),
+    ]

@@ -97,6 +97,7 @@ def test_a_study_that_could_not_be_queued_at_once_is_queued_soon(orthanc, ct):
 
 def test_a_study_that_was_deleted_at_once_is_no_fault(orthanc):
     load()
+    orthanc.log.clear()
 
     change(orthanc, orthanc.ChangeType.STABLE_STUDY, "deleted")
 

@@ -5,18 +5,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy.orm import Session
 
 from plugin.archive import OrthancArchive
+from plugin.audit import Audit
+from plugin.audit_routes import AuditRoutes
 from plugin.catalogue import Catalogue
+from plugin.deliveries import Deliveries
 from plugin.intake import Intake
-from plugin.job import Outcome
+from plugin.job import Outcome, Parcel
+from plugin.job_table import open_database
 from plugin.jobs import Jobs
+from plugin.model_rules import ModelRules
 from plugin.rest import Rest
 from plugin.router import LARGEST_BODY, Request
 from plugin.settings import Settings
 from plugin.worker import Worker
 from tests.fake_orthanc import FakeOrthanc
 from tests.phantoms import ct_slices
+from tests.plugin.test_jobs import add
 
 ADDRESSES = [
     "/oar/studies/ID/jobs",
@@ -26,9 +33,12 @@ ADDRESSES = [
     "/oar/jobs/ID",
     "/oar/jobs/ID/cancel",
     "/oar/jobs/ID/retry",
+    "/oar/jobs/ID/deliver",
     "/oar/models",
     "/oar/health",
     "/oar/openapi.json",
+    "/oar/audit",
+    "/oar/audit/verify",
 ]
 
 
@@ -56,7 +66,7 @@ def orthanc() -> FakeOrthanc:
 
 
 @pytest.fixture
-def client(orthanc: FakeOrthanc, jobs: Jobs, weights: Path) -> Iterator[Client]:
+def client(orthanc: FakeOrthanc, jobs: Jobs, database: str, weights: Path) -> Iterator[Client]:
     archive, catalogue = OrthancArchive(orthanc), Catalogue(default="quick", weights=weights)
     rest = Rest(
         settings=Settings(),
@@ -65,6 +75,9 @@ def client(orthanc: FakeOrthanc, jobs: Jobs, weights: Path) -> Iterator[Client]:
         intake=Intake(archive=archive, jobs=jobs, catalogue=catalogue),
         catalogue=catalogue,
         worker=Worker(jobs, lambda job, watch: Outcome(state="skipped")),
+        deliveries=Deliveries(open_database(database)),
+        model_rules=ModelRules(default=catalogue.default),
+        more=AuditRoutes(Audit(open_database(database))).routes,
     )
     return Client(rest)
 
@@ -240,7 +253,8 @@ def test_the_description_names_every_address_and_every_reference_leads_somewhere
     references = re.findall(r'"#/components/schemas/(\w+)"', json.dumps(document))
     assert set(references) <= schemas.keys()
     assert schemas["Job"]["properties"].keys() == {
-        *("id", "study", "series", "state", "stage", "progress", "attempts", "reason", "model"),
+        *("id", "kind", "of", "user", "dice", "provenance", "deliveries"),
+        *("study", "series", "state", "stage", "progress", "attempts", "reason", "model"),
         *("asked_by", "run", "results", "volumes_ml", "seconds", "warnings"),
         *("created", "started", "finished"),
     }
@@ -249,3 +263,44 @@ def test_the_description_names_every_address_and_every_reference_leads_somewhere
             named = {one["name"] for one in operation["parameters"] if one["in"] == "path"}
             assert named == set(re.findall(r"\{(\w+)\}", path))
             assert any(status.startswith("2") for status in operation["responses"])
+
+
+def test_who_asks_is_kept_with_the_job(client, orthanc, ct):
+    path = f"/oar/studies/{orthanc.receive(ct)}/jobs"
+    [asked] = client.rest(Request(method="POST", path=path, user="alice")).content["jobs"]
+    job = f"/oar/jobs/{asked['id']}"
+    client.rest(Request(method="POST", path=f"{job}/cancel", user="bob"))
+
+    assert asked["user"] == "alice"
+    assert client.get(job)[1]["user"] == "bob"
+
+
+def test_deliveries_that_failed_are_tried_again_when_asked(client, orthanc, ct, jobs, database):
+    _, answer = client.post(f"/oar/studies/{orthanc.receive(ct)}/jobs")
+    job = jobs.claim()
+    deliveries = Deliveries(open_database(database))
+    with Session(open_database(database)) as session, session.begin():
+        deliveries.add(session, job.id, Parcel(kind="sender", target="CT1@10.0.0.1"), {})
+    deliveries.refused(deliveries.claim(("sender",)), "No modality has this title.")
+    path = f"/oar/jobs/{job.id}"
+
+    [refused] = client.get(path)[1]["deliveries"]
+    status, answer = client.post(f"{path}/deliver")
+
+    assert (refused["state"], refused["reason"]) == ("refused", "No modality has this title.")
+    assert (status, answer["deliveries"][0]["state"]) == (200, "waiting")
+    assert client.post(f"{path}/deliver")[0] == 409
+    assert client.post("/oar/jobs/nobody/deliver")[0] == 404
+
+
+def test_the_record_is_read_and_checked(client, database):
+    jobs = Jobs(open_database(database), notes=[Audit(open_database(database)).note])
+    job = add(jobs)
+
+    [line] = client.get("/oar/audit", job=job.id)[1]["lines"]
+    assert line["record"]["state"] == "queued"
+    assert client.get("/oar/audit", after="1")[1] == {"lines": []}
+    assert client.get("/oar/audit/verify", number="1", hash=line["hash"])[1]["intact"]
+    assert client.get("/oar/audit/verify", number="1", hash="0" * 64)[1]["intact"] is False
+    assert client.get("/oar/audit/verify", number="0")[0] == 400
+    assert client.get("/oar/audit", after="-1")[0] == 400

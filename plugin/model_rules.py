@@ -1,0 +1,78 @@
+"""Which model segments a series: the rules of the settings, the first that fits."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field
+
+from plugin.conditions import Condition, SeriesFacts
+
+
+class ModelRule(Condition):
+    """One rule: a condition, and what runs where it holds."""
+
+    model: Annotated[str, Field(min_length=1, description="As the setting Model.")]
+    shadow_model: Annotated[
+        str,
+        Field(description="Runs after it, is kept apart, compared and never sent on; or empty."),
+    ] = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What runs on one series, and why."""
+
+    model: str  # its name
+    shadow_model: str  # its name, or empty
+    reason: str  # a sentence
+
+
+class ModelRules:
+    """Chooses models for series."""
+
+    def __init__(
+        self,
+        rules: Sequence[ModelRule] = (),
+        *,
+        default: str,
+        shadow_model: str = "",
+        name: Callable[[str], str] = str,
+    ) -> None:
+        """
+        Args:
+            rules: in the order in which they are tried.
+            default: the model where none fits.
+            shadow_model: the one that runs after the default one; or empty.
+            name: the name of a model that the settings give by name or path.
+        """
+        self._rules = [
+            (
+                rule,
+                Choice(
+                    model=name(rule.model),
+                    shadow_model=name(rule.shadow_model) if rule.shadow_model else "",
+                    reason=f"Rule {number} of Models fits: {rule.asks_for()}.",
+                ),
+            )
+            for number, rule in enumerate(rules, 1)
+        ]
+        self._default = Choice(
+            model=name(default),
+            shadow_model=name(shadow_model) if shadow_model else "",
+            reason="No rule of Models fits: the usual model." if rules else "The usual model.",
+        )
+
+    def choose(self, facts: Callable[[], SeriesFacts]) -> Choice:
+        """The models for one series, whose facts are asked for only if there are rules."""
+        if self._rules:
+            known = facts()
+            for rule, choice in self._rules:
+                if rule.holds(known):
+                    return choice
+        return self._default
+
+    def models(self) -> set[str]:
+        """The names of all models that may run by themselves."""
+        choices = [self._default, *(choice for _, choice in self._rules)]
+        return {name for one in choices for name in (one.model, one.shadow_model) if name}

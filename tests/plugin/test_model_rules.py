@@ -1,0 +1,86 @@
+import pytest
+
+from plugin.archive import OrthancArchive
+from plugin.catalogue import Catalogue, UnknownModel
+from plugin.conditions import SeriesFacts
+from plugin.intake import Intake
+from plugin.job import Outcome
+from plugin.model_rules import ModelRule, ModelRules
+from tests.fake_orthanc import FakeOrthanc
+
+CHILD = {"Model": "paediatric", "StudyDescription": "child", "ShadowModel": "next"}
+NECK = {"Model": "neck", "BodyPart": "NECK"}
+
+
+def rules(*which: dict[str, str]) -> ModelRules:
+    return ModelRules([ModelRule.model_validate(one) for one in which], default="usual")
+
+
+@pytest.mark.parametrize(
+    ("facts", "model", "shadow", "reason"),
+    [
+        (
+            SeriesFacts(study_description="CHILD", body_part="NECK"),
+            "paediatric",
+            "next",
+            "Rule 1 of Models fits: StudyDescription.",
+        ),
+        (SeriesFacts(body_part="HEADNECK"), "neck", "", "Rule 2 of Models fits: BodyPart."),
+        (SeriesFacts(), "usual", "", "No rule of Models fits: the usual model."),
+    ],
+)
+def test_the_first_rule_that_fits_chooses_the_model(facts, model, shadow, reason):
+    choice = rules(CHILD, NECK).choose(lambda: facts)
+
+    assert (choice.model, choice.shadow_model, choice.reason) == (model, shadow, reason)
+
+
+def test_without_rules_orthanc_is_not_asked_about_the_series():
+    def never() -> SeriesFacts:
+        raise AssertionError("asked")
+
+    assert rules().choose(never).model == "usual"
+
+
+def test_all_models_that_may_run_by_themselves_are_known_at_the_start():
+    assert rules(CHILD, NECK).models() == {"usual", "paediatric", "next", "neck"}
+
+
+def test_a_model_that_a_rule_names_and_that_is_not_there_stops_the_start(weights):
+    catalogue = Catalogue(default="quick", weights=weights)
+
+    with pytest.raises(UnknownModel, match="There is no model 'neck'"):
+        ModelRules([ModelRule.model_validate(NECK)], default="quick", name=catalogue.configured)
+
+
+def test_models_of_a_rule_may_lie_anywhere_but_not_two_under_one_name(weights, tmp_path):
+    catalogue = Catalogue(default=str(weights / "quick"), weights=tmp_path)
+    (tmp_path / "quick").mkdir()
+    (tmp_path / "quick" / "card.json").write_text("{}")
+
+    assert catalogue.configured(str(weights / "blind")) == "blind"
+    assert catalogue.configured(str(weights / "quick")) == "quick"
+    with pytest.raises(UnknownModel, match="Two models are called quick"):
+        catalogue.configured(str(tmp_path / "quick"))
+
+
+def test_a_series_gets_the_model_of_its_rule_and_a_person_may_ask_for_another(jobs, weights, ct):
+    orthanc = FakeOrthanc()
+    archive = OrthancArchive(orthanc)
+    catalogue = Catalogue(default="quick", weights=weights)
+    rule = {"Model": "blind", "ShadowModel": "quick", "CalledAet": "^OAR$", "BodyPart": "HEAD"}
+    chosen = ModelRules([ModelRule.model_validate(rule)], default="quick")
+    intake = Intake(archive=archive, jobs=jobs, catalogue=catalogue, rules=chosen)
+    study = orthanc.receive(ct)
+
+    [job] = intake.take_study(study, asked_by="stable study")
+    [series] = archive.series_of_study(study)
+    asked = intake.request(series, model="quick", user="alice")
+
+    assert job.model == "blind"
+    assert (asked.model, asked.user) == ("quick", "alice")
+    finished = [jobs.claim(), jobs.claim()]
+    for one in finished:
+        jobs.finish(one.id, Outcome(state="done"))
+    [shadow] = jobs.find(kind="shadow")  # of the job by rule alone
+    assert (shadow.of, shadow.model) == (job.id, "quick")

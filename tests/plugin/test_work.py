@@ -1,0 +1,169 @@
+import hashlib
+from pathlib import Path
+
+import highdicom as hd
+import numpy as np
+import pytest
+from pydicom.dataset import Dataset
+
+from model.organs import BY_NAME
+from plugin.archive import ArchiveError, OrthancArchive
+from plugin.catalogue import Catalogue
+from plugin.job import Job, Outcome
+from plugin.jobs import Jobs
+from plugin.pipeline import Watch
+from plugin.settings import Settings
+from plugin.work import Work, dice_of_labels
+from tests.fake_orthanc import FakeOrthanc
+from tests.plugin.test_jobs import add
+
+BRAINSTEM, CORD = BY_NAME["brainstem"], BY_NAME["spinal_cord"]
+
+
+@pytest.fixture
+def orthanc(ct: list[Dataset]) -> FakeOrthanc:
+    one = FakeOrthanc()
+    one.receive(ct)
+    return one
+
+
+class Clinic:
+    """A queue and what its worker does."""
+
+    def __init__(self, orthanc: FakeOrthanc, jobs: Jobs, weights: Path, **settings: object) -> None:
+        self.archive = OrthancArchive(orthanc)
+        self.jobs = jobs
+        self.work = Work(
+            archive=self.archive,
+            jobs=jobs,
+            catalogue=Catalogue(default="quick", weights=weights, device="cpu"),
+            settings=Settings.from_orthanc({"Oar": settings}),
+        )
+        [self.series] = self.archive.series_of_study(*orthanc.last_update)
+
+    def do(self, **changes: str) -> Job:
+        """Do the next job, a new one of the only series if there are changes."""
+        if changes:
+            self.add(**changes)
+        job = self.jobs.claim()
+        assert job is not None
+        self.jobs.finish(job.id, self.work(job, Watch()))
+        return self.jobs.get(job.id)
+
+    def add(self, **changes: str) -> Job:
+        series = self.series
+        where = {"study": series.study, "series": series.id, "instances": series.instances}
+        return add(self.jobs, **where, **changes)
+
+
+def test_a_result_says_what_it_was_made_of_and_what_the_file_is(orthanc, jobs, weights, ct):
+    job = Clinic(orthanc, jobs, weights).do(model="quick")
+
+    uids = "\n".join(sorted(str(image.SOPInstanceUID) for image in ct))
+    assert job.provenance.instances == len(ct)
+    assert job.provenance.instances_sha256 == hashlib.sha256(uids.encode()).hexdigest()
+    assert job.provenance.model_version == "1.0.0"
+    [result] = job.results
+    file = orthanc.files[result.orthanc_id]
+    assert result.sha256 == hashlib.sha256(file).hexdigest()
+
+
+def test_a_series_without_organs_says_what_was_looked_at_and_is_sent_nowhere(
+    orthanc, jobs, weights
+):
+    job = Clinic(orthanc, jobs, weights, Routes=[{"To": ["modality:PACS"]}]).do(model="blind")
+
+    assert job.state == "skipped"
+    assert job.provenance.weights_sha256
+    assert job.deliveries == ()
+
+
+def test_an_archive_that_cannot_say_where_a_series_came_from_costs_no_result(
+    orthanc, jobs, weights
+):
+    clinic = Clinic(orthanc, jobs, weights, Routes=[{"To": ["sender"]}])
+    clinic.add()
+    job = jobs.claim()
+    orthanc.broken = True
+
+    with pytest.raises(ArchiveError):
+        clinic.work(job, Watch())
+
+    assert orthanc.segs() == []
+
+
+def test_a_shadow_is_another_seg_that_says_so_and_is_compared(orthanc, jobs, weights):
+    clinic = Clinic(orthanc, jobs, weights, Routes=[{"To": ["sender"]}])
+    first = clinic.do(model="quick", shadow_model="quick")
+    shadow = clinic.do()
+
+    assert (shadow.kind, shadow.of, shadow.state) == ("shadow", first.id, "done")
+    assert shadow.dice == {"brainstem": 1.0}  # the same model once more
+    assert shadow.deliveries == ()
+    seg, marked = sorted(orthanc.segs(), key=lambda one: "SHADOW" in one.SeriesDescription)
+    assert marked.SeriesDescription.startswith("SHADOW, not for use, research use only")
+    assert seg.SOPInstanceUID != marked.SOPInstanceUID
+    assert seg.SeriesInstanceUID != marked.SeriesInstanceUID
+    assert len(jobs.find()) == 2  # a shadow casts none
+
+
+def test_a_shadow_that_finds_nothing_says_so(orthanc, jobs, weights):
+    clinic = Clinic(orthanc, jobs, weights)
+    clinic.do(model="quick", shadow_model="blind")
+
+    shadow = clinic.do()
+
+    assert (shadow.state, shadow.dice) == ("skipped", {})
+    assert len(orthanc.segs()) == 1
+
+
+def test_every_series_gets_its_result_before_any_shadow_runs(jobs):
+    add(jobs, series="one", shadow_model="next")
+    [first] = jobs.find()
+    jobs.claim()
+    add(jobs, series="two")
+    jobs.finish(first.id, Outcome(state="done"))
+
+    assert [jobs.claim().kind for _ in range(2)] == ["segment", "shadow"]
+
+
+def test_a_job_that_is_done_again_casts_no_second_shadow(jobs):
+    job = add(jobs, shadow_model="next")
+    for _ in range(2):
+        jobs.claim()
+        jobs.finish(job.id, Outcome(state="done"))
+        jobs.redo(job.id)
+
+    assert len(jobs.find(kind="shadow")) == 1
+
+
+def volume(array: np.ndarray, first_slice: int = 0) -> hd.Volume:
+    grid = hd.Volume.from_attributes(
+        array=np.zeros((20, 8, 8), np.uint8),
+        image_position=(0, 0, 0),
+        image_orientation=(1, 0, 0, 0, 1, 0),
+        pixel_spacing=(1.0, 1.0),
+        spacing_between_slices=3.0,
+        coordinate_system="PATIENT",
+    )
+    return grid[first_slice : first_slice + len(array)].with_array(array)
+
+
+def test_dice_of_parts_of_one_grid_counts_what_lies_outside_the_other_part():
+    a, b = np.zeros((4, 8, 8), np.uint8), np.zeros((4, 8, 8), np.uint8)
+    a[:, :2, :2] = BRAINSTEM.label  # slices 2 to 5 of the grid: 16 voxels
+    b[:, :2, :2] = BRAINSTEM.label  # slices 4 to 7: 16 voxels, 8 of them in both
+    b[0, 5, 5] = CORD.label
+
+    dice = dice_of_labels(volume(a, 2), volume(b, 4), [BRAINSTEM, CORD, BY_NAME["eye_left"]])
+
+    assert dice == {"brainstem": 0.5, "spinal_cord": 0.0}  # no eye in either: nothing to compare
+
+
+def test_parts_that_do_not_meet_agree_in_nothing_and_other_grids_are_refused():
+    full = np.full((4, 8, 8), BRAINSTEM.label, np.uint8)
+
+    assert dice_of_labels(volume(full, 0), volume(full, 10), [BRAINSTEM]) == {"brainstem": 0.0}
+    assert dice_of_labels(volume(full, 10), volume(full, 0), [BRAINSTEM]) == {"brainstem": 0.0}
+    with pytest.raises(ValueError, match="do not lie on one grid"):
+        dice_of_labels(volume(full), volume(full).flip_spatial(0), [BRAINSTEM])
