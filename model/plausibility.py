@@ -1,8 +1,28 @@
 """What a person should look at first: organs that are unlike what organs usually are."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from model.organs import Organ
+import highdicom as hd
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from model.organs import Organ, opposite
+from model.usual_volumes import usual_volume
+from model.volumes import MM3_PER_ML
+
+ACROSS_MM = 5.0
+"""How far an organ may reach over the middle between it and its partner: halves of the mandible
+meet there, and heads are turned."""
+
+ACROSS = 0.05
+"""How much of an organ may lie further than that."""
+
+LEAVES_BY_THE_FEET = frozenset({"spinal_cord"})
+"""Organs that are longer than a scan of head and neck: their lower end is always cut."""
+
+MM_PER_CM = 10.0
 
 
 @dataclass(frozen=True)
@@ -10,4 +30,111 @@ class Doubt:
     """Something about one organ that may be right, but seldom is."""
 
     organ: Organ
-    sentence: str
+    sentence: str  # for the person who reviews; names the organ, has no full stop
+
+
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """One organ in the label volume."""
+
+    organ: Organ
+    mask: NDArray[np.bool_]  # (Z, Y, X) of the smallest box around it
+    left_mm: NDArray[np.float64]  # LPS x of each voxel, which grows to the patient's left
+    cut: tuple[str, ...]  # by what
+
+
+def find_doubts(labels: hd.Volume, organs: Sequence[Organ]) -> tuple[Doubt, ...]:
+    """Look at each organ's side, volume, ends and pieces.
+
+    Args:
+        labels: uint8, ``Organ.label`` or 0.
+        organs: those that the model knows; others are not looked at.
+    """
+    boxes = dict(enumerate(ndimage.find_objects(labels.array), 1))
+    found = {
+        organ: _look_at(organ, box, labels)
+        for organ in organs
+        if (box := boxes.get(organ.label)) is not None
+    }
+    doubts = []
+    for organ in organs:
+        if organ in found:
+            one = found[organ]
+            for said in (_side(one, found), _volume(one, labels), _ends(one), _pieces(one)):
+                doubts += [Doubt(organ, sentence) for sentence in said]
+        else:
+            doubts += [Doubt(organ, sentence) for sentence in _missing(organ, found)]
+    return tuple(doubts)
+
+
+def _look_at(organ: Organ, box: tuple[slice, slice, slice], labels: hd.Volume) -> _Found:
+    mask = labels.array[box] == organ.label
+    voxels = np.argwhere(mask) + [side.start for side in box]
+    left_mm = labels.map_indices_to_reference(voxels)[:, 0]
+    return _Found(organ, mask, left_mm, tuple(_cut_by(organ, box, labels)))
+
+
+def _cut_by(organ: Organ, box: tuple[slice, slice, slice], labels: hd.Volume) -> Iterator[str]:
+    shape = labels.spatial_shape
+    first_is_upper = labels.affine[2, 0] < 0  # LPS z grows towards the head
+    ends = [(box[0].start == 0, first_is_upper), (box[0].stop == shape[0], not first_is_upper)]
+    for touched, upper in ends:
+        if touched and upper:
+            yield "the upper end of the scan"
+        elif touched and organ.name not in LEAVES_BY_THE_FEET:
+            yield "the lower end of the scan"
+    if any(box[axis].start == 0 or box[axis].stop == shape[axis] for axis in (1, 2)):
+        yield "the edge of the images"
+
+
+def _side(one: _Found, found: dict[Organ, _Found]) -> Iterator[str]:
+    partner = opposite(one.organ)
+    if partner is None:
+        return
+    if partner in found:
+        middle_mm = (one.left_mm.mean() + found[partner].left_mm.mean()) / 2
+    else:
+        midline = [other.left_mm.mean() for other in found.values() if other.organ.side is None]
+        if not midline:
+            return
+        middle_mm = np.mean(midline)
+    to_its_side = 1.0 if one.organ.side == "left" else -1.0
+    across = float(np.mean(to_its_side * (one.left_mm - middle_mm) < -ACROSS_MM))
+    if across > ACROSS:
+        yield f"{one.organ.tg263} lies by {across:.0%} on the other side"
+
+
+def _volume(one: _Found, labels: hd.Volume) -> Iterator[str]:
+    usual, unit = usual_volume(one.organ), "ml"
+    amount = np.count_nonzero(one.mask) * labels.voxel_volume / MM3_PER_ML
+    if usual.per_cm:
+        unit = "ml per cm"
+        amount /= one.mask.shape[0] * labels.spacing[0] / MM_PER_CM
+    comparison = ""
+    if amount > usual.high:
+        comparison = "larger"
+    elif amount < usual.low and (usual.per_cm or not one.cut):  # what is cut is small: of course
+        comparison = "smaller"
+    if comparison:
+        number = f"{amount:.1f}" if amount >= 1 else f"{amount:.2f}"
+        yield (
+            f"{one.organ.tg263} is {comparison} than usual: {number} {unit}, "
+            f"usually {usual.low:g} to {usual.high:g}"
+        )
+
+
+def _ends(one: _Found) -> Iterator[str]:
+    if one.cut:
+        yield f"{one.organ.tg263} is cut by {' and '.join(one.cut)}"
+
+
+def _pieces(one: _Found) -> Iterator[str]:
+    _, pieces = ndimage.label(one.mask, np.ones((3, 3, 3)))  # touching at a corner is one piece
+    if pieces > 1:
+        yield f"{one.organ.tg263} is in {pieces} pieces"
+
+
+def _missing(organ: Organ, found: dict[Organ, _Found]) -> Iterator[str]:
+    partner = opposite(organ)
+    if partner in found and not found[partner].cut:
+        yield f"{organ.tg263} was not found, but {partner.tg263} was"

@@ -1,0 +1,150 @@
+"""A person is told of organs that are unlike organs, and of no others."""
+
+from functools import cache
+
+import highdicom as hd
+import numpy as np
+import pytest
+
+from model.organs import BY_NAME, ORGANS, opposite
+from model.plausibility import find_doubts
+from model.usual_volumes import USUAL_VOLUME_ML, usual_volume
+from tests.phantoms import Orientation, make_phantom
+
+
+@cache
+def patient(orientation: Orientation = "axial", seed: int = 0) -> hd.Volume:
+    return make_phantom(
+        spacing_mm=(3.0, 3.0, 3.0), shape=(92, 84, 76), orientation=orientation, seed=seed
+    ).labels
+
+
+def sentences(labels: hd.Volume, name: str | None = None) -> list[str]:
+    return [d.sentence for d in find_doubts(labels, ORGANS) if name in (None, d.organ.name)]
+
+
+def changed(labels: hd.Volume, name: str, keep: np.ndarray) -> hd.Volume:
+    """Without the part of an organ that is not to be kept."""
+    array = labels.array.copy()
+    array[(array == BY_NAME[name].label) & ~keep] = 0
+    return labels.with_array(array)
+
+
+def swapped(labels: hd.Volume, name: str) -> hd.Volume:
+    """An organ and its partner under each other's name."""
+    partner = opposite(BY_NAME[name])
+    assert partner is not None
+    array = labels.array.copy()
+    array[labels.array == BY_NAME[name].label] = partner.label
+    array[labels.array == partner.label] = BY_NAME[name].label
+    return labels.with_array(array)
+
+
+@pytest.mark.parametrize("orientation", ["axial", "flipped_rows", "feet_first", "oblique"])
+def test_an_ordinary_patient_raises_no_doubt(orientation: Orientation) -> None:
+    assert sentences(patient(orientation)) == []
+
+
+@pytest.mark.parametrize("seed", range(1, 7))
+def test_no_ordinary_patient_does(seed: int) -> None:
+    assert sentences(patient(seed=seed)) == []
+
+
+@pytest.mark.parametrize("orientation", ["axial", "feet_first", "oblique"])
+def test_swapped_sides_are_seen_in_any_orientation(orientation: Orientation) -> None:
+    labels = swapped(patient(orientation), "parotid_left")
+    assert sentences(labels) == [
+        "Parotid_L lies by 100% on the other side",
+        "Parotid_R lies by 100% on the other side",
+    ]
+
+
+def test_an_organ_that_reaches_far_over_the_middle_is_seen() -> None:
+    labels = patient()
+    array = labels.array.copy()
+    right = np.argwhere(array == BY_NAME["parotid_right"].label)
+    array[tuple(right[: len(right) // 3].T)] = BY_NAME["parotid_left"].label
+    said = sentences(labels.with_array(array), "parotid_left")
+    assert "on the other side" in said[0]
+
+
+def test_an_organ_without_its_partner_is_judged_by_the_organs_in_the_middle() -> None:
+    labels = swapped(patient(), "eye_left")
+    labels = changed(labels, "eye_right", np.zeros(labels.shape, bool))
+    assert sentences(labels) == [
+        "Eye_L lies by 100% on the other side",
+        "Eye_R was not found, but Eye_L was",
+    ]
+
+
+def test_an_organ_of_a_model_that_knows_no_partner_lacks_none() -> None:
+    alone = [BY_NAME["eye_left"], BY_NAME["brainstem"]]
+    assert find_doubts(patient(), alone) == ()
+
+
+def test_what_is_too_small_and_too_large_is_said_with_the_numbers() -> None:
+    labels = patient()
+    few = np.zeros(labels.shape, bool)
+    few[tuple(np.argwhere(labels.array == BY_NAME["parotid_right"].label)[:100].T)] = True
+    assert "Parotid_R is smaller than usual: 2.7 ml, usually 8 to 60" in sentences(
+        changed(labels, "parotid_right", few), "parotid_right"
+    )
+    array = labels.array.copy()
+    array[20:60, 20:60, 20:40] = BY_NAME["pituitary"].label
+    assert "Pituitary is larger than usual: 864.0 ml, usually 0.1 to 1.5" in sentences(
+        labels.with_array(array), "pituitary"
+    )
+
+
+def test_the_cord_is_judged_by_its_length() -> None:
+    labels = patient()
+    cord = np.argwhere(labels.array == BY_NAME["spinal_cord"].label)
+    half = np.indices(labels.shape)[0] > np.median(cord[:, 0])
+    assert sentences(changed(labels, "spinal_cord", half)) == []
+    array = labels.array.copy()
+    slices = np.unique(cord[:, 0])
+    array[slices.min() : slices.max() + 1, 40:52, 26:38] = BY_NAME["spinal_cord"].label
+    assert any(
+        sentence.startswith("SpinalCord is larger than usual: 13")
+        for sentence in sentences(labels.with_array(array), "spinal_cord")
+    )
+
+
+@pytest.mark.parametrize("orientation", ["axial", "feet_first"])
+def test_an_organ_that_the_scan_cuts_is_seen_and_not_called_small(orientation: Orientation) -> None:
+    labels = patient(orientation)
+    eye = np.argwhere(labels.array == BY_NAME["eye_left"].label)
+    middle = int(np.median(eye[:, 0]))
+    below = labels[middle:] if labels.affine[2, 0] < 0 else labels[: middle + 1]
+    assert sentences(below, "eye_left") == ["Eye_L is cut by the upper end of the scan"]
+    above = labels[: middle + 1] if labels.affine[2, 0] < 0 else labels[middle:]
+    assert sentences(above, "eye_left") == ["Eye_L is cut by the lower end of the scan"]
+
+
+def test_the_cord_leaves_every_scan_by_the_feet_and_none_by_the_head() -> None:
+    labels = patient()
+    cord = np.argwhere(labels.array == BY_NAME["spinal_cord"].label)
+    assert cord[:, 0].max() == labels.shape[0] - 1, "the phantom's does"
+    assert sentences(labels, "spinal_cord") == []
+    top = labels[int(cord[:, 0].min()) + 5 :]
+    assert sentences(top, "spinal_cord") == ["SpinalCord is cut by the upper end of the scan"]
+
+
+def test_an_organ_at_the_edge_of_the_images_is_seen() -> None:
+    labels = patient()
+    column = int(np.argwhere(labels.array == BY_NAME["parotid_left"].label)[:, 2].max())
+    assert "Parotid_L is cut by the edge of the images" in sentences(labels[:, :, :column])
+
+
+def test_pieces_are_counted() -> None:
+    labels = patient()
+    cord = np.argwhere(labels.array == BY_NAME["spinal_cord"].label)
+    gap = np.abs(np.indices(labels.shape)[0] - np.median(cord[:, 0])) > 2
+    assert sentences(changed(labels, "spinal_cord", gap)) == ["SpinalCord is in 2 pieces"]
+
+
+def test_every_organ_has_a_usual_volume_and_its_source() -> None:
+    assert {usual_volume(organ) for organ in ORGANS} == set(USUAL_VOLUME_ML.values())
+    for usual in USUAL_VOLUME_ML.values():
+        assert 0 < usual.low < usual.high
+        assert usual.source
