@@ -252,7 +252,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             unknown_hu=args.unknown_hu,
             tolerance_mm=args.tolerance_mm,
         )
-    except (ValueError, FileNotFoundError, BadCheckpoint) as error:
+    except (ValueError, OSError, BadCheckpoint) as error:
         print(f"training.evaluate: {error}", file=sys.stderr)
         return 1
     print(write_report(measured, args.out))

@@ -25,7 +25,7 @@ WINDOW_HU = (-160.0, 240.0)
 MARGIN_MM = 25.0
 """What is shown around prediction and reference, on every side."""
 
-LEAST_MM = 110.0
+LEAST_MM = 80.0
 """No picture shows less than this along an axis, however small the organ."""
 
 SCALE_MM = 20.0
@@ -39,6 +39,9 @@ PLANES = ("axial", "coronal", "sagittal")
 
 PREDICTION, REFERENCE = "#e69f00", "#56b4e9"
 """Orange and sky blue: told apart without seeing red or green."""
+
+EDGED = [withStroke(linewidth=4, foreground="black")]
+"""White that is seen on bone too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,13 +178,22 @@ def _draw_plane(ax: Axes, plane: Plane) -> None:
             transform=ax.transAxes,
             color="white",
             weight="bold",
-            path_effects=[withStroke(linewidth=2.5, foreground="black")],
+            path_effects=EDGED,
             ha="center" if across == 0.5 else ("left" if across < 0.5 else "right"),
             va="center" if up == 0.5 else ("bottom" if up < 0.5 else "top"),
         )
     left, bottom = 0.04 * width, 0.94 * height
-    ax.plot([left, left + SCALE_MM], [bottom, bottom], color="white", linewidth=3)
-    ax.text(left, bottom - 0.015 * height, f"{SCALE_MM:.0f} mm", color="white", va="bottom")
+    ax.plot(
+        [left, left + SCALE_MM], [bottom, bottom], color="white", linewidth=3, path_effects=EDGED
+    )
+    ax.text(
+        left,
+        bottom - 0.015 * height,
+        f"{SCALE_MM:.0f} mm",
+        color="white",
+        va="bottom",
+        path_effects=EDGED,
+    )
 
 
 def draw_boxes(rows: Sequence[Row], path: Path) -> None:

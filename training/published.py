@@ -77,5 +77,5 @@ SECOND_READER: dict[str, Readers] = {
 (google-deepmind/tcia-ct-scan-dataset). Pairs were taken together; the mandible's is of the whole
 bone. Their cochlea (73, 24) is less than our inner ear and is not in this table."""
 
-COARSE_MM = 2.0
+COARSE_MM = 2.5
 """Pixels of at least this side are held against the readers on the coarse grid."""
