@@ -10,10 +10,14 @@ from typing import Any, Protocol
 
 import pydicom
 from pydicom.errors import InvalidDicomError
+from pydicom.uid import SecondaryCaptureImageStorage
 
 from plugin.conditions import SeriesFacts
 
 log = logging.getLogger(__name__)
+
+ALREADY_STORED = "AlreadyStored"
+"""What Orthanc says of an instance whose UID it holds."""
 
 UNKNOWN_RESOURCE = 17
 """Orthanc's error code for an identifier that it does not hold."""
@@ -65,7 +69,7 @@ class Archive(Protocol):
         """The archive's identifier of the instance with this UID, if the archive holds it."""
 
     def store(self, dataset: pydicom.Dataset) -> str:
-        """Keep a result and return the archive's identifier of it."""
+        """Keep a result, in place of one of the same UID, and return the archive's identifier."""
 
 
 class OrthancArchive:
@@ -100,10 +104,11 @@ class OrthancArchive:
     def store(self, dataset: pydicom.Dataset) -> str:
         file = BytesIO()
         dataset.save_as(file, enforce_file_format=True)
-        answer = self._call(
-            "a place for a result", self._orthanc.RestApiPost, "/instances", file.getvalue()
-        )
-        return str(json.loads(answer)["ID"])
+        stored = self._upload(file.getvalue())
+        if stored["Status"] == ALREADY_STORED:  # and, by Orthanc's default, the older one kept
+            self._call("a result", self._orthanc.RestApiDelete, f"/instances/{stored['ID']}")
+            stored = self._upload(file.getvalue())
+        return str(stored["ID"])
 
     def studies(self, first: int, limit: int) -> list[Study]:
         """One page of all studies, the oldest first."""
@@ -121,6 +126,11 @@ class OrthancArchive:
         uri = f"/studies/{study}/metadata/{name}"
         self._call(f"study {study}", self._orthanc.RestApiPut, uri, value)
 
+    def series_instance_uid(self, series: Series) -> str:
+        """DICOM's own UID of a series."""
+        tags = self._get(f"/series/{series.id}", f"series {series.id}")["MainDicomTags"]
+        return str(tags["SeriesInstanceUID"])
+
     def facts(self, series: Series) -> SeriesFacts:
         """What rules may ask about a series. Its first instance speaks for all."""
         what = f"series {series.id}"
@@ -135,6 +145,13 @@ class OrthancArchive:
             series_description=tags.get("SeriesDescription", ""),
             body_part=tags.get("BodyPartExamined", ""),
         )
+
+    def _upload(self, file: bytes) -> dict[str, Any]:
+        what = "a place for a result"
+        stored: dict[str, Any] = json.loads(
+            self._call(what, self._orthanc.RestApiPost, "/instances", file)
+        )
+        return stored
 
     def _get(self, uri: str, what: str) -> Any:
         return json.loads(self._call(what, self._orthanc.RestApiGet, uri))
@@ -215,7 +232,10 @@ class FolderArchive:
         return None
 
     def store(self, dataset: pydicom.Dataset) -> str:
-        path = self._results / f"{dataset.Modality.lower()}.dcm"
+        name = dataset.Modality.lower()
+        if dataset.SOPClassUID == SecondaryCaptureImageStorage:  # one page of several
+            name = f"review{dataset.InstanceNumber:02d}"
+        path = self._results / f"{name}.dcm"
         dataset.save_as(path, enforce_file_format=True)
         return str(path)
 

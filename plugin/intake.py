@@ -9,7 +9,7 @@ from plugin.identity import Model
 from plugin.job import AskedBy, Job
 from plugin.jobs import Jobs, source_of
 from plugin.model_rules import ModelRules
-from plugin.seg import SegmentationType
+from plugin.structure_sets import MODALITIES
 
 log = logging.getLogger(__name__)
 
@@ -27,25 +27,61 @@ class Intake:
         jobs: Jobs,
         catalogue: Catalogue,
         rules: ModelRules | None = None,
-        segmentation_type: SegmentationType = "BINARY",
+        automatic: bool = True,
+        corrections: bool = True,
+        result: str = "BINARY",
     ) -> None:
         self._archive = archive
         self._jobs = jobs
         self._catalogue = catalogue
+        self._automatic = automatic
+        self._corrections = corrections
         self._rules = rules or ModelRules(default=catalogue.default)
-        self._segmentation_type = segmentation_type
+        self._result = result
+
+    def take(self, study: str, *, asked_by: AskedBy) -> list[Job]:
+        """The new jobs of a study that is complete, as far as the settings want any by themselves.
+
+        Our own result makes its study stable again, and then there is nothing new here.
+        """
+        return [
+            *(self.take_study(study, asked_by=asked_by) if self._automatic else ()),
+            *(self.take_corrections(study, asked_by=asked_by) if self._corrections else ()),
+        ]
 
     def take_study(self, study: str, *, asked_by: AskedBy) -> list[Job]:
         """A job for each CT series that never had one; what has been done or tried stays as it is.
 
-        This is the automatic way in. Our own result makes its study stable again, and then there
-        is nothing new here. A new model does not begin to redo old studies either.
+        A new model does not begin to redo old studies.
         """
         return [
             self._add(series, asked_by=asked_by)
             for series in self._archive.series_of_study(study)
             if series.modality == "CT"
             and not self._jobs.knows(source_of(series.id, series.instances))
+        ]
+
+    def take_corrections(self, study: str, *, asked_by: AskedBy) -> list[Job]:
+        """A job for each RTSTRUCT or SEG of other people, to compare it with all our results.
+
+        A result that comes later makes the study stable again, and then a job for it as well.
+        """
+        jobs = self._jobs.find(study=study, state="done")
+        ours = {result.orthanc_id for job in jobs for result in job.results}
+        if not ours:
+            return []
+        return [
+            self._jobs.add(
+                kind="compare",
+                study=study,
+                series=series.id,
+                instances=series.instances,
+                model="",
+                identity=" ".join(["compare", *sorted(ours)]),
+                asked_by=asked_by,
+            )
+            for series in self._archive.series_of_study(study)
+            if series.modality in MODALITIES and not ours.issuperset(series.instances)
         ]
 
     def request(
@@ -78,7 +114,7 @@ class Intake:
 
     def _take_missed(self, study: str) -> None:
         try:
-            for job in self.take_study(study, asked_by="start"):
+            for job in self.take(study, asked_by="start"):
                 log.info("series %s was missed and is queued now", job.series)
         except UnknownResource:
             log.info("study %s was deleted meanwhile", study)
@@ -102,7 +138,7 @@ class Intake:
             series=series.id,
             instances=series.instances,
             model=name,
-            identity=f"{Model.of(self._catalogue.card(name))} {self._segmentation_type}",
+            identity=f"{Model.of(self._catalogue.card(name))} {self._result}",
             asked_by=asked_by,
             user=user,
             shadow_model=shadow_model,

@@ -15,11 +15,12 @@ STATES: tuple[State, ...] = ("queued", "running", "done", "skipped", "failed", "
 
 AskedBy = Literal["stable study", "rest", "start"]
 
-Kind = Literal["segment", "shadow"]
+Kind = Literal["segment", "shadow", "compare"]
 """*segment*: a CT series gets its result. *shadow*: another model on the same series, after it; its
-result is kept apart, compared with the first and never sent on."""
+result is kept apart, compared with the first and never sent on. *compare*: an RTSTRUCT or SEG that
+people drew is compared with our results for its CT."""
 
-ResultKind = Literal["seg"]
+ResultKind = Literal["seg", "rtstruct", "sr", "review"]
 
 DeliveryKind = Literal["modality", "dicomweb", "peer", "sender", "webhook"]
 DeliveryState = Literal["waiting", "sending", "done", "failed", "refused"]
@@ -85,13 +86,15 @@ class Job(BaseModel):
     kind: Kind = "segment"
     of: Annotated[str, Field(description="the job whose result is compared with; or empty")] = ""
     study: Annotated[str, Field(description="Orthanc's identifier of the study")]
-    series: Annotated[str, Field(description="Orthanc's identifier of the CT series")]
+    series: Annotated[
+        str, Field(description="Orthanc's identifier of the CT series, or of what is compared")
+    ]
     state: State
     stage: Annotated[str, Field(description="reading, segmenting, writing or storing; or empty")]
     progress: Annotated[float, Field(ge=0, le=1, description="of the whole job")]
     attempts: Annotated[int, Field(ge=0, description="how often it was begun")]
     reason: Annotated[str, Field(description="why it is not done, for a person; or empty")]
-    model: Annotated[str, Field(description="name of the model")]
+    model: Annotated[str, Field(description="name of the model; empty for a comparison")]
     asked_by: AskedBy
     user: Annotated[
         str, Field(description="who last asked, retried or cancelled, if Orthanc knows; or empty")

@@ -92,6 +92,7 @@ class Jobs:
         model: str,
         identity: str,
         asked_by: AskedBy,
+        kind: Kind = "segment",
         user: str = "",
         shadow_model: str = "",
         force: bool = False,
@@ -106,6 +107,7 @@ class Jobs:
             identity: all that the result depends on besides: the model's name, version and weights,
                 and the kind of result.
             asked_by: who wants it.
+            kind: what is to be done; its name is no part of the identity.
             user: the person, if it is one and the archive knows.
             shadow_model: the one that runs afterwards, to be compared; or empty.
             force: a new job in any case. Its run is its own identifier, so that its result gets
@@ -119,6 +121,7 @@ class Jobs:
         row = JobRow(
             id=identifier,
             key=key,
+            kind=kind,
             source=source,
             study=study,
             series=series,

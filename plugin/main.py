@@ -28,7 +28,10 @@ from plugin.ohif import is_served
 from plugin.outgoing import Outgoing
 from plugin.page_files import IN_ORTHANC_EXPLORER, PageFiles
 from plugin.pause import Pause
+from plugin.quality import Quality
+from plugin.quality_routes import QualityRoutes
 from plugin.rest import Rest
+from plugin.results import description
 from plugin.router import Request
 from plugin.settings import Settings, stable_age_seconds
 from plugin.status import Status
@@ -60,6 +63,7 @@ status = Status(archive=archive, orthanc=orthanc)
 folder = Path(orthanc.GetConfigurationPath()).resolve().parent
 database = open_database(settings.database_url(configuration, folder))
 audit = Audit(database, settings_sha256=settings_digest(settings))
+quality = Quality(database)
 outgoing = Outgoing(database, orthanc=orthanc, settings=settings, configuration=configuration)
 
 
@@ -80,7 +84,9 @@ intake = Intake(
     jobs=jobs,
     catalogue=catalogue,
     rules=model_rules,
-    segmentation_type=settings.segmentation_type,
+    automatic=settings.automatic,
+    corrections=settings.compare_corrections,
+    result=description(settings),
 )
 
 
@@ -91,7 +97,7 @@ def catch_up() -> None:
 pause = Pause(database, jobs)
 worker = Worker(
     jobs,
-    Work(archive=archive, jobs=jobs, catalogue=catalogue, settings=settings),
+    Work(archive=archive, jobs=jobs, catalogue=catalogue, quality=quality, settings=settings),
     catch_up=catch_up,
     catch_up_after_s=(
         stable_age_seconds(configuration) if settings.automatic and settings.catch_up_days else None
@@ -110,14 +116,14 @@ rest = Rest(
     model_rules=model_rules,
     paused=pause.holds,
     viewer=viewer,
-    more=(*AuditRoutes(audit).routes, *pause.routes),
+    more=(*AuditRoutes(audit).routes, *QualityRoutes(quality).routes, *pause.routes),
 )
 pages = PageFiles(viewer=viewer)
 
 
 def take(study: str) -> None:
     try:
-        intake.take_study(study, asked_by="stable study")
+        intake.take(study, asked_by="stable study")
     except UnknownResource:
         log.info("study %s was deleted as soon as it was stable", study)
     except (ArchiveError, SQLAlchemyError):
@@ -127,7 +133,7 @@ def take(study: str) -> None:
 
 def on_change(change: int, level: int, resource: str) -> None:
     # Orthanc's one thread for changes waits for us: a job is written, the work is done elsewhere.
-    if change == orthanc.ChangeType.STABLE_STUDY and settings.automatic:
+    if change == orthanc.ChangeType.STABLE_STUDY:
         take(resource)
     elif change == orthanc.ChangeType.ORTHANC_STARTED:
         status.show_counts(jobs)
@@ -159,10 +165,10 @@ def on_rest(output: Any, uri: str, **request: Any) -> None:
     if response.status == HTTPStatus.METHOD_NOT_ALLOWED:
         output.SendMethodNotAllowed(response.headers["Allow"])  # Orthanc allows no body with it
         return
-    output.SetHttpHeader("Content-Type", "application/json")
+    output.SetHttpHeader("Content-Type", response.content_type)
     text = response.text()
     try:
-        output.SendHttpStatus(response.status, text, len(text))
+        output.SendHttpStatus(response.status, text, len(text.encode()))
     except TypeError:  # plugins after 4.0 take two arguments
         output.SendHttpStatus(response.status, text)
 

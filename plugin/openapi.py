@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from plugin.router import Problem, Route
+from plugin.router import JSON, Problem, Route
 
 SCHEMAS = "#/components/schemas/{model}"
 
@@ -51,12 +51,12 @@ def _operation(route: Route) -> dict[str, Any]:
         ]
         + (_query_parameters(route.query) if route.query else []),
         "responses": {
-            str(route.status): _content(route.status, route.answer),
+            str(route.status): _content(route.status, route.answer, route.content_type),
             **{str(status): _content(status, Problem) for status in route.errors},
         },
     }
     if route.body:
-        operation["requestBody"] = {"required": False, "content": _json(route.body)}
+        operation["requestBody"] = {"required": False, "content": _schema(route.body, JSON)}
     return operation
 
 
@@ -69,12 +69,12 @@ def _query_parameters(query: type[BaseModel]) -> list[dict[str, Any]]:
     ]
 
 
-def _content(status: int, model: type[BaseModel]) -> dict[str, Any]:
-    return {"description": HTTPStatus(status).phrase, "content": _json(model)}
+def _content(status: int, model: type[BaseModel], content_type: str = JSON) -> dict[str, Any]:
+    return {"description": HTTPStatus(status).phrase, "content": _schema(model, content_type)}
 
 
-def _json(model: type[BaseModel]) -> dict[str, Any]:
-    return {"application/json": {"schema": {"$ref": SCHEMAS.format(model=_name(model))}}}
+def _schema(model: type[BaseModel], content_type: str) -> dict[str, Any]:
+    return {content_type: {"schema": {"$ref": SCHEMAS.format(model=_name(model))}}}
 
 
 def _name(model: type[BaseModel]) -> str:

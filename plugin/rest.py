@@ -1,6 +1,6 @@
 """The REST routes under /oar: one table of them, and what each does."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field

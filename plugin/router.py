@@ -17,6 +17,8 @@ log = logging.getLogger(__name__)
 LARGEST_BODY = 64 * 1024
 """Bytes; every body we know is far smaller."""
 
+JSON = "application/json"
+
 IDENTIFIER = "[0-9A-Za-z-]+"
 """What stands for {…} in a path. No character that means something in an address."""
 
@@ -34,15 +36,18 @@ class Request:
 
 @dataclass(frozen=True, kw_only=True)
 class Response:
-    """What they get: always JSON."""
+    """What they get: JSON, or a text of another type."""
 
     status: int
     content: JsonValue
+    content_type: str = JSON
     headers: Mapping[str, str] = field(default_factory=dict)
 
     def text(self) -> str:
-        """The content in ASCII, so that its characters are its bytes."""
-        return json.dumps(self.content, indent=2) + "\n"
+        """What is sent."""
+        if self.content_type == JSON:
+            return json.dumps(self.content, indent=2) + "\n"
+        return str(self.content)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +60,7 @@ class Route:
     function: Callable[..., BaseModel]  # takes the names in the path, `body`, `query` and `user`
     answer: type[BaseModel]
     status: int = 200
+    content_type: str = JSON  # if it is another, the answer is one text
     body: type[BaseModel] | None = None
     query: type[BaseModel] | None = None
     user: bool = False  # whether the function takes who asks
@@ -124,7 +130,8 @@ class Router:
             if status >= 500:
                 log.warning("%s %s: %s", request.method, request.path, why)
             return _problem(status, str(why.args[0]))
-        return Response(status=route.status, content=answer.model_dump(mode="json"))
+        content = answer.model_dump(mode="json")
+        return Response(status=route.status, content=content, content_type=route.content_type)
 
 
 def _read_body(body: bytes, kind: type[BaseModel]) -> BaseModel:

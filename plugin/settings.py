@@ -9,6 +9,7 @@ from pydantic.alias_generators import to_pascal
 
 from plugin.model_rules import ModelRule
 from plugin.routing import RouteRule
+from plugin.rtstruct import Holes
 from plugin.seg import SegmentationType
 from plugin.series_rules import SeriesRules
 from plugin.webhook import WebhookSettings
@@ -66,6 +67,22 @@ class Settings(BaseModel):
     segmentation_type: Annotated[
         SegmentationType, Field(description="LABELMAP is newer; few viewers show it.")
     ] = "BINARY"
+    rtstruct: Annotated[
+        bool, Field(description="Also write an RTSTRUCT, for planning systems.")
+    ] = False
+    rtstruct_holes: Annotated[
+        Holes,
+        Field(
+            description="keyhole: a hole is part of the contour around it. xor: a contour of its "
+            "own, as DICOM knows since 2020, which not every system reads."
+        ),
+    ] = "keyhole"
+    volume_report: Annotated[
+        bool, Field(description="Also write the volumes as a structured report (TID 1500).")
+    ] = False
+    review_pages: Annotated[
+        bool, Field(description="Also write pages with the contours drawn, for any viewer.")
+    ] = False
     database: Annotated[
         str,
         Field(
@@ -103,6 +120,10 @@ class Settings(BaseModel):
     delivery: Annotated[
         DeliverySettings, Field(description="How long routes and webhooks are tried.")
     ] = DeliverySettings.model_validate({})
+    compare_corrections: Annotated[
+        bool,
+        Field(description="Compare an RTSTRUCT or SEG that people drew with our results."),
+    ] = True
     series: SeriesRules = Field(
         default=SeriesRules.model_validate({}), description="Which CT series are suitable."
     )

@@ -1,9 +1,6 @@
-"""What the worker does with one job, by its kind: a result, or a second model in its shadow."""
+"""What the worker does with one job, by its kind: segment, segment in the shadow, or compare."""
 
 import hashlib
-
-import highdicom as hd
-import numpy as np
 
 from model.organs import Organ
 from plugin import __version__
@@ -11,11 +8,13 @@ from plugin.archive import OrthancArchive, Series
 from plugin.audit import settings_digest
 from plugin.catalogue import Catalogue
 from plugin.conditions import SeriesFacts
+from plugin.corrections import Corrections
+from plugin.drawings import Drawings
 from plugin.job import Job, Outcome, Provenance, Result
 from plugin.jobs import Jobs
 from plugin.pipeline import Watch, segment_series
+from plugin.quality import Quality, agree
 from plugin.routing import parcels
-from plugin.seg import read_seg
 from plugin.settings import Settings
 
 
@@ -23,15 +22,31 @@ class Work:
     """Does jobs. Raises what `segment_series` raises."""
 
     def __init__(
-        self, *, archive: OrthancArchive, jobs: Jobs, catalogue: Catalogue, settings: Settings
+        self,
+        *,
+        archive: OrthancArchive,
+        jobs: Jobs,
+        catalogue: Catalogue,
+        quality: Quality,
+        settings: Settings,
     ) -> None:
         self._archive = archive
         self._jobs = jobs
         self._catalogue = catalogue
         self._settings = settings
+        self._drawings = Drawings(archive, settings.series)
+        self._corrections = Corrections(
+            archive=archive,
+            jobs=jobs,
+            catalogue=catalogue,
+            quality=quality,
+            drawings=self._drawings,
+        )
 
     def __call__(self, job: Job, watch: Watch) -> Outcome:
         """Do one job and say how it ended."""
+        if job.kind == "compare":
+            return self._corrections(job, watch)
         series = self._archive.series(job.series)
         return (self._shadow if job.kind == "shadow" else self._segment)(job, series, watch)
 
@@ -48,12 +63,13 @@ class Work:
         outcome = self._run(job, series, watch)
         if outcome.state != "done":
             return outcome
-        both = set(self._organs(first)) & set(self._organs(job))
-        dice = dice_of_labels(
-            self._labels(first.results),
-            self._labels(outcome.results),
-            sorted(both, key=lambda organ: organ.label),
+        organs = [organ for organ in self._organs(first) if organ in self._organs(job)]
+        grid = self._drawings.grid(series)
+        ours, trial = (
+            self._drawings.result(one, grid)
+            for one in (first, job.model_copy(update={"results": outcome.results}))
         )
+        dice = {one.organ: one.dice for one in agree(trial, ours, organs)}
         return outcome.model_copy(update={"dice": dice})
 
     def _run(self, job: Job, series: Series, watch: Watch) -> Outcome:
@@ -86,41 +102,3 @@ class Work:
 
     def _organs(self, job: Job) -> tuple[Organ, ...]:
         return self._catalogue.card(job.model).organ_rows()
-
-    def _labels(self, results: tuple[Result, ...]) -> hd.Volume:
-        [seg] = [result for result in results if result.kind == "seg"]
-        return read_seg(self._archive.file(seg.orthanc_id))
-
-
-def dice_of_labels(a: hd.Volume, b: hd.Volume, organs: list[Organ]) -> dict[str, float]:
-    """Dice of each organ that is in either, by name.
-
-    Args:
-        a: organ labels on any part of a grid.
-        b: organ labels on any part of the same grid.
-        organs: those to compare.
-
-    Raises:
-        ValueError: the two are not parts of one grid.
-    """
-    [offset] = a.map_reference_to_indices(np.array([b.position]))
-    if not np.allclose(a.affine[:3, :3], b.affine[:3, :3], atol=1e-3) or not np.allclose(
-        offset, np.round(offset), atol=1e-2
-    ):
-        raise ValueError("the two results do not lie on one grid")
-    # Volume.match_geometry does not crop where it pads on the other side (highdicom 0.28).
-    shared_a, shared_b = [], []
-    for begin, size_a, size_b in zip(
-        np.round(offset).astype(int), a.spatial_shape, b.spatial_shape, strict=True
-    ):
-        first, end = max(0, begin), max(0, begin, min(size_a, begin + size_b))
-        shared_a.append(slice(first, end))
-        shared_b.append(slice(first - begin, end - begin))
-    part_a, part_b = a.array[tuple(shared_a)], b.array[tuple(shared_b)]
-    dice: dict[str, float] = {}
-    for organ in organs:
-        sizes = sum(int(np.count_nonzero(one.array == organ.label)) for one in (a, b))
-        if sizes:
-            overlap = np.count_nonzero((part_a == organ.label) & (part_b == organ.label))
-            dice[organ.name] = round(2 * int(overlap) / sizes, 4)
-    return dice

@@ -137,6 +137,7 @@ class FakeOrthanc:
                         "Modality": header.Modality,
                         "SeriesDescription": header.get("SeriesDescription", ""),
                         "BodyPartExamined": header.get("BodyPartExamined", ""),
+                        "SeriesInstanceUID": str(header.SeriesInstanceUID),
                     },
                     "Instances": [],
                 },
@@ -152,10 +153,21 @@ class FakeOrthanc:
             found = [{"ID": wanted, "Type": "Instance"}] if wanted in self.files else []
             return json.dumps(found).encode()
         if uri == "/instances" and isinstance(body, bytes):
-            self._keep(body)
             uid = pydicom.dcmread(BytesIO(body), specific_tags=["SOPInstanceUID"]).SOPInstanceUID
+            if identifier(uid) in self.files:  # Orthanc's default is to keep what it has
+                return json.dumps({"ID": identifier(uid), "Status": "AlreadyStored"}).encode()
+            self._keep(body)
             return json.dumps({"ID": identifier(uid), "Status": "Success"}).encode()
         raise AssertionError(f"the fake does not know {uri}")
+
+    def RestApiDelete(self, uri: str) -> bytes:
+        if self.broken:
+            raise OrthancException(-1, "Internal error")
+        instance = uri.removeprefix("/instances/")
+        if self.files.pop(instance, None) is None:
+            raise OrthancException(17, "Unknown resource")
+        del self.headers[instance]
+        return b""
 
     def RestApiPut(self, uri: str, body: str) -> bytes:
         if self.broken:

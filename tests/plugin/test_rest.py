@@ -17,6 +17,8 @@ from plugin.job import Outcome, Parcel
 from plugin.job_table import open_database
 from plugin.jobs import Jobs
 from plugin.model_rules import ModelRules
+from plugin.quality import Quality
+from plugin.quality_routes import QualityRoutes
 from plugin.rest import Rest
 from plugin.router import LARGEST_BODY, Request
 from plugin.settings import Settings
@@ -24,6 +26,7 @@ from plugin.worker import Worker
 from tests.fake_orthanc import FakeOrthanc
 from tests.phantoms import ct_slices
 from tests.plugin.test_jobs import add
+from tests.plugin.test_quality import DRAWING, GOOD
 
 ADDRESSES = [
     "/oar/studies/ID/jobs",
@@ -39,6 +42,9 @@ ADDRESSES = [
     "/oar/openapi.json",
     "/oar/audit",
     "/oar/audit/verify",
+    "/oar/quality",
+    "/oar/quality/trend",
+    "/oar/quality.csv",
 ]
 
 
@@ -77,7 +83,10 @@ def client(orthanc: FakeOrthanc, jobs: Jobs, database: str, weights: Path) -> It
         worker=Worker(jobs, lambda job, watch: Outcome(state="skipped")),
         deliveries=Deliveries(open_database(database)),
         model_rules=ModelRules(default=catalogue.default),
-        more=AuditRoutes(Audit(open_database(database))).routes,
+        more=(
+            *AuditRoutes(Audit(open_database(database))).routes,
+            *QualityRoutes(Quality(open_database(database))).routes,
+        ),
     )
     return Client(rest)
 
@@ -304,3 +313,18 @@ def test_the_record_is_read_and_checked(client, database):
     assert client.get("/oar/audit/verify", number="1", hash="0" * 64)[1]["intact"] is False
     assert client.get("/oar/audit/verify", number="0")[0] == 400
     assert client.get("/oar/audit", after="-1")[0] == 400
+
+
+def test_the_quality_is_listed_summed_up_and_given_as_a_table(client, database):
+    Quality(open_database(database)).keep(DRAWING, [GOOD])
+
+    [one] = client.get("/oar/quality", organ="brainstem")[1]["comparisons"]
+    assert (one["model"], one["dice"]) == ("quick", 0.9)
+    assert client.get("/oar/quality", organ="spinal_cord")[1] == {"comparisons": []}
+    [trend] = client.get("/oar/quality/trend")[1]["trends"]
+    assert (trend["cases"], trend["dice_median"]) == (1, 0.9)
+    table = client.rest(Request(method="GET", path="/oar/quality.csv"))
+    assert table.content_type == "text/csv"
+    assert table.text().splitlines()[0].startswith("organ,dice,surface_dice,hd95_mm")
+    assert len(table.text().splitlines()) == 2
+    assert client.get("/oar/quality", limit="0")[0] == 400

@@ -1,23 +1,20 @@
 import hashlib
 from pathlib import Path
 
-import highdicom as hd
-import numpy as np
 import pytest
 from pydicom.dataset import Dataset
 
-from model.organs import BY_NAME
 from plugin.archive import ArchiveError, OrthancArchive
 from plugin.catalogue import Catalogue
 from plugin.job import Job, Outcome
+from plugin.job_table import open_database
 from plugin.jobs import Jobs
 from plugin.pipeline import Watch
+from plugin.quality import Quality
 from plugin.settings import Settings
-from plugin.work import Work, dice_of_labels
+from plugin.work import Work
 from tests.fake_orthanc import FakeOrthanc
 from tests.plugin.test_jobs import add
-
-BRAINSTEM, CORD = BY_NAME["brainstem"], BY_NAME["spinal_cord"]
 
 
 @pytest.fixture
@@ -37,6 +34,7 @@ class Clinic:
             archive=self.archive,
             jobs=jobs,
             catalogue=Catalogue(default="quick", weights=weights, device="cpu"),
+            quality=Quality(open_database("sqlite://")),
             settings=Settings.from_orthanc({"Oar": settings}),
         )
         [self.series] = self.archive.series_of_study(*orthanc.last_update)
@@ -135,35 +133,3 @@ def test_a_job_that_is_done_again_casts_no_second_shadow(jobs):
         jobs.redo(job.id)
 
     assert len(jobs.find(kind="shadow")) == 1
-
-
-def volume(array: np.ndarray, first_slice: int = 0) -> hd.Volume:
-    grid = hd.Volume.from_attributes(
-        array=np.zeros((20, 8, 8), np.uint8),
-        image_position=(0, 0, 0),
-        image_orientation=(1, 0, 0, 0, 1, 0),
-        pixel_spacing=(1.0, 1.0),
-        spacing_between_slices=3.0,
-        coordinate_system="PATIENT",
-    )
-    return grid[first_slice : first_slice + len(array)].with_array(array)
-
-
-def test_dice_of_parts_of_one_grid_counts_what_lies_outside_the_other_part():
-    a, b = np.zeros((4, 8, 8), np.uint8), np.zeros((4, 8, 8), np.uint8)
-    a[:, :2, :2] = BRAINSTEM.label  # slices 2 to 5 of the grid: 16 voxels
-    b[:, :2, :2] = BRAINSTEM.label  # slices 4 to 7: 16 voxels, 8 of them in both
-    b[0, 5, 5] = CORD.label
-
-    dice = dice_of_labels(volume(a, 2), volume(b, 4), [BRAINSTEM, CORD, BY_NAME["eye_left"]])
-
-    assert dice == {"brainstem": 0.5, "spinal_cord": 0.0}  # no eye in either: nothing to compare
-
-
-def test_parts_that_do_not_meet_agree_in_nothing_and_other_grids_are_refused():
-    full = np.full((4, 8, 8), BRAINSTEM.label, np.uint8)
-
-    assert dice_of_labels(volume(full, 0), volume(full, 10), [BRAINSTEM]) == {"brainstem": 0.0}
-    assert dice_of_labels(volume(full, 10), volume(full, 0), [BRAINSTEM]) == {"brainstem": 0.0}
-    with pytest.raises(ValueError, match="do not lie on one grid"):
-        dice_of_labels(volume(full), volume(full).flip_spatial(0), [BRAINSTEM])
