@@ -49,6 +49,12 @@ class Preprocessing:
         values = np.clip(ct.array, *self.window_hu)
         return ct.with_array(((values - self.mean_hu) / self.std_hu).astype(np.float32))
 
+    @property
+    def air(self) -> float:
+        """The grey value of ours that is no body yet; all that is denser lies above it."""
+        hu = np.float32(max(BODY_HU, self.window_hu[0]))  # reckoned as `forward` does, to the bit
+        return float((hu - self.mean_hu) / self.std_hu)
+
     def grid(self, ct: hd.Volume | hd.VolumeGeometry) -> hd.VolumeGeometry:
         """Our spacing over the extent of `ct`, which is in our orientation; the centre is kept."""
         extent_mm = np.multiply(ct.spatial_shape, ct.spacing)

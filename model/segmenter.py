@@ -105,7 +105,9 @@ class Segmenter:
         image = self.card.preprocessing.forward(ct)
         lap("preprocess")
         grid = image.get_geometry()
-        probabilities = self._predict(torch.from_numpy(image.array), progress, cancelled)
+        probabilities = self.probabilities(
+            torch.from_numpy(image.array), progress=progress, cancelled=cancelled
+        )
         lap("network")
         classes = Preprocessing.backward(probabilities, grid, ct)
         del probabilities
@@ -114,10 +116,17 @@ class Segmenter:
         lap("postprocess")
         return Segmentation(labels, warnings, seconds)
 
-    def _predict(
-        self, image: Tensor, progress: Callable[[float], None], cancelled: Callable[[], bool]
+    def probabilities(
+        self,
+        image: Tensor,
+        *,
+        progress: Callable[[float], None] = ignore,
+        cancelled: Callable[[], bool] = never,
     ) -> Tensor:
-        """``(K, Z, Y, X)`` probabilities; short of GPU memory, smaller tiles, then the CPU."""
+        """``(K, Z, Y, X)`` float16 of a preprocessed ``(Z, Y, X)`` CT, class 0 the background.
+
+        Short of GPU memory it takes smaller tiles, then the CPU.
+        """
         for device, tile in self._attempts():
             try:
                 return self._tiled(image, device, tile, progress, cancelled).cpu()
@@ -156,6 +165,7 @@ class Segmenter:
                 image.to(device),
                 tile,
                 self.card.network.num_classes,
+                air=self.card.preprocessing.air,
                 progress=progress,
                 cancelled=cancelled,
             )

@@ -1,6 +1,6 @@
 """Tiled inference: a volume of any size through a network of fixed tile, blended by Gaussians."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import product
 
 import torch
@@ -8,6 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Shape = tuple[int, int, int]
+
+DECIDES = 0.15
+"""A tile is run if it has this share of the largest weight of some voxel of the body."""
 
 
 class Cancelled(Exception):
@@ -31,6 +34,7 @@ def predict_tiled(
     num_classes: int,
     *,
     overlap: float = 0.5,
+    air: float | None = None,
     progress: Callable[[float], None] = ignore,
     cancelled: Callable[[], bool] = never,
 ) -> Tensor:
@@ -42,11 +46,14 @@ def predict_tiled(
         tile: voxels (z, y, x).
         num_classes: ``K``, background included.
         overlap: smallest fraction of a tile shared with its neighbour, in [0, 1).
+        air: what is not above this value is no body. Tiles that would decide nothing in the body
+            are not run; what no tile sees is background. None: all are run.
         progress: told the fraction done, 0 to 1, after every tile.
         cancelled: asked before every tile.
 
     Returns:
-        ``(K, Z, Y, X)`` float32 probabilities on `image`'s device.
+        ``(K, Z, Y, X)`` float16 probabilities on `image`'s device: they are the largest thing in
+        memory, and come from bf16 as a rule.
 
     Raises:
         Cancelled: as soon as `cancelled` says so.
@@ -58,21 +65,45 @@ def predict_tiled(
     padding = [n for m in reversed(missing) for n in (m // 2, m - m // 2)]
     padded = F.pad(image, padding, value=float(image.min()))
     weight = _bump(tile).to(image)  # (*tile)
-    total = padded.new_zeros(num_classes, *padded.shape)
-    norm = padded.new_zeros(padded.shape)
     starts = [_starts(n, t, overlap) for n, t in zip(padded.shape, tile, strict=True)]
-    corners = list(product(*starts))
-    for done, corner in enumerate(corners):
+    windows = [
+        tuple(slice(c, c + t) for c, t in zip(corner, tile, strict=True))
+        for corner in product(*starts)
+    ]
+    if air is not None:
+        windows = _deciding(windows, padded > air, weight)
+    total = padded.new_zeros(num_classes, *padded.shape, dtype=torch.float16)
+    norm = padded.new_zeros(padded.shape)
+    for done, window in enumerate(windows):
         if cancelled():
             raise Cancelled
-        window = tuple(slice(c, c + t) for c, t in zip(corner, tile, strict=True))
-        logits = network(padded[window][None, None])[0].float()  # (K, *tile)
-        total[(slice(None), *window)] += logits.softmax(dim=0) * weight
+        logits = network(padded[window][None, None])[0]  # (K, *tile)
+        # Class by class in memory, as `total` is, whatever order the network prefers.
+        share = logits.contiguous().softmax(dim=0, dtype=torch.float32).mul_(weight)
+        total[(slice(None), *window)] += share.half()
         norm[window] += weight
-        progress((done + 1) / len(corners))
+        progress((done + 1) / len(windows))
+    unseen = norm == 0
+    total[0][unseen] = 1
+    norm[unseen] = 1
+    for probabilities in total:
+        probabilities /= norm
     inside = tuple(slice(m // 2, m // 2 + n) for m, n in zip(missing, shape, strict=True))
-    total /= norm
     return total[(slice(None), *inside)]
+
+
+def _deciding(
+    windows: Sequence[tuple[slice, ...]], body: Tensor, weight: Tensor
+) -> list[tuple[slice, ...]]:
+    """The tiles with some voxel of the body where they count, beside the one that counts most.
+
+    No voxel of the body is left without its best tile. What a voxel loses are tiles at whose edge
+    it lies.
+    """
+    largest = weight.new_zeros(body.shape)
+    for window in windows:
+        torch.maximum(largest[window], weight, out=largest[window])
+    return [w for w in windows if ((weight >= DECIDES * largest[w]) & body[w]).any()]
 
 
 def _starts(size: int, tile: int, overlap: float) -> list[int]:

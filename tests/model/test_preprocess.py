@@ -138,6 +138,18 @@ def test_values_are_clipped_and_standardised() -> None:
     assert sorted(set(np.unique(image.array))) == pytest.approx([-2.2, 0.2, 4.8])
 
 
+@pytest.mark.parametrize("window_hu", [(-1000.0, 1500.0), (-300.0, 1200.0), (-200.0, 500.0)])
+def test_air_is_told_from_the_body_after_preprocessing(window_hu: tuple[float, float]) -> None:
+    ct = block_of_tissue((12, 12, 12), (3.0, 3.0, 3.0))
+    preprocessing = Preprocessing(
+        spacing_mm=(3.0, 3.0, 3.0), window_hu=window_hu, mean_hu=43.4, std_hu=229.6
+    )
+
+    body = preprocessing.forward(ct).array > preprocessing.air
+
+    assert body.sum() == (ct.array > -200).sum()
+
+
 @pytest.mark.parametrize("padding_hu", [-1024.0, -2000.0, -32768.0])
 def test_the_padding_around_the_reconstruction_makes_no_difference(padding_hu: float) -> None:
     ct = block_of_tissue((12, 24, 24), (3.0, 3.0, 3.0))

@@ -8,6 +8,9 @@ from model.sliding_window import Cancelled, predict_tiled
 
 TILE = (4, 8, 6)
 
+ROUNDING = 0.01
+"""Of probabilities summed in float16; a seam would be far larger."""
+
 
 def voxelwise(x: Tensor) -> Tensor:
     """``(1, 1, *tile)`` to ``(1, 3, *tile)``: logits that depend on the voxel alone."""
@@ -21,7 +24,7 @@ def test_the_body_shows_no_seams_whatever_its_size() -> None:
             found = predict_tiled(voxelwise, image, TILE, 3, overlap=overlap)
             expected = voxelwise(image[None, None])[0].softmax(dim=0)
             assert found.shape == (3, *size)
-            torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+            torch.testing.assert_close(found.float(), expected, rtol=0, atol=ROUNDING)
 
 
 def test_what_is_smaller_than_a_tile_is_surrounded_by_air() -> None:
@@ -53,6 +56,61 @@ def test_a_tile_counts_most_near_its_centre() -> None:
     assert 0.5 < share[2] < 1
     assert 0 < share[3] < 0.5
     assert share[4:].max() < 0.001
+
+
+def head_in_a_wide_field(wide: int) -> Tensor:
+    """Air at -1 and, in the middle, a body of 4 x 8 x 6 voxels, one tile's size."""
+    image = torch.full((4, 8, wide), -1.0)
+    image[..., wide // 2 - 3 : wide // 2 + 3] = 1.0
+    return image
+
+
+def test_tiles_beside_the_body_are_not_run() -> None:
+    image = head_in_a_wide_field(60)
+    seen: list[Tensor] = []
+
+    def network(x: Tensor) -> Tensor:
+        seen.append(x)
+        return voxelwise(x)
+
+    predict_tiled(network, image, TILE, 3, air=0.0)
+
+    assert 0 < len(seen) <= 4  # of 19
+    assert all((x > 0).any() for x in seen)
+
+
+def test_what_no_tile_sees_is_background_for_certain() -> None:
+    def sees_an_organ_everywhere(x: Tensor) -> Tensor:
+        return torch.cat([torch.zeros_like(x), torch.full_like(x, 20.0)], dim=1)
+
+    found = predict_tiled(sees_an_organ_everywhere, head_in_a_wide_field(60), TILE, 2, air=0.0)
+
+    assert found[0, :, :, :20].eq(1).all()
+    assert found[1, :, :, 27:33].gt(0.99).all()
+    torch.testing.assert_close(
+        found.sum(dim=0).float(), torch.ones(4, 8, 60), rtol=0, atol=ROUNDING
+    )
+
+
+@pytest.mark.parametrize("overlap", [0.0, 0.5, 0.8])
+def test_every_voxel_of_the_body_is_seen_wherever_it_lies(overlap: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        image = torch.full((9, 17, 23), -1.0)
+        place = [int(torch.randint(n, (1,), generator=generator)) for n in image.shape]
+        image[tuple(place)] = 1.0
+
+        found = predict_tiled(voxelwise, image, TILE, 3, overlap=overlap, air=0.0)
+
+        expected = voxelwise(image[None, None])[0].softmax(dim=0)
+        here = (slice(None), *place)
+        torch.testing.assert_close(found[here].float(), expected[here], rtol=0, atol=ROUNDING)
+
+
+def test_without_any_body_there_is_only_background() -> None:
+    found = predict_tiled(voxelwise, torch.full((9, 17, 13), -1.0), TILE, 3, air=0.0)
+    assert found[0].eq(1).all()
+    assert found[1:].eq(0).all()
 
 
 def test_progress_only_grows_and_ends_at_one() -> None:
