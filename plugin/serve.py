@@ -15,13 +15,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from plugin.ohif import with_viewer
+
 ROOT = Path(__file__).parents[1]
 
 
 def configuration(
     data: Path, *, http_port: int, dicom_port: int, model: str | None = None
 ) -> dict[str, Any]:
-    """orthanc.json with these ports, its storage under `data` and no relative path left."""
+    """orthanc.json with these ports, its storage under `data`, and the viewer if it is there.
+
+    No relative path is left.
+    """
     values: dict[str, Any] = json.loads((ROOT / "orthanc.json").read_text())
     values |= {
         "HttpPort": http_port,
@@ -32,7 +37,7 @@ def configuration(
     }
     if model is not None:
         values["Oar"] = values["Oar"] | {"Model": model}
-    return values
+    return with_viewer(values)
 
 
 def environment() -> dict[str, str]:

@@ -38,6 +38,7 @@ class Worker:
         *,
         catch_up: Callable[[], None] = lambda: None,
         catch_up_after_s: float | None = None,
+        paused: Callable[[], bool] = lambda: False,
     ) -> None:
         """
         Args:
@@ -45,12 +46,14 @@ class Worker:
             run: does one job.
             catch_up: looks for missed studies; called between jobs.
             catch_up_after_s: seconds from the start to the first call; None: only when asked.
+            paused: whether no further job is to be taken.
         """
         self._jobs = jobs
         self._run = run
         self._catch_up = catch_up
         self._catch_up_after_s = catch_up_after_s
         self._catch_up_at: float | None = None  # time.monotonic()
+        self._paused = paused
         self._stopping = threading.Event()
         # A daemon: a network that cannot be interrupted must not keep Orthanc from stopping.
         self._thread = threading.Thread(target=self._work, name="oar-worker", daemon=True)
@@ -89,7 +92,9 @@ class Worker:
                 if self._catch_up_at is not None and time.monotonic() >= self._catch_up_at:
                     self._catch_up_at = None
                     self._catch_up()
-                if (job := self._jobs.claim()) is not None:
+                if self._paused():
+                    self._jobs.wait(self._longest_sleep_s(), for_due=False)
+                elif (job := self._jobs.claim()) is not None:
                     self._do(job)
                 else:
                     self._jobs.wait(self._longest_sleep_s())

@@ -40,6 +40,7 @@ class FakeOrthanc:
         self._metric_set = threading.Condition()
         self.change_callbacks: list[Callable[[int, int, str], None]] = []
         self.rest_callbacks: dict[str, Callable[..., None]] = {}
+        self.explorer_scripts: list[str] = []
 
     # --- for tests -------------------------------------------------------------------------------
 
@@ -195,6 +196,9 @@ class FakeOrthanc:
 
     def RegisterRestCallback(self, pattern: str, callback: Callable[..., None]) -> None:
         self.rest_callbacks[pattern] = callback
+
+    def ExtendOrthancExplorer(self, script: str) -> None:
+        self.explorer_scripts.append(script)
 
 
 def identifier(uid: str) -> str:

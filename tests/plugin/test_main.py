@@ -37,6 +37,12 @@ class Output:
     def SendMethodNotAllowed(self, allowed: str) -> None:
         self.allowed = allowed
 
+    def AnswerBuffer(self, content: bytes, content_type: str) -> None:
+        self.answer = (content, content_type)
+
+    def Redirect(self, address: str) -> None:
+        self.answer = (address,)
+
 
 @pytest.fixture
 def orthanc(monkeypatch, tmp_path, weights) -> FakeOrthanc:
@@ -139,6 +145,27 @@ def test_a_wrong_method_is_told_the_right_one_in_orthancs_way(orthanc):
     callback(output, "/oar/jobs", method="DELETE", headers={}, groups=())
 
     assert output.allowed == "GET"
+
+
+def test_a_page_is_sent_with_its_type_and_its_policy(orthanc):
+    load()
+    [callback] = orthanc.rest_callbacks.values()
+    page, start = Output(), Output()
+
+    callback(page, "/oar/page.js", method="GET", get={}, headers={}, groups=())
+    callback(start, "/oar", method="GET", get={}, headers={}, groups=())
+
+    content, content_type = page.answer
+    assert b"The page of the queue" in content
+    assert content_type == "text/javascript; charset=utf-8"
+    assert page.headers["Content-Security-Policy"].startswith("default-src 'none'")
+    assert start.answer == ("../oar/index.html",)
+
+
+def test_orthanc_explorer_is_extended_once_because_only_the_last_script_is_served(orthanc):
+    load()
+
+    assert orthanc.explorer_scripts == ['import("../oar/explorer.js");']
 
 
 def test_a_mistake_in_the_configuration_stops_the_start(orthanc):

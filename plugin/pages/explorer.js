@@ -1,0 +1,212 @@
+// The panel on a study's page in Orthanc Explorer: segment, watch, see why not, look at the result.
+//
+// It lives among Orthanc Explorer's own jQuery Mobile, and uses of it only which page is shown.
+
+import { announcer, make, setChildren, setText } from "./elements.js";
+import { isActive, JobList, viewerLink } from "./jobs.js";
+import * as service from "./service.js";
+
+class Panel {
+  constructor(study) {
+    this.study = study;
+    this.titles = new Map(); // of series
+    this.hadActive = false; // at the last look
+    this.lost = false; // whether the last look failed
+    const { element, say } = announcer();
+    this.say = say;
+    this.message = make("p", { class: "oar-message", role: "alert" });
+    this.model = make("select", { id: "oar-model", "data-role": "none" });
+    this.again = make("input", { id: "oar-again", type: "checkbox", "data-role": "none" });
+    this.segment = make(
+      "button",
+      { type: "button", class: "oar-button", "data-role": "none", onclick: () => this.ask() },
+      "Segment",
+    );
+    this.viewer = viewerLink({ href: service.viewerOf(study), hidden: true });
+    this.nothing = make("p", {}, "No job yet.");
+    this.reasons = make("ul", { class: "oar-explained" });
+    this.why = make(
+      "details",
+      { class: "oar-why" },
+      make("summary", {}, "Which series are taken, and why"),
+      this.reasons,
+    );
+    this.why.addEventListener("toggle", () => this.why.open && this.explain());
+    this.place = make("div");
+    this.element = make(
+      "section",
+      { id: "oar-panel", "aria-labelledby": "oar-heading" },
+      make(
+        "header",
+        {},
+        make("h2", { id: "oar-heading" }, "Organs at risk"),
+        make("span", { class: "oar-notice" }, "Research use only"),
+        make("a", { href: service.queuePage, target: "_blank", rel: "noopener" }, "Queue, models"),
+      ),
+      make(
+        "div",
+        { class: "oar-ask" },
+        make("label", { for: "oar-model" }, "Model"),
+        this.model,
+        make("label", { class: "oar-check" }, this.again, " again, although there is a result"),
+        this.segment,
+        this.viewer,
+      ),
+      this.message,
+      element,
+      this.nothing,
+      this.place,
+      this.why,
+    );
+    this.begin();
+  }
+
+  async begin() {
+    try {
+      const [models, health, series] = await Promise.all([
+        service.oar("models"),
+        service.oar("health"),
+        service.orthanc(`studies/${this.study}/series`),
+      ]);
+      this.list = new JobList({
+        titleOf: (job) => this.titleOf(job.series),
+        viewer: health.viewer,
+        changed: () => this.look(),
+        failed: (sentence) => setText(this.message, sentence),
+        say: this.say,
+      });
+      this.place.append(this.list.element);
+      this.nameSeries(series);
+      const names = models.models.map((model) => model.name);
+      const usual = make("option", { value: "" }, "the usual one");
+      this.model.replaceChildren(usual, ...names.map((name) => make("option", {}, name)));
+      this.hasViewer = health.viewer;
+      this.look = service.watch(() => this.update());
+    } catch (why) {
+      this.failed(why);
+    }
+  }
+
+  nameSeries(series) {
+    for (const one of series) {
+      const { Modality, SeriesDescription, SeriesNumber } = one.MainDicomTags;
+      const parts = [Modality, SeriesDescription || (SeriesNumber && `series ${SeriesNumber}`)];
+      this.titles.set(one.ID, parts.filter(Boolean).join(" "));
+    }
+  }
+
+  titleOf(series) {
+    return this.titles.get(series) || `Series ${series.slice(0, 8)}`;
+  }
+
+  /** One look at the jobs; the next one only if something can still happen by itself. */
+  async update() {
+    if (!this.element.isConnected) {
+      return null;
+    }
+    try {
+      const { jobs } = await service.oar(`jobs?study=${this.study}`);
+      const active = jobs.some(isActive);
+      this.list.update(jobs);
+      this.nothing.hidden = jobs.length > 0;
+      this.viewer.hidden = !this.hasViewer || jobs.some((job) => job.state === "done");
+      this.segment.disabled = false;
+      this.found();
+      if (this.hadActive && !active) {
+        window.Refresh?.(); // Orthanc Explorer's own: shows the new series
+        if (this.why.open) {
+          this.explain();
+        }
+      }
+      this.hadActive = active;
+      if (active) {
+        return service.BUSY_MS;
+      }
+      const { IsStable } = await service.orthanc(`studies/${this.study}`);
+      if (!IsStable) {
+        return service.IDLE_MS;
+      }
+      if (jobs.length === 0) {
+        this.why.open = true;
+      }
+      return null;
+    } catch (why) {
+      this.lost = true;
+      this.failed(why);
+      return service.IDLE_MS;
+    }
+  }
+
+  /** A look has succeeded: that an earlier one did not is no longer of interest. */
+  found() {
+    if (this.lost) {
+      this.lost = false;
+      setText(this.message, "");
+    }
+  }
+
+  async ask() {
+    this.segment.disabled = true;
+    setText(this.message, "");
+    try {
+      await service.order(`studies/${this.study}/jobs`, {
+        force: this.again.checked,
+        model: this.model.value || null,
+      });
+      this.again.checked = false;
+      this.look();
+    } catch (why) {
+      this.failed(why);
+      this.segment.disabled = false;
+    }
+  }
+
+  async explain() {
+    try {
+      this.nameSeries(await service.orthanc(`studies/${this.study}/series`));
+      const { series } = await service.oar(`studies/${this.study}/explain`);
+      setChildren(this.reasons, JSON.stringify(series), () =>
+        series.map((one) =>
+          make(
+            "li",
+            { "data-chosen": String(one.chosen) },
+            make("strong", {}, one.chosen ? "Taken: " : "Not taken: "),
+            `${this.titleOf(one.series)}. ${one.reason}`,
+          ),
+        ),
+      );
+    } catch (why) {
+      this.failed(why);
+    }
+  }
+
+  failed(why) {
+    if (!(why instanceof service.Problem)) {
+      throw why;
+    }
+    setText(this.message, why.message);
+  }
+}
+
+for (const name of ["jobs.css", "explorer.css"]) {
+  const href = new URL(name, import.meta.url).href;
+  document.head.append(make("link", { rel: "stylesheet", href }));
+}
+
+let panel = null;
+
+function show() {
+  const { active, uuid } = window.$.mobile.pageData ?? {};
+  const series = document.getElementById("list-series");
+  if (active !== "study" || !uuid || !series) {
+    return;
+  }
+  if (panel?.study !== uuid) {
+    panel?.element.remove();
+    panel = new Panel(uuid);
+  }
+  series.parentElement.prepend(panel.element);
+}
+
+window.$("#study").live("pageshow", show);
+show(); // the page may have been shown before this script came

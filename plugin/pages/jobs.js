@@ -1,0 +1,202 @@
+// One job as a person sees it, in Orthanc Explorer and on the page of the queue alike.
+
+import { make, organName, setChildren, setText } from "./elements.js";
+import { order, orthancOnce, pageOfSeries, Problem, viewerOf } from "./service.js";
+
+export const isActive = (job) => job.state === "queued" || job.state === "running";
+const canRetry = (job) => ["failed", "cancelled", "skipped"].includes(job.state);
+const KINDS = { seg: "SEG", rtstruct: "RTSTRUCT", sr: "SR", review: "Review pages" };
+
+const ASKED_BY = {
+  "stable study": "by itself",
+  rest: "asked for",
+  start: "found at the start",
+};
+
+/** Keeps one list item in step with one job. */
+export class JobItem {
+  constructor(job, { titleOf, pageOf, viewer, changed, failed }) {
+    this.id = job.id;
+    this.viewer = viewer; // whether there is one
+    this.state = make("span", { class: "oar-state" });
+    this.stage = make("span", { class: "oar-stage" });
+    this.bar = make("progress", { max: 1, "aria-label": "Progress" });
+    this.reason = make("p", { class: "oar-reason" });
+    this.warnings = make("ul", { class: "oar-warnings", "aria-label": "Warnings" });
+    this.facts = make("p", { class: "oar-facts" });
+    this.results = make("span", { class: "oar-results" });
+    this.volumes = make("details", { class: "oar-volumes" });
+    this.title = make(pageOf ? "a" : "span", { class: "oar-title", href: pageOf?.(job) });
+    setText(this.title, titleOf(job));
+    const act = (path) => async () => {
+      this.busy(true);
+      failed("");
+      try {
+        await order(`jobs/${job.id}/${path}`);
+        changed();
+      } catch (why) {
+        if (!(why instanceof Problem)) {
+          throw why;
+        }
+        failed(why.message);
+      } finally {
+        this.busy(false);
+      }
+    };
+    this.cancel = make("button", { type: "button", onclick: act("cancel") }, "Cancel");
+    this.retry = make("button", { type: "button", onclick: act("retry") }, "Try again");
+    this.element = make(
+      "li",
+      { class: "oar-job", "data-job": job.id },
+      make("p", { class: "oar-head" }, this.state, " ", this.title, " ", this.stage),
+      this.bar,
+      this.facts,
+      this.reason,
+      this.warnings,
+      make("p", { class: "oar-actions" }, this.results, " ", this.cancel, this.retry),
+      this.volumes,
+    );
+    this.update(job);
+  }
+
+  update(job) {
+    this.element.dataset.state = job.state;
+    setText(this.state, job.state);
+    const percent = `${Math.round(100 * job.progress)} %`;
+    setText(this.stage, job.state === "running" ? `${job.stage || "starting"}, ${percent}` : "");
+    this.bar.hidden = job.state !== "running";
+    this.bar.value = job.progress;
+    this.bar.setAttribute("aria-valuetext", percent);
+    setText(this.facts, facts(job));
+    setText(this.reason, job.reason);
+    this.reason.hidden = !job.reason;
+    setChildren(this.warnings, job.warnings.join("\n"), () =>
+      job.warnings.map((text) => make("li", {}, text)),
+    );
+    this.warnings.hidden = job.warnings.length === 0;
+    this.cancel.hidden = !isActive(job);
+    this.retry.hidden = !canRetry(job);
+    for (const button of [this.cancel, this.retry]) {
+      button.setAttribute("aria-label", `${button.textContent}: ${this.title.textContent}`);
+    }
+    this.showResults(job);
+    const organs = Object.entries(job.volumes_ml);
+    this.volumes.hidden = organs.length === 0;
+    setChildren(this.volumes, JSON.stringify(organs), () => volumes(organs));
+  }
+
+  showResults(job) {
+    const key = job.results.map((result) => result.orthanc_id).join(" ");
+    setChildren(this.results, key, () => {
+      const links = job.results.flatMap((result) => this.resultLinks(job, result));
+      // What is to be done first stands first.
+      return links.sort((one, other) => other.matches(".oar-button") - one.matches(".oar-button"));
+    });
+  }
+
+  /** One result: its series in Orthanc Explorer, and the viewer if it can show it. */
+  resultLinks(job, result) {
+    const name = KINDS[result.kind] ?? result.kind;
+    const link = make("a", { "aria-label": `${name}: ${this.title.textContent}` }, name);
+    const links = [link];
+    if (result.kind === "seg" && this.viewer) {
+      const href = viewerOf(job.study, result.orthanc_id);
+      const label = `Open viewer: ${this.title.textContent}`;
+      links.push(viewerLink({ href, "aria-label": label }));
+    }
+    orthancOnce(`instances/${result.orthanc_id}`).then(
+      (instance) => link.setAttribute("href", pageOfSeries(instance.ParentSeries)),
+      () => {
+        setText(link, `${name} (no longer in Orthanc)`);
+        links.slice(1).forEach((other) => other.remove());
+      },
+    );
+    return links;
+  }
+
+  busy(yes) {
+    this.cancel.disabled = this.retry.disabled = yes;
+  }
+}
+
+/**
+ * Keeps a list in step with jobs, and says which have changed their state.
+ *
+ * Options: `titleOf` and `pageOf` of a job (the latter may be absent); `viewer`, whether there is
+ * one; `changed`, called after a button did something; `failed` and `say`, given a sentence.
+ */
+export class JobList {
+  constructor(options) {
+    this.element = make("ul", { class: "oar-jobs" });
+    this.options = options;
+    this.items = new Map();
+    this.states = new Map();
+  }
+
+  update(jobs) {
+    const { say } = this.options;
+    const ids = new Set(jobs.map((job) => job.id));
+    for (const [id, item] of this.items) {
+      if (!ids.has(id)) {
+        item.element.remove();
+        this.items.delete(id);
+      }
+    }
+    jobs.forEach((job, place) => {
+      let item = this.items.get(job.id);
+      if (item) {
+        item.update(job);
+      } else {
+        item = new JobItem(job, this.options);
+        this.items.set(job.id, item);
+      }
+      if (this.element.children[place] !== item.element) {
+        this.element.insertBefore(item.element, this.element.children[place] ?? null);
+      }
+      const before = this.states.get(job.id);
+      if (before && before !== job.state) {
+        say(`${item.title.textContent}: ${job.state}. ${job.reason}`);
+      }
+      this.states.set(job.id, job.state);
+    });
+  }
+}
+
+export const viewerLink = (attributes) =>
+  make("a", { class: "oar-button", target: "_blank", rel: "noopener", ...attributes }, "Open viewer");
+
+function facts(job) {
+  const parts = [job.model, ASKED_BY[job.asked_by] ?? job.asked_by];
+  parts.push(new Date(job.created).toLocaleString());
+  if (job.started && job.finished) {
+    parts.push(`${Math.round((new Date(job.finished) - new Date(job.started)) / 1000)} s`);
+  }
+  if (job.attempts > 1) {
+    parts.push(`${job.attempts} attempts`);
+  }
+  return parts.join(" · ");
+}
+
+function volumes(organs) {
+  const rows = organs.map(([organ, ml]) =>
+    make(
+      "tr",
+      {},
+      make("th", { scope: "row" }, organName(organ)),
+      make("td", {}, ml.toFixed(ml < 10 ? 2 : 1)),
+    ),
+  );
+  return [
+    make("summary", {}, `Volumes of ${organs.length} ${organs.length === 1 ? "organ" : "organs"}`),
+    make(
+      "table",
+      {},
+      make(
+        "thead",
+        {},
+        make("tr", {}, make("th", { scope: "col" }, "Organ"), make("th", { scope: "col" }, "ml")),
+      ),
+      make("tbody", {}, ...rows),
+    ),
+  ];
+}

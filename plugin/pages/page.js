@@ -1,0 +1,215 @@
+// The page of the queue, the models and the service.
+
+import { announcer, dicomDate, make, organName, setChildren, setText } from "./elements.js";
+import { isActive, JobList } from "./jobs.js";
+import * as service from "./service.js";
+
+const LIMIT = 100; // jobs shown
+const STATES = ["queued", "running", "done", "skipped", "failed", "cancelled"];
+
+const at = (id) => document.getElementById(id);
+const spoken = announcer();
+document.body.append(spoken.element);
+
+let wanted = ""; // state to show; or all
+
+function failed(why) {
+  if (!(why instanceof service.Problem)) {
+    throw why;
+  }
+  setText(at("message"), why.message);
+}
+
+// --- the service ---------------------------------------------------------------------------------
+
+function showHealth(health) {
+  const waiting = health.jobs.queued;
+  setText(
+    at("health"),
+    health.status === "stopped"
+      ? "Stopped: no job is taken. Orthanc's log says why."
+      : health.paused
+        ? `Paused by a person: no further job is taken. ${waiting} waiting.`
+        : health.jobs.running
+          ? `Working. ${waiting} waiting.`
+          : "Ready.",
+  );
+  const facts = {
+    "Usual model": `${health.model} ${health.model_version}`,
+    Device: health.device,
+    "Stable studies": health.automatic ? "are segmented by themselves" : "wait until asked for",
+    Version: health.version,
+  };
+  setChildren(at("facts"), JSON.stringify(facts), () =>
+    Object.entries(facts).map(([name, value]) =>
+      make("div", {}, make("dt", {}, name), make("dd", {}, value)),
+    ),
+  );
+  setText(at("pause"), health.paused ? "Resume" : "Pause");
+  at("pause").dataset.order = health.paused ? "queue/resume" : "queue/pause";
+  at("pause").hidden = false;
+}
+
+at("pause").addEventListener("click", async () => {
+  setText(at("message"), "");
+  try {
+    await service.order(at("pause").dataset.order);
+  } catch (why) {
+    failed(why);
+  }
+  look();
+});
+
+// --- the queue -----------------------------------------------------------------------------------
+
+function showFilter(counts) {
+  const all = Object.values(counts).reduce((sum, count) => sum + count, 0);
+  for (const [state, count] of [["", all], ...STATES.map((one) => [one, counts[one]])]) {
+    const id = `state-${state || "all"}`;
+    if (!at(id)) {
+      const input = make("input", { type: "radio", name: "state", id, value: state });
+      input.checked = state === wanted;
+      input.addEventListener("change", () => {
+        wanted = state;
+        look();
+      });
+      at("filter").append(make("span", {}, input, " ", make("label", { for: id })));
+    }
+    setText(document.querySelector(`label[for="${id}"]`), `${state || "all"} (${count})`);
+  }
+}
+
+/** What a person knows a study by, once Orthanc has said it. */
+const studies = new Map();
+
+async function learnStudies(jobs) {
+  const news = new Set(jobs.map((job) => job.study).filter((study) => !studies.has(study)));
+  await Promise.all(
+    [...news].map(async (study) => {
+      try {
+        const { MainDicomTags, PatientMainDicomTags } = await service.orthanc(`studies/${study}`);
+        const parts = [
+          PatientMainDicomTags.PatientID,
+          MainDicomTags.StudyDescription,
+          dicomDate(MainDicomTags.StudyDate),
+        ];
+        studies.set(study, parts.filter(Boolean).join(" · ") || `Study ${study.slice(0, 8)}`);
+      } catch (why) {
+        if (!(why instanceof service.Problem)) {
+          throw why;
+        }
+        studies.set(study, `Study ${study.slice(0, 8)} (no longer in Orthanc)`);
+      }
+    }),
+  );
+}
+
+let list = null;
+
+function showJobs(jobs, health) {
+  list ??= new JobList({
+    titleOf: (job) => studies.get(job.study),
+    pageOf: (job) => service.pageOfStudy(job.study),
+    viewer: health.viewer,
+    changed: () => look(),
+    failed: (sentence) => setText(at("message"), sentence),
+    say: spoken.say,
+  });
+  if (!list.element.isConnected) {
+    at("jobs").append(list.element);
+  }
+  list.update(jobs);
+  at("nothing").hidden = jobs.length > 0;
+  at("newest").hidden = jobs.length < LIMIT;
+  setText(at("newest"), `The newest ${LIMIT} are shown.`);
+}
+
+// --- the models ----------------------------------------------------------------------------------
+
+function showModels(models) {
+  const cards = models.map(({ name, default: usual, card }) => {
+    const organs = card.organs.map((organ) => [organ, card.measured[organ]]);
+    const dice = organs.map(([, measured]) => measured?.dice_mean).filter((one) => one != null);
+    const mean = dice.reduce((sum, one) => sum + one, 0) / dice.length;
+    const summary = [`${organs.length} organs`];
+    if (dice.length > 0) {
+      summary.push(`mean Dice ${percent(mean)} %`);
+    }
+    const details = make(
+      "details",
+      { "data-model": name },
+      make("summary", {}, make("h3", {}, name), ` ${usual ? "(usual)" : ""} ${summary.join(", ")}`),
+      make("p", {}, card.description),
+      make("p", {}, `Trained on ${card.training.data ?? "data that its card does not name"}.`),
+      make("p", {}, `Version ${card.version}. ${card.notice}`),
+      diceTable(name, organs),
+    );
+    details.open = usual;
+    return details;
+  });
+  at("models").replaceChildren(...cards);
+}
+
+const percent = (fraction) => (100 * fraction).toFixed(1);
+
+function diceTable(name, organs) {
+  const columns = ["Organ", "Dice %", "", "Patients"].map((text) =>
+    text ? make("th", { scope: "col" }, text) : make("td"),
+  );
+  const rows = organs.map(([organ, measured]) => {
+    const label = make("th", { scope: "row" }, organName(organ));
+    if (!measured) {
+      return make("tr", {}, label, make("td", { colspan: 3 }, "not measured"));
+    }
+    const text = `${percent(measured.dice_mean)} ± ${percent(measured.dice_sd)}`;
+    const meter = make("meter", { max: 1, value: measured.dice_mean, "aria-hidden": "true" });
+    return make(
+      "tr",
+      {},
+      label,
+      make("td", {}, text),
+      make("td", {}, meter),
+      make("td", {}, String(measured.patients)),
+    );
+  });
+  return make(
+    "table",
+    { "aria-label": `Measured Dice of ${name}` },
+    make("thead", {}, make("tr", {}, ...columns)),
+    make("tbody", {}, ...rows),
+  );
+}
+
+// --- all of it -----------------------------------------------------------------------------------
+
+let modelsShown = false;
+let lost = false; // whether the last look failed
+
+async function update() {
+  try {
+    const query = wanted ? `&state=${wanted}` : "";
+    const [health, { jobs }] = await Promise.all([
+      service.oar("health"),
+      service.oar(`jobs?limit=${LIMIT}${query}`),
+    ]);
+    await learnStudies(jobs);
+    showHealth(health);
+    showFilter(health.jobs);
+    showJobs(jobs, health);
+    if (!modelsShown) {
+      showModels((await service.oar("models")).models);
+      modelsShown = true;
+    }
+    if (lost) {
+      lost = false;
+      setText(at("message"), "");
+    }
+    return jobs.some(isActive) ? service.BUSY_MS : service.IDLE_MS;
+  } catch (why) {
+    lost = true;
+    failed(why);
+    return service.IDLE_MS;
+  }
+}
+
+const look = service.watch(update);

@@ -1,0 +1,91 @@
+// What the service and Orthanc answer, asked for relative to where this file came from, so that
+// the pages also work behind a proxy that adds a prefix.
+
+const OAR = new URL(".", import.meta.url); // …/oar/
+const ORTHANC = new URL("..", import.meta.url);
+
+export const BUSY_MS = 1000; // between two looks while a job is queued or running
+export const IDLE_MS = 5000; // and while none is
+
+export class Problem extends Error {} // its message is a sentence for a person
+
+async function json(url, options) {
+  let answer;
+  try {
+    answer = await fetch(url, { cache: "no-store", ...options });
+  } catch {
+    throw new Problem("Orthanc does not answer.");
+  }
+  const content = await answer.json().catch(() => ({}));
+  if (!answer.ok) {
+    throw new Problem(content.error ?? content.Message ?? `Orthanc answers ${answer.status}.`);
+  }
+  return content;
+}
+
+export const oar = (path) => json(new URL(path, OAR));
+export const order = (path, body = {}) =>
+  json(new URL(path, OAR), { method: "POST", body: JSON.stringify(body) });
+export const orthanc = (path) => json(new URL(path, ORTHANC));
+
+const known = new Map();
+
+/** As `orthanc`, asked once for each path: what a DICOM object is does not change. */
+export function orthancOnce(path) {
+  if (!known.has(path)) {
+    const answer = orthanc(path);
+    answer.catch(() => known.delete(path));
+    known.set(path, answer);
+  }
+  return known.get(path);
+}
+
+export const pageOfStudy = (study) => new URL(`app/explorer.html#study?uuid=${study}`, ORTHANC).href;
+export const pageOfSeries = (series) =>
+  new URL(`app/explorer.html#series?uuid=${series}`, ORTHANC).href;
+export const queuePage = new URL("index.html", OAR).href;
+
+/** Where the viewer shows a study, with one of its SEG instances if it is named. */
+export function viewerOf(study, seg) {
+  const url = new URL("viewer", OAR);
+  url.searchParams.set("study", study);
+  if (seg) {
+    url.searchParams.set("seg", seg);
+  }
+  return url.href;
+}
+
+/**
+ * Call `look` again and again, until it returns no pause; not while nobody can see the page.
+ *
+ * `look` answers the milliseconds until the next call, or null for the last. The function that
+ * comes back makes the next call at once, also after the last one.
+ */
+export function watch(look) {
+  let timer = null;
+  let running = false;
+  let again = false;
+  async function now() {
+    clearTimeout(timer);
+    if (running) {
+      again = true;
+      return;
+    }
+    running = true;
+    again = false;
+    const pause = await look();
+    running = false;
+    if (again) {
+      now();
+    } else if (pause !== null && !document.hidden) {
+      timer = setTimeout(now, pause);
+    }
+  }
+  document.addEventListener("visibilitychange", () => {
+    if (!document.hidden) {
+      now();
+    }
+  });
+  now();
+  return now;
+}

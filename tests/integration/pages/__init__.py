@@ -1,0 +1,1 @@
+"""What people see, in a headless Chromium: Orthanc Explorer, the queue, the viewer."""

@@ -1,0 +1,104 @@
+"""The panel on a study's page in Orthanc Explorer."""
+
+from collections.abc import Callable
+
+import pytest
+from playwright.sync_api import Page, expect
+from pydicom.dataset import Dataset
+
+from tests.integration.conftest import Orthanc
+from tests.phantoms import ct_slices, make_phantom
+
+pytestmark = [pytest.mark.orthanc, pytest.mark.slow]
+
+Push = Callable[[list[Dataset]], str]
+
+QUIET_MS = 2500
+"""Longer than any pause between two looks at a job that runs."""
+
+
+def open_study(page: Page, orthanc: Orthanc, study: str) -> None:
+    page.goto(f"{orthanc.url}/app/explorer.html#study?uuid={study}")
+    expect(page.get_by_role("heading", name="Organs at risk", exact=True)).to_be_visible()
+
+
+def test_a_study_is_segmented_from_its_page_and_watched_without_a_reload(page, orthanc, push, ct):
+    open_study(page, orthanc, push(ct))
+    page.evaluate("window.notReloaded = true")
+    expect(page.locator("#oar-panel")).to_contain_text("Research use only")
+    expect(page.locator("#list-series")).not_to_contain_text("SEG")
+
+    page.get_by_role("button", name="Segment").click()
+
+    job = page.locator(".oar-job")
+    expect(job).to_have_attribute("data-state", "running")
+    bar = job.get_by_role("progressbar")
+    first = float(bar.get_attribute("value"))
+    expect(bar).not_to_have_attribute("value", str(first))
+    assert float(bar.get_attribute("value")) > first
+    expect(job).to_have_attribute("data-state", "done")
+    expect(page.locator("#list-series")).to_contain_text("SEG")  # Explorer's own list
+    expect(page.get_by_role("status")).to_contain_text("done")
+    assert page.evaluate("window.notReloaded")
+
+    job.get_by_text("Volumes of 1 organ").click()
+    expect(job.get_by_role("row", name="brainstem")).to_be_visible()
+    seg = job.get_by_role("link", name="SEG")
+    series = orthanc.get(f"/instances/{orthanc.jobs()[0]['results'][0]['orthanc_id']}")
+    expect(seg).to_have_attribute(
+        "href", f"{orthanc.url}/app/explorer.html#series?uuid={series['ParentSeries']}"
+    )
+
+
+def test_nothing_is_asked_once_nothing_can_change(page, orthanc, push, ct):
+    study = push(ct)
+    orthanc.wait_until_quiet()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    open_study(page, orthanc, study)
+    expect(page.locator(".oar-explained")).to_contain_text("Taken")  # opens if there is no job
+    asked.clear()
+
+    page.wait_for_timeout(QUIET_MS)
+
+    assert asked == []
+
+
+def test_another_model_is_asked_for_again_cancelled_and_retried(page, orthanc, push, ct):
+    orthanc.post("/oar/queue/pause")
+    open_study(page, orthanc, push(ct))
+    page.get_by_label("Model").select_option("hn22-phantom")
+    page.get_by_label("again").check()
+    page.get_by_role("button", name="Segment").click()
+
+    job = page.locator(".oar-job")
+    expect(job).to_have_attribute("data-state", "queued")
+    expect(job).to_contain_text("hn22-phantom")
+    assert orthanc.jobs()[0]["run"]  # forced
+    job.get_by_role("button", name="Cancel").click()
+    expect(job).to_have_attribute("data-state", "cancelled")
+    job.get_by_role("button", name="Try again").click()
+    expect(job).to_have_attribute("data-state", "queued")
+
+    job.get_by_role("button", name="Cancel").click()
+    expect(job).to_have_attribute("data-state", "cancelled")
+    orthanc.post("/oar/queue/resume")
+
+
+def test_a_series_that_is_not_taken_says_why_and_its_text_is_no_code(page, orthanc, push):
+    few = ct_slices(
+        make_phantom(spacing_mm=(6.0, 8.0, 8.0), shape=(3, 32, 32), seed=11),
+        series_description="<img src=x onerror=alert(1)>",
+    )
+    open_study(page, orthanc, push(few))
+
+    why = page.locator(".oar-explained")
+    expect(why).to_contain_text("Not taken: CT <img src=x onerror=alert(1)>")
+    expect(why).to_contain_text("3 slices")
+    page.get_by_role("button", name="Segment").click()
+
+    job = page.locator(".oar-job")
+    expect(job).to_have_attribute("data-state", "skipped")
+    expect(job.locator(".oar-reason")).to_contain_text("3 slices")
+    expect(job.locator(".oar-title")).to_have_text("CT <img src=x onerror=alert(1)>")
+    assert page.locator("#oar-panel img").count() == 0

@@ -1,0 +1,108 @@
+"""The page under /oar: service, queue, models."""
+
+import urllib.request
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page, expect
+
+from tests.integration.conftest import Orthanc
+
+pytestmark = [pytest.mark.orthanc, pytest.mark.slow]
+
+
+def open_queue(page: Page, orthanc: Orthanc) -> None:
+    page.goto(f"{orthanc.url}/oar/")
+    expect(page.get_by_role("button", name="Pause").or_(page.get_by_text("Resume"))).to_be_visible()
+
+
+def test_a_pause_holds_the_queue_over_a_restart_until_it_is_resumed(page, orthanc, push, ct):
+    open_queue(page, orthanc)
+    page.get_by_role("button", name="Pause").focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("#health")).to_contain_text("Paused")
+    study = push(ct)
+    [job] = orthanc.post(f"/oar/studies/{study}/jobs")["jobs"]
+    shown = page.locator(f"[data-job='{job['id']}']")
+    expect(shown).to_have_attribute("data-state", "queued")
+
+    orthanc.stop()
+    expect(page.get_by_role("alert")).to_contain_text("Orthanc does not answer.")
+    orthanc.start()
+
+    expect(page.get_by_role("alert")).to_be_empty()
+    expect(page.locator("#health")).to_contain_text("Paused by a person")
+    assert orthanc.get("/oar/health")["paused"]
+    assert orthanc.get(f"/oar/jobs/{job['id']}")["state"] == "queued"
+    page.get_by_role("button", name="Resume").click()
+    expect(shown).to_have_attribute("data-state", "done")
+    expect(shown).to_contain_text(ct[0].PatientID)
+    expect(page.locator("#health")).to_have_text("Ready.")
+
+
+def test_the_models_show_what_their_cards_say_was_measured(page, orthanc):
+    open_queue(page, orthanc)
+
+    [card] = [m["card"] for m in orthanc.get("/oar/models")["models"] if m["name"] == "hn6-openkbp"]
+    shown = page.locator("[data-model='hn6-openkbp']")
+    shown.locator("summary").click()
+    for organ in ("brainstem", "parotid_left"):
+        name = "left parotid" if organ == "parotid_left" else organ
+        dice = card["measured"][organ]
+        row = shown.get_by_role("row", name=name)
+        expect(row).to_contain_text(f"{100 * dice['dice_mean']:.1f} ± {100 * dice['dice_sd']:.1f}")
+        expect(row).to_contain_text(str(int(dice["patients"])))
+    expect(shown).to_contain_text("OpenKBP")
+    expect(page.locator("header")).to_contain_text("Research use only")
+
+
+def test_the_jobs_can_be_narrowed_to_one_state_by_the_keyboard(page, orthanc, push, ct):
+    orthanc.post("/oar/queue/pause")
+    [job] = orthanc.post(f"/oar/studies/{push(ct)}/jobs")["jobs"]
+    open_queue(page, orthanc)
+    shown = page.locator(f"[data-job='{job['id']}']")
+    expect(shown).to_be_visible()
+
+    page.get_by_label("all").focus()
+    page.keyboard.press("ArrowRight")
+    expect(page.get_by_label("queued")).to_be_checked()
+    expect(shown).to_be_visible()
+    page.keyboard.press("ArrowRight")
+    expect(shown).to_have_count(0)
+
+    orthanc.post(f"/oar/jobs/{job['id']}/cancel")
+    orthanc.post("/oar/queue/resume")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_people_who_see_or_hear_differently_can_use_both_pages(page, orthanc, push, ct, scheme):
+    page.emulate_media(color_scheme=scheme)
+    study = push(ct)
+    orthanc.post("/oar/queue/pause")
+    [job] = orthanc.post(f"/oar/studies/{study}/jobs")["jobs"]
+    open_queue(page, orthanc)
+    expect(page.locator(f"[data-job='{job['id']}']")).to_be_visible()
+    expect(page.locator("[data-model='steady']")).to_be_visible()
+
+    assert violations(page) == []
+    page.goto(f"{orthanc.url}/app/explorer.html#study?uuid={study}")
+    expect(page.locator(".oar-job")).to_be_visible()
+    assert violations(page, "#oar-panel") == []  # the rest of the page is Orthanc Explorer's
+
+    orthanc.post(f"/oar/jobs/{job['id']}/cancel")
+    orthanc.post("/oar/queue/resume")
+
+
+def violations(page: Page, part: str = "html") -> list[str]:
+    """What axe finds wrong, and where."""
+    found = Axe().run(page, context=part).response["violations"]
+    return [f"{each['id']}: {each['nodes'][0]['html']}" for each in found]
+
+
+def test_the_pages_carry_a_policy_that_lets_nothing_else_in(orthanc):
+    for name in ("index.html", "page.js", "explorer.js", "jobs.css"):
+        with urllib.request.urlopen(f"{orthanc.url}/oar/{name}") as answer:
+            headers = answer.headers
+        assert "default-src 'none'" in headers["Content-Security-Policy"]
+        assert "unsafe" not in headers["Content-Security-Policy"]
+        assert headers["X-Content-Type-Options"] == "nosniff"
