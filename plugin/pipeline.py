@@ -1,13 +1,11 @@
-"""The whole story of one job: a CT series becomes a DICOM SEG in the same study."""
+"""The whole story of one job: a CT series becomes a DICOM SEG, and what is wanted with it."""
 
 import logging
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import datetime
 
 from model.organs import ORGANS
+from model.plausibility import find_doubts
 from model.preprocess import NoBody
 from model.segmenter import Cancelled, Segmenter
 from model.volumes import volumes_ml
@@ -15,42 +13,15 @@ from plugin.archive import Archive, Series
 from plugin.dicom_objects import NoOrganFound
 from plugin.identity import Model, Origin
 from plugin.job import Outcome, Result
-from plugin.seg import build_seg, read_seg, seg_uid
+from plugin.results import Finding, build_results, find_results, seg_first, wanted_kinds
+from plugin.seg import read_seg, read_warnings
 from plugin.series import UnsuitableSeries, read_series
 from plugin.settings import Settings
+from plugin.watch import PROGRESS_AT_END, Watch
+
+__all__ = ["PROGRESS_AT_END", "Watch", "segment_series"]
 
 log = logging.getLogger(__name__)
-
-PROGRESS_AT_END = {"reading": 0.05, "segmenting": 0.95, "writing": 0.98, "storing": 1.0}
-"""How much of the whole job is done at the end of each stage; a network takes nearly all."""
-
-
-@dataclass(kw_only=True)
-class Watch:
-    """The line between a job and whoever watches it: progress out, the wish to stop in."""
-
-    report: Callable[[str, float], None] = lambda stage, progress: None  # progress of all, 0 to 1
-    cancelled: Callable[[], bool] = lambda: False
-    seconds: dict[str, float] = field(default_factory=dict)  # by stage, filled as the job runs
-
-    @property
-    def total_s(self) -> float:
-        """Seconds of the stages so far."""
-        return sum(self.seconds.get(stage, 0.0) for stage in PROGRESS_AT_END)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[Callable[[float], None]]:
-        """Time one stage and give its own progress, 0 to 1, its share of the whole."""
-        if self.cancelled():
-            raise Cancelled
-        first = max((v for v in PROGRESS_AT_END.values() if v < PROGRESS_AT_END[name]), default=0.0)
-        share = PROGRESS_AT_END[name] - first
-        self.report(name, first)
-        begun = time.perf_counter()
-        try:
-            yield lambda progress: self.report(name, first + share * progress)
-        finally:
-            self.seconds[name] = round(time.perf_counter() - begun, 3)
 
 
 def segment_series(
@@ -65,18 +36,20 @@ def segment_series(
 ) -> Outcome:
     """Segment one CT series and store the result in its study.
 
+    What is there already is not made again. If the SEG is, what is missing beside it is made of it.
+
     Args:
         series: as the archive lists it now.
         archive: holds the slices and takes the result.
         segmenter: the loaded model.
-        settings: which series are suitable, and what the result looks like.
+        settings: which series are suitable, and what the result consists of.
         run: empty, or what tells a forced result from the others of the same slices.
         shadow: the model is on trial: its result has UIDs of its own and says that it is not to be
             used, and nothing but the SEG is made.
         watch: who watches; asked now and then whether to stop.
 
     Raises:
-        Cancelled: the watcher wanted it. Nothing was stored.
+        Cancelled: the watcher wanted it. There is no SEG.
         ArchiveError: the archive did not give or take.
     """
     origin = Origin(
@@ -86,44 +59,56 @@ def segment_series(
         shadow=shadow,
         created=datetime.now().replace(microsecond=0),
     )
-    kind = settings.segmentation_type
-    uid = seg_uid(origin, kind)
-    if (existing := archive.find_instance(uid)) is not None:
+    kinds = ("seg",) if shadow else wanted_kinds(settings)
+    there = find_results(kinds, origin, settings, archive)
+    seg = next((archive.file(one.orthanc_id) for one in there if one.kind == "seg"), None)
+    missing = [kind for kind in kinds if kind not in {one.kind for one in there}]
+    if seg is not None and not missing:
         log.info("series %s has its result already", series.id)
-        result = Result(kind="seg", sop_instance_uid=uid, orthanc_id=existing)
-        volumes = volumes_ml(read_seg(archive.file(existing)), ORGANS)
-        return Outcome(state="done", results=(result,), volumes_ml=volumes)
+        volumes = volumes_ml(read_seg(seg), ORGANS)
+        warnings = read_warnings(seg)
+        return Outcome(
+            state="done", results=seg_first(there), volumes_ml=volumes, warnings=warnings
+        )
+    if seg is None:  # whatever lies there was left by a job that did not come to its end
+        there, missing = (), list(kinds)
+    warnings = ()
     try:
         with watch.stage("reading") as progress:
             ct = read_series(_files(series, archive, watch, progress), settings.series)
         with watch.stage("segmenting") as progress:
-            found = segmenter(ct.volume, progress=progress, cancelled=watch.cancelled)
-        watch.seconds |= {f"segmenting.{name}": round(s, 3) for name, s in found.seconds.items()}
+            if seg is None:
+                found = segmenter(ct.volume, progress=progress, cancelled=watch.cancelled)
+                labels, warnings = found.labels, found.warnings
+                inner = {f"segmenting.{name}": round(s, 3) for name, s in found.seconds.items()}
+                watch.seconds |= inner
+            else:
+                labels, warnings = read_seg(seg, on=ct.volume), read_warnings(seg)
+            doubts = find_doubts(labels, segmenter.organs)
+            warnings = tuple(dict.fromkeys([*warnings, *(doubt.sentence for doubt in doubts)]))
         with watch.stage("writing"):
-            seg = build_seg(
-                found.labels,
-                ct.slices,
-                organs=segmenter.organs,
-                origin=origin,
-                segmentation_type=kind,
-            )
+            finding = Finding(ct, labels, segmenter.organs, warnings, doubts)
+            made = build_results(missing, finding, origin, settings)
         with watch.stage("storing"):
-            stored = archive.store(seg)
+            stored = tuple(
+                Result(
+                    kind=kind, sop_instance_uid=one.SOPInstanceUID, orthanc_id=archive.store(one)
+                )
+                for kind, one in made
+            )
     except (UnsuitableSeries, NoBody) as why:
         log.info("series %s skipped: %s", series.id, why)
         return Outcome(state="skipped", reason=str(why), seconds=watch.seconds)
     except NoOrganFound as why:
         log.info("series %s skipped: no organ found", series.id)
-        return Outcome(
-            state="skipped", reason=str(why), seconds=watch.seconds, warnings=found.warnings
-        )
+        return Outcome(state="skipped", reason=str(why), seconds=watch.seconds, warnings=warnings)
     log.info("series %s segmented in %.0f s", series.id, watch.total_s)
     return Outcome(
         state="done",
-        results=(Result(kind="seg", sop_instance_uid=seg.SOPInstanceUID, orthanc_id=stored),),
-        volumes_ml=volumes_ml(found.labels, segmenter.organs),
+        results=seg_first([*stored, *there]),
+        volumes_ml=volumes_ml(labels, segmenter.organs),
         seconds=watch.seconds,
-        warnings=found.warnings,
+        warnings=warnings,
     )
 
 

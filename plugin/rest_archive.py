@@ -157,6 +157,9 @@ class _RemoteOrthanc:
     def RestApiPut(self, uri: str, body: str | bytes) -> bytes:
         return self._ask("PUT", uri, body)
 
+    def RestApiDelete(self, uri: str) -> bytes:
+        return self._ask("DELETE", uri)
+
     def GetDicomForInstance(self, instance: str) -> bytes:
         return self._ask("GET", f"/instances/{instance}/file")
 

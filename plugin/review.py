@@ -23,9 +23,9 @@ from plugin.scene import Scene
 KIND = "REVIEW"
 
 
-def review_uid(origin: Origin) -> str:
-    """The SOP Instance UID of the first page; known before the work is done."""
-    return origin.uid(f"{KIND} instance 1")
+def review_uid(origin: Origin, page: int = 1) -> str:
+    """The SOP Instance UID of a page; known before the work is done."""
+    return origin.uid(f"{KIND} instance {page}")
 
 
 def build_review(

@@ -7,7 +7,7 @@ from typing import Literal
 import highdicom as hd
 import numpy as np
 from highdicom.color import CIELabColor
-from pydicom import Dataset
+from pydicom import Dataset, dcmread
 from pydicom.sr.codedict import codes
 from pydicom.uid import ExplicitVRLittleEndian, RLELossless
 from pydicom.valuerep import DS
@@ -35,6 +35,14 @@ TRANSFER_SYNTAX = {
     "LABELMAP": RLELossless,  # one byte a pixel, nearly all background
 }
 
+LINE_END = "\r\n"
+
+LT_LENGTH = 10240
+"""Limit of the value representation LT."""
+
+GRID_TOLERANCE = 1e-3
+"""Between the grid of a CT and that of its SEG, which is written with 16 characters a number."""
+
 LABELS = {organ.tg263: organ.label for organ in ORGANS}
 
 
@@ -50,6 +58,7 @@ def build_seg(
     organs: Sequence[Organ],
     origin: Origin,
     segmentation_type: SegmentationType = "BINARY",
+    warnings: Sequence[str] = (),
 ) -> hd.seg.Segmentation:
     """Write the organs present in a label volume as one SEG instance.
 
@@ -63,6 +72,7 @@ def build_seg(
         organs: those that may be present.
         origin: gives the UIDs and the dates.
         segmentation_type: LABELMAP is smaller and newer, and few viewers show it yet.
+        warnings: sentences for the person who reviews; ``read_warnings`` gives them back.
 
     Raises:
         NoOrganFound: no voxel is labelled.
@@ -103,19 +113,38 @@ def build_seg(
     dimensions = origin.uid(f"SEG {segmentation_type} dimensions")
     for item in (*seg.DimensionOrganizationSequence, *seg.DimensionIndexSequence):
         item.DimensionOrganizationUID = dimensions
+    if warnings:
+        seg.ImageComments = LINE_END.join([*warnings])[:LT_LENGTH]
     sign(seg, slices[0], origin)
     return seg
 
 
-def read_seg(file: bytes) -> hd.Volume:
-    """The labels that ``build_seg`` was given, on that part of the CT's grid which has any."""
+def read_seg(file: bytes, *, on: hd.Volume | None = None) -> hd.Volume:
+    """The labels that ``build_seg`` was given.
+
+    Args:
+        file: of the SEG.
+        on: the CT, to have them on its whole grid; else on that part of it which has any.
+    """
     seg = hd.seg.segread(BytesIO(file))
     label_of = np.zeros(256, np.uint8)
     for segment in seg.SegmentSequence:
         if segment.SegmentLabel in LABELS:  # a LABELMAP also describes its background
             label_of[segment.SegmentNumber] = LABELS[segment.SegmentLabel]
     volume = seg.get_volume(combine_segments=True)
-    return volume.with_array(label_of[volume.array])
+    labels = volume.with_array(label_of[volume.array])
+    if on is None:
+        return labels
+    array = labels.match_geometry(on, tol=GRID_TOLERANCE).array
+    return on.with_array(array)
+
+
+def read_warnings(file: bytes) -> tuple[str, ...]:
+    """The warnings that ``build_seg`` was given."""
+    seg = dcmread(BytesIO(file), specific_tags=["ImageComments"])
+    return (
+        tuple(str(seg.get("ImageComments", "")).split(LINE_END)) if "ImageComments" in seg else ()
+    )
 
 
 def _numbered(labels: hd.Volume, present: Sequence[Organ]) -> hd.Volume:

@@ -1,6 +1,7 @@
 """Segment a folder of DICOM files: `python -m plugin.segment FOLDER --out DIR`.
 
-Takes the one suitable CT series of the folder and writes DIR/seg.dcm and DIR/report.json.
+Takes the one suitable CT series of the folder and writes DIR/seg.dcm and DIR/report.json; on demand
+also rtstruct.dcm, sr.dcm (the volumes) and review01.dcm, review02.dcm, ... (pages to look at).
 Exit status 0: written. 2: no series is suitable, or no organ was found; the sentence says why.
 Research use only.
 """
@@ -11,6 +12,7 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 from model.checkpoint import NOTICE, BadCheckpoint
 from model.segmenter import Segmenter
@@ -20,10 +22,13 @@ from plugin.catalogue import Catalogue, UnknownModel
 from plugin.explain import explain_series
 from plugin.job import Outcome
 from plugin.pipeline import Watch, segment_series
+from plugin.rtstruct import Holes
 from plugin.settings import Settings
 
 SEG = "seg.dcm"
 REPORT = "report.json"
+WRITTEN = (SEG, "rtstruct.dcm", "sr.dcm", "review??.dcm", REPORT)
+"""Patterns of all files that a run may write."""
 
 UNSUITABLE = 2
 """Exit status when the input cannot be segmented; also argparse's for a wrong command line."""
@@ -44,23 +49,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", default=defaults.model, help="name or folder")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default=defaults.device)
     parser.add_argument("--series", metavar="UID", help="which series, if several are suitable")
+    parser.add_argument("--rtstruct", action="store_true", help="also for planning systems")
+    parser.add_argument("--holes", choices=get_args(Holes), default=defaults.rtstruct_holes)
+    parser.add_argument("--volume-report", action="store_true", help="also the volumes, as SR")
+    parser.add_argument("--review-pages", action="store_true", help="also pages for any viewer")
     args = parser.parse_args(argv)
+    wishes = ("rtstruct", "volume_report", "review_pages")
+    settings = defaults.model_copy(
+        update={"rtstruct_holes": args.holes, **{wish: getattr(args, wish) for wish in wishes}}
+    )
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     try:
         if not args.folder.is_dir():
             raise Refusal(f"{args.folder} is not a folder.")
         args.out.mkdir(parents=True, exist_ok=True)
-        for name in (SEG, REPORT):  # what an earlier run left must not pass for this one's
-            (args.out / name).unlink(missing_ok=True)
+        for pattern in WRITTEN:  # what an earlier run left must not pass for this one's
+            for path in args.out.glob(pattern):
+                path.unlink()
         archive = FolderArchive(args.folder, results=args.out)
-        series = choose(archive, defaults, uid=args.series)
+        series = choose(archive, settings, uid=args.series)
         catalogue = Catalogue(default=args.model, device=args.device)
         segmenter = catalogue.get(catalogue.default)
         outcome = segment_series(
             series,
             archive=archive,
             segmenter=segmenter,
-            settings=defaults,
+            settings=settings,
             watch=Watch(report=show_progress),
         )
         print(file=sys.stderr)  # ends the line of the progress
@@ -76,6 +90,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return UNSUITABLE
     for name, ml in outcome.volumes_ml.items():
         print(f"{name:24} {ml:9.2f} ml")
+    for warning in outcome.warnings:
+        print(f"warning: {warning}")
     print(f"{args.out / SEG}: research use only")
     return 0
 

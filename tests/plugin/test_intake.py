@@ -8,6 +8,8 @@ from plugin.catalogue import Catalogue, UnknownModel
 from plugin.intake import Intake
 from plugin.job import Outcome, Result
 from plugin.jobs import Jobs
+from plugin.results import description
+from plugin.settings import Settings
 from tests.fake_orthanc import FakeOrthanc
 from tests.phantoms import ct_slices, make_phantom
 
@@ -123,6 +125,43 @@ def test_a_person_who_asks_for_what_failed_gets_another_try(orthanc, intake, job
     assert intake.request(series, model="blind").model == "blind"
     with pytest.raises(UnknownModel, match="there are: blind, quick"):
         intake.request(series, model="../quick")
+
+
+def test_what_is_wanted_later_is_a_new_job_when_a_person_asks_and_not_before(
+    orthanc, jobs, weights, ct
+):
+    archive = OrthancArchive(orthanc)
+    study = orthanc.receive(ct)
+    catalogue = Catalogue(default="quick", weights=weights)
+    before = Intake(archive=archive, jobs=jobs, catalogue=catalogue)
+    after = Intake(
+        archive=archive,
+        jobs=jobs,
+        catalogue=catalogue,
+        result=description(Settings(Rtstruct=True)),
+    )
+    [first] = before.take_study(study, asked_by="stable study")
+
+    assert after.take_study(study, asked_by="stable study") == []
+    [series] = archive.series_of_study(study)
+    second = after.request(series)
+    assert second.id != first.id
+    assert after.request(series).id == second.id
+    assert before.request(series).id == first.id
+
+
+def test_each_choice_of_objects_is_described_in_words_of_its_own() -> None:
+    assert description(Settings()) == "BINARY"  # the keys of jobs that are done hold this
+    choices = [
+        Settings(SegmentationType="LABELMAP"),
+        Settings(Rtstruct=True),
+        Settings(Rtstruct=True, RtstructHoles="xor"),
+        Settings(VolumeReport=True),
+        Settings(ReviewPages=True),
+        Settings(Rtstruct=True, VolumeReport=True, ReviewPages=True),
+    ]
+    assert len({description(one) for one in [Settings(), *choices]}) == 7
+    assert description(Settings(RtstructHoles="xor")) == "BINARY", "there are no holes to write"
 
 
 def test_catching_up_takes_recent_stable_studies_that_have_no_job(orthanc, intake, jobs):

@@ -1,4 +1,7 @@
+from io import BytesIO
+
 import numpy as np
+import pydicom
 import pytest
 from pydicom.dataset import Dataset
 
@@ -7,11 +10,17 @@ from plugin.archive import ArchiveError, OrthancArchive
 from plugin.job import Outcome
 from plugin.pipeline import PROGRESS_AT_END, Watch, segment_series
 from plugin.settings import Settings
-from tests.fake_orthanc import FakeOrthanc
+from tests.fake_orthanc import FakeOrthanc, OrthancException
 
 
 def run(
-    orthanc: FakeOrthanc, segmenter: Segmenter, *, run: str = "", watch: Watch | None = None
+    orthanc: FakeOrthanc,
+    segmenter: Segmenter,
+    *,
+    settings: Settings | None = None,
+    run: str = "",
+    shadow: bool = False,
+    watch: Watch | None = None,
 ) -> Outcome:
     archive = OrthancArchive(orthanc)
     [series] = [
@@ -24,8 +33,9 @@ def run(
         series,
         archive=archive,
         segmenter=segmenter,
-        settings=Settings(),
+        settings=settings or Settings(),
         run=run,
+        shadow=shadow,
         watch=watch or Watch(),
     )
 
@@ -45,6 +55,16 @@ def quick(weights) -> Segmenter:
 @pytest.fixture(scope="module")
 def blind(weights) -> Segmenter:
     return Segmenter.load(weights / "blind", device="cpu")
+
+
+@pytest.fixture
+def no_network(quick) -> Segmenter:
+    """A model whose result is there already."""
+
+    def never(self: object, image: object, **_: object) -> None:
+        raise AssertionError("segmented again")
+
+    return type("Carded", (), {"__call__": never, "card": quick.card, "organs": quick.organs})()
 
 
 def test_a_ct_series_becomes_a_seg_in_its_study(orthanc, quick, ct):
@@ -68,15 +88,11 @@ def test_the_millilitres_are_those_of_the_stored_seg(orthanc, quick, small_phant
     )
 
 
-def test_a_result_that_exists_is_not_made_again_but_told_of(orthanc, quick):
+def test_a_result_that_exists_is_not_made_again_but_told_of(orthanc, quick, no_network):
     first = run(orthanc, quick)
     files = set(orthanc.files)
 
-    def never(image: object, **_: object) -> None:
-        raise AssertionError("segmented again")
-
-    quick_that_must_not_run = type("Carded", (), {"__call__": never, "card": quick.card})()
-    second = run(orthanc, quick_that_must_not_run)
+    second = run(orthanc, no_network)
 
     assert second.results == first.results
     assert second.volumes_ml == pytest.approx(first.volumes_ml, abs=0.01)
@@ -153,3 +169,135 @@ def test_nothing_that_is_logged_names_the_patient(orthanc, quick, blind, ct, cap
     assert len(caplog.records) >= 2
     assert str(ct[0].PatientName) not in caplog.text
     assert ct[0].PatientID not in caplog.text
+
+
+# What is wanted beside the SEG
+
+
+ALL = Settings(Rtstruct=True, VolumeReport=True, ReviewPages=True)
+
+
+def uids_by_kind(outcome: Outcome) -> dict[str, set[str]]:
+    kinds: dict[str, set[str]] = {}
+    for result in outcome.results:
+        kinds.setdefault(result.kind, set()).add(result.sop_instance_uid)
+    return kinds
+
+
+def stored_uids(orthanc: FakeOrthanc) -> list[str]:
+    """Of all that is not CT, in the order in which it came."""
+    return [str(one.SOPInstanceUID) for one in orthanc.headers.values() if one.Modality != "CT"]
+
+
+def test_all_that_is_wanted_is_stored_and_the_seg_last(orthanc, quick):
+    outcome = run(orthanc, quick, settings=ALL)
+
+    kinds = uids_by_kind(outcome)
+    assert outcome.results[0].kind == "seg"
+    assert kinds.keys() == {"seg", "rtstruct", "sr", "review"}
+    assert len(kinds["review"]) > 1
+    assert set().union(*kinds.values()) == set(stored_uids(orthanc))
+    assert stored_uids(orthanc)[-1] in kinds["seg"]
+
+
+def test_asked_again_all_of_it_is_told_of_and_nothing_is_made(orthanc, quick, no_network):
+    first = run(orthanc, quick, settings=ALL)
+    before = dict(orthanc.files)
+
+    again = run(orthanc, no_network, settings=ALL)
+
+    assert uids_by_kind(again) == uids_by_kind(first)
+    assert again.warnings == first.warnings
+    assert orthanc.files == before
+
+
+def test_what_is_wanted_later_is_made_of_the_seg_that_is_there(orthanc, quick, no_network):
+    first = run(orthanc, quick)
+    seg = orthanc.files[first.results[0].orthanc_id]
+
+    later = run(orthanc, no_network, settings=ALL)
+
+    kinds = uids_by_kind(later)
+    assert kinds.keys() == {"seg", "rtstruct", "sr", "review"}
+    assert orthanc.files[first.results[0].orthanc_id] == seg
+    assert len(orthanc.segs()) == 1
+    assert later.volumes_ml == pytest.approx(first.volumes_ml)
+    assert later.warnings == first.warnings
+
+
+def test_made_later_is_what_would_have_been_made_at_once(orthanc, quick, ct):
+    run(orthanc, quick)
+    later = run(orthanc, quick, settings=ALL)
+    other = FakeOrthanc()
+    other.receive(ct)
+    at_once = run(other, quick, settings=ALL)
+
+    assert uids_by_kind(later) == uids_by_kind(at_once)
+    [a], [b] = (
+        [pydicom.dcmread(BytesIO(file)) for file in one.files.values() if b"RTSTRUCT" in file]
+        for one in (orthanc, other)
+    )
+    assert a.ROIContourSequence == b.ROIContourSequence
+    assert a.StructureSetROISequence == b.StructureSetROISequence
+
+
+def test_what_was_deleted_is_made_again_alone(orthanc, quick, no_network):
+    first = run(orthanc, quick, settings=ALL)
+    for one in first.results:
+        if one.kind in ("sr", "review"):
+            del orthanc.files[one.orthanc_id], orthanc.headers[one.orthanc_id]
+
+    again = run(orthanc, no_network, settings=ALL)
+
+    assert uids_by_kind(again) == uids_by_kind(first)
+    assert set(stored_uids(orthanc)) == set().union(*uids_by_kind(first).values())
+
+
+@pytest.mark.parametrize("stored_before_the_end", range(1, 4))
+def test_what_a_crash_left_is_replaced(orthanc, quick, monkeypatch, stored_before_the_end):
+    post = FakeOrthanc.RestApiPost
+    uploads = 0
+
+    def crash(self: FakeOrthanc, uri: str, body: str | bytes) -> bytes:
+        nonlocal uploads
+        uploads += uri == "/instances"
+        if uploads > stored_before_the_end:
+            raise OrthancException(-1, "the power went")
+        return post(self, uri, body)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FakeOrthanc, "RestApiPost", crash)
+        with pytest.raises(ArchiveError):
+            run(orthanc, quick, settings=ALL)
+    assert orthanc.segs() == []
+    left = {
+        one: file for one, file in orthanc.files.items() if orthanc.headers[one].Modality != "CT"
+    }
+    assert len(left) == stored_before_the_end
+    for one in left:
+        orthanc.files[one] = left[one] + b"old"
+
+    outcome = run(orthanc, quick, settings=ALL)
+
+    assert len(stored_uids(orthanc)) == len(set(stored_uids(orthanc))) == len(outcome.results)
+    assert not any(file.endswith(b"old") for file in orthanc.files.values())
+
+
+def test_a_model_in_the_shadow_makes_nothing_but_its_seg(orthanc, quick):
+    outcome = run(orthanc, quick, settings=ALL, shadow=True)
+
+    assert [result.kind for result in outcome.results] == ["seg"]
+    assert len(stored_uids(orthanc)) == 1
+
+
+def test_what_is_doubted_is_told_everywhere(orthanc, quick):
+    outcome = run(orthanc, quick, settings=ALL)
+
+    said = " ".join(outcome.warnings)
+    assert "Brainstem is larger than usual" in said
+    assert "Brainstem is cut by" in said
+    files = {result.kind: orthanc.files[result.orthanc_id] for result in outcome.results}
+    for sentence in outcome.warnings:
+        assert sentence.encode() in files["seg"]
+        assert sentence.encode() in files["rtstruct"]
+        assert sentence.encode() in files["sr"]

@@ -98,3 +98,27 @@ def test_bad_input_is_a_sentence_and_never_a_traceback(tmp_path, small_phantom, 
 def test_an_unknown_model_is_named(folder, tmp_path, capsys):
     assert main([str(folder), "--out", str(tmp_path / "out"), "--model", "best"]) == UNSUITABLE
     assert "There is no model 'best'" in capsys.readouterr().err
+
+
+def test_what_is_wished_is_written_beside_the_seg_and_no_older_file_passes_for_it(
+    folder, tmp_path, weights, capsys
+):
+    out = tmp_path / "out"
+    command = [str(folder), "--out", str(out), "--model", str(weights / "quick")]
+    wishes = ["--rtstruct", "--holes", "xor", "--volume-report", "--review-pages"]
+
+    assert main([*command, *wishes]) == 0
+
+    report = json.loads((out / "report.json").read_text())
+    uids = {result["sop_instance_uid"]: result["kind"] for result in report["results"]}
+    pages = sorted(path.name for path in out.glob("review*.dcm"))
+    for name in ("seg.dcm", "rtstruct.dcm", "sr.dcm", *pages):
+        kind = uids.pop(pydicom.dcmread(out / name).SOPInstanceUID)
+        assert name.startswith(kind)
+    assert uids == {}
+    assert pages[0] == "review01.dcm"
+    assert any("Brainstem is larger than usual" in warning for warning in report["warnings"])
+    assert "warning: Brainstem is larger than usual" in capsys.readouterr().out
+
+    assert main(command) == 0
+    assert {path.name for path in out.iterdir()} == {"seg.dcm", "report.json"}
