@@ -62,7 +62,10 @@ def by_files(folder: Path) -> Labeller:
         path = folder / f"{case.name}.nii.gz"
         if not path.is_file():
             raise FileNotFoundError(f"there is no prediction for {case.name} in {folder}")
-        labels = hd.Volume.from_simpleitk(sitk.ReadImage(str(path)), "PATIENT")
+        try:
+            labels = hd.Volume.from_simpleitk(sitk.ReadImage(str(path)), "PATIENT")
+        except RuntimeError as error:
+            raise ValueError(f"{path} cannot be read as NIfTI") from error
         if not labels.geometry_equal(case.ct, tol=1e-3):
             raise ValueError(f"{path} is not on the grid of the CT of {case.name}")
         numbers = np.unique(labels.array)

@@ -256,6 +256,19 @@ def test_a_prediction_that_does_not_fit_its_ct_is_refused(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_damaged_prediction_is_one_sentence(
+    cohort: Path, tmp_path: Path, predictions: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = (predictions / "pt_2.nii.gz").read_bytes()
+    (predictions / "pt_2.nii.gz").write_bytes(whole[:50])
+    arguments = f"--predictions {predictions} --cases {cohort / 'cases'} --out {tmp_path / 'out'}"
+
+    assert main(arguments.split()) == 1
+
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.endswith("pt_2.nii.gz cannot be read as NIfTI")
+
+
 def test_predictions_have_no_card_to_write_to(cohort: Path, tmp_path: Path) -> None:
     with pytest.raises(SystemExit):
         main(f"--predictions {tmp_path} --cases {cohort} --out {tmp_path} --write-card".split())
