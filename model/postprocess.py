@@ -7,6 +7,7 @@ import numpy as np
 from scipy import ndimage
 
 from model.organs import Organ, opposite
+from model.volumes import MM3_PER_ML
 
 MIN_PAIR_DISTANCE_MM = 5.0
 """Centres of a left and a right organ lie at least this far apart, left more to the left."""
@@ -16,6 +17,9 @@ MIDLINE_TOLERANCE_MM = 5.0
 
 AIR_HU = -900.0
 """HU: below this there is no tissue; what a cropped CT is filled with lies below it too."""
+
+LARGE_PIECE = 0.2
+"""A piece of this share of the largest is no crumb: that it was left out is said."""
 
 HOLDS_AIR = frozenset({"middle_ear_left", "middle_ear_right"})
 """The organs of the table that are cavities."""
@@ -39,6 +43,7 @@ def clean(
     """
     array = labels.array.copy()
     boxes = ndimage.find_objects(array)
+    warnings: list[str] = []
     centres_mm: dict[Organ, float] = {}  # LPS x of the centre, grows to the patient's left
     for organ in organs:
         box = boxes[organ.label - 1] if organ.label <= len(boxes) else None
@@ -46,24 +51,32 @@ def clean(
             continue
         found = array[box] == organ.label
         tissue = found if organ.name in HOLDS_AIR else found & (ct.array[box] >= AIR_HU)
-        kept = _largest_piece(tissue)
+        kept, next_largest = _largest_piece(tissue)
         array[box][found & ~kept] = 0
+        if next_largest >= LARGE_PIECE * np.count_nonzero(kept) > 0:
+            ml = next_largest * labels.voxel_volume / MM3_PER_ML
+            warnings.append(
+                f"{organ.tg263} was found in pieces, and one of {ml:.1f} ml was left out"
+            )
         if kept.any():
             centre = np.argwhere(kept).mean(axis=0) + [s.start for s in box]
             centres_mm[organ] = float(labels.map_indices_to_reference(centre[None])[0, 0])
-    wrong, warnings = on_wrong_sides(centres_mm)
+    wrong, sides = on_wrong_sides(centres_mm)
     if wrong:
         array[np.isin(array, [organ.label for organ in wrong])] = 0
-    return labels.with_array(array), tuple(warnings)
+    return labels.with_array(array), (*warnings, *sides)
 
 
-def _largest_piece(mask: np.ndarray) -> np.ndarray:
-    """The largest piece of a mask; voxels that touch at a corner are of one piece."""
+def _largest_piece(mask: np.ndarray) -> tuple[np.ndarray, int]:
+    """The largest piece of a mask, and how many voxels the next one has.
+
+    Voxels that touch at a corner are of one piece.
+    """
     pieces, count = ndimage.label(mask, np.ones((3, 3, 3)))
     if count < 2:
-        return mask
-    largest: np.ndarray = pieces == 1 + int(np.bincount(pieces.ravel())[1:].argmax())
-    return largest
+        return mask, 0
+    sizes = np.bincount(pieces.ravel())[1:]
+    return pieces == 1 + int(sizes.argmax()), int(np.partition(sizes, -2)[-2])
 
 
 def on_wrong_sides(

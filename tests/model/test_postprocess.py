@@ -35,6 +35,17 @@ def test_a_smaller_second_piece_is_removed() -> None:
     assert cleaned.array[2:6, 5:9, 12:16].all()
 
 
+def test_a_large_second_piece_is_removed_and_spoken_of() -> None:
+    labels = volume()
+    labels.array[:4, 5:9, 12:16] = BRAINSTEM.label
+    labels.array[6:8, 5:9, 12:16] = BRAINSTEM.label  # half as large: a gap in the organ
+
+    cleaned, warnings = clean(labels, ALL, tissue(labels))
+
+    assert warnings == ("Brainstem was found in pieces, and one of 0.3 ml was left out",)
+    assert not cleaned.array[6:].any()
+
+
 def test_pieces_that_touch_at_a_corner_are_one() -> None:
     labels = volume()
     labels.array[2:4, 5:7, 12:14] = BRAINSTEM.label

@@ -20,7 +20,7 @@ from pydicom.uid import RLELossless
 
 from model.organs import BY_NAME, ORGANS, Organ
 from plugin.dicom_objects import NoOrganFound
-from plugin.seg import SegmentationType, build_seg, read_seg, seg_uid
+from plugin.seg import SegmentationType, build_seg, read_seg, read_warnings, seg_uid
 from tests.phantoms import Orientation
 from tests.results import ORIENTATIONS, WEIGHTS_SHA256, headers, origin_of, phantom, stored
 
@@ -35,6 +35,7 @@ def seg_of(
     segmentation_type: SegmentationType = "BINARY",
     name: str = "hn22-test",
     run: str = "",
+    warnings: Sequence[str] = (),
 ) -> hd.seg.Segmentation:
     return build_seg(
         phantom().labels if labels is None else labels,
@@ -42,6 +43,7 @@ def seg_of(
         organs=organs,
         origin=origin_of(slices or headers(), name=name, run=run),
         segmentation_type=segmentation_type,
+        warnings=warnings,
     )
 
 
@@ -87,10 +89,16 @@ def test_left_stays_left(orientation: Orientation) -> None:
 
 
 @pytest.mark.parametrize("segmentation_type", TYPES)
-def test_all_labels_come_back_as_they_were(segmentation_type: SegmentationType) -> None:
-    back = read_seg(stored(seg_of(segmentation_type=segmentation_type)))
-    back = back.match_geometry(phantom().labels)
-    np.testing.assert_array_equal(back.array, phantom().labels.array)
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+def test_all_labels_come_back_as_they_were(
+    orientation: Orientation, segmentation_type: SegmentationType
+) -> None:
+    ct = phantom(orientation).ct
+    labels = phantom(orientation).labels
+    seg = stored(seg_of(labels, headers(orientation), segmentation_type=segmentation_type))
+    back = read_seg(seg, on=ct)
+    np.testing.assert_array_equal(back.array, labels.array)
+    assert back.geometry_equal(ct)
 
 
 def test_every_frame_refers_to_the_slice_at_its_place() -> None:
@@ -202,6 +210,11 @@ def test_no_organ_at_all_is_an_outcome_of_its_own() -> None:
     empty = phantom().labels.with_array(np.zeros_like(phantom().labels.array))
     with pytest.raises(NoOrganFound):
         seg_of(empty)
+
+
+@pytest.mark.parametrize("warnings", [(), ("Eye_L is cut",), ("Eye_L is cut", "Lens_R is large")])
+def test_the_warnings_come_back(warnings: tuple[str, ...]) -> None:
+    assert read_warnings(stored(seg_of(warnings=warnings))) == warnings
 
 
 # Belonging
@@ -326,9 +339,8 @@ def test_a_labelmap_is_compressed() -> None:
 def test_dciodvfy_finds_no_error(orientation: Orientation, tmp_path: Path) -> None:
     if shutil.which("dciodvfy") is None:
         pytest.skip("needs dciodvfy, of Debian's dicom3tools")
-    (tmp_path / "seg.dcm").write_bytes(
-        stored(seg_of(phantom(orientation).labels, headers(orientation)))
-    )
+    warned = seg_of(phantom(orientation).labels, headers(orientation), warnings=["a", "b"])
+    (tmp_path / "seg.dcm").write_bytes(stored(warned))
     report = subprocess.run(
         ["dciodvfy", "seg.dcm"], cwd=tmp_path, capture_output=True, text=True, check=False
     )
