@@ -189,9 +189,10 @@ def annotate(
     write(draw, (size - margin, beside), letters(across), 18, MARKER, "rs")
     bar_mm = max(mm for mm in SCALE_BARS_MM if mm <= max(frame.field_mm / 4, SCALE_BARS_MM[0]))
     right, y = margin + bar_mm * size / frame.field_mm, size - margin - 4
-    draw.line([(margin, y), (right, y)], TEXT, 2)
-    for x in (margin, right):
-        draw.line([(x, y - 4), (x, y + 4)], TEXT, 1)
+    for colour, wider in (((0, 0, 0), 2), (TEXT, 0)):  # dark rims are seen on bone
+        for x in (margin, right):
+            draw.line([(x, y - 4 - wider), (x, y + 4 + wider)], colour, 1 + wider)
+        draw.line([(margin, y), (right, y)], colour, 2 + wider)
     write(draw, (right + 6, size - margin), f"{bar_mm} mm", 14, anchor="ls")
 
 
