@@ -41,7 +41,7 @@ def draw_organs(
         UnusableStructureSet: it belongs to another frame of reference.
     """
     check_frame_of_reference(structure_set, ct)
-    meant = [(structure, _organs(structure, names)) for structure in structure_set.structures]
+    meant = [(structure, organs_of(structure, names)) for structure in structure_set.structures]
     chosen, left_out = _choose(meant)
     labels = np.zeros(ct.spatial_shape, np.uint8)
     voxels = {0: np.inf}  # by label; background is larger than any organ
@@ -74,7 +74,7 @@ def draw_organs(
     )
 
 
-def _organs(structure: Structure, names: StructureNames) -> tuple[Organ, ...]:
+def organs_of(structure: Structure, names: StructureNames) -> tuple[Organ, ...]:
     """What a structure is: by its name, and if that is not known, by its code."""
     if organs := names.organs(structure.name):
         return organs

@@ -68,10 +68,16 @@ def read_structure_set(dataset: Dataset) -> StructureSet:
         UnusableStructureSet: it is neither, or lacks what every structure needs.
     """
     kind = dataset.get("SOPClassUID")
-    if kind == RTStructureSetStorage:
-        return _read_rtstruct(dataset)
-    if kind in (SegmentationStorage, LABEL_MAP_SEGMENTATION_STORAGE):
-        return _read_seg(dataset)
+    try:
+        if kind == RTStructureSetStorage:
+            return _read_rtstruct(dataset)
+        if kind in (SegmentationStorage, LABEL_MAP_SEGMENTATION_STORAGE):
+            return _read_seg(hd.seg.Segmentation.from_dataset(dataset, copy=False))
+    # What pydicom and highdicom raise on objects that are not as the standard wants them.
+    except (ValueError, TypeError, AttributeError, LookupError, RuntimeError) as error:
+        raise UnusableStructureSet(
+            f"The {dataset.get('Modality')} is not as DICOM wants it."
+        ) from error
     raise UnusableStructureSet("It is neither an RT Structure Set nor a Segmentation.")
 
 
@@ -177,12 +183,7 @@ def _values(contour: Dataset) -> list[bytes] | list[float]:
 # --- SEG -----------------------------------------------------------------------------------------
 
 
-def _read_seg(dataset: Dataset) -> StructureSet:
-    try:
-        seg = hd.seg.Segmentation.from_dataset(dataset, copy=False)
-    # What highdicom raises on objects that are not as the standard wants them.
-    except (ValueError, TypeError, AttributeError, KeyError, IndexError, RuntimeError) as error:
-        raise UnusableStructureSet("The SEG is not a valid Segmentation.") from error
+def _read_seg(seg: hd.seg.Segmentation) -> StructureSet:
     series = {str(s.SeriesInstanceUID) for s in seg.get("ReferencedSeriesSequence") or []}
     drawn = set(_drawn_segments(seg))
     return StructureSet(

@@ -94,7 +94,8 @@ def rtstruct(
         changes: attributes by keyword, set at the end.
     """
     header = ct[0]
-    uid = generate_uid(entropy_srcs=[header.SeriesInstanceUID, "rtstruct", repr(sorted(changes))])
+    what = repr((sorted(structures), sorted(changes.items())))
+    uid = generate_uid(entropy_srcs=[header.SeriesInstanceUID, "rtstruct", what])
     dataset = _beginning(header, uid, "RTSTRUCT")
     dataset.SOPClassUID = RTStructureSetStorage
     dataset.StructureSetLabel = "PLAN"

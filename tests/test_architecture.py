@@ -15,7 +15,14 @@ MAY_IMPORT = {
     "training": {"training", "model", "plugin"},
 }
 
-TRAINING_MAY_READ_DICOM_WITH = {"series", "archive", "rtstruct", "seg"}
+TRAINING_MAY_READ_DICOM_WITH = {
+    "archive",
+    "drawn_organs",
+    "rest_archive",
+    "series",
+    "structure_names",
+    "structure_sets",
+}
 
 
 def imports(file: Path) -> Iterator[tuple[int, str]]:

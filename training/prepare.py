@@ -1,82 +1,63 @@
-"""Prepare labelled cases: `python -m training.prepare CASES --out DIR --spacing 3 1 1`.
+"""Prepare labelled cases: `python -m training.prepare SOURCE --out DIR --spacing 3 1 1`.
 
-CASES is a folder with a folder per patient: data.nii.gz (HU), label.nii.gz (label numbers in the
-order of model/organs.py, as in StructSeg 2019) and optionally labelled.json (the organs that this
-patient has labels for; without it, those that have a voxel). The CT goes through the very
-preprocessing that the plugin uses.
+SOURCE is one of
+  - a folder of cases: a folder per patient with data.nii.gz (HU), label.nii.gz (label numbers in
+    the order of model/organs.py, as in StructSeg 2019) and optionally labelled.json;
+  - a folder of DICOM, at any depth: CTs with RTSTRUCT or SEG, of any number of patients;
+  - the address of an Orthanc, such as http://physicist@pacs:8042, whose password is asked for or
+    taken from --password-file or ~/.netrc.
+
+Every CT goes through the code that the plugin uses. From DICOM and Orthanc, DIR/cases gets folders
+of cases that `training.evaluate` reads too, with numbers for names and nothing of the headers; the
+faces are still in the images. DIR-private gets report.md, which says what matched, what did not and
+what looks wrong, and key.csv, which says whose each case is: it stays in the department.
+
+A run that was stopped goes on with the same command; what came into SOURCE since is left for
+another DIR. To leave out more than the report does, take organs from labelled.json of a case and
+prepare the folder of cases anew. Research use only.
 """
 
 import argparse
-import json
+import logging
+import shutil
 import sys
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-import highdicom as hd
-import numpy as np
-import SimpleITK as sitk
+from pydantic import TypeAdapter
 from rich.progress import track
 
-from model.organs import BY_NAME, ORGANS, Organ
-from model.preprocess import BODY_HU, Preprocessing, resample_labels
+from model.preprocess import Preprocessing, resample_labels
+from plugin.archive import ArchiveError
+from plugin.rest_archive import RestArchive
+from plugin.structure_names import StructureNames
 from training.cases import UNKNOWN, Case, Dataset, in_table_order
+from training.checks import examine, without
+from training.collect import Collector, Finished
+from training.fingerprint import CaseFingerprint, Fingerprint, measure
+from training.journal import Journal, OtherRun, private_folder
+from training.labelled import LabelledCt, case_folders, read_case
+from training.report import CaseReport, Refusal, Report
+from training.sources import Options, Source, hash_of, open_source, series_rules
+
+__all__ = ["LabelledCt", "case_folders", "main", "prepare", "read_case"]
+
+CONTENT, MEASURED = "content", "measured"
+"""Kinds of the journal's lines: what there was at the first start, and each case when measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabelledCt:
-    """A CT and its labels on the CT's own grid, as some archive had them."""
+class Measured:
+    """A case folder that was read, or the reason why it is not used."""
 
     name: str
-    ct: hd.Volume  # float32 HU
-    labels: hd.Volume  # uint8 organ labels
-    labelled: tuple[Organ, ...]
-    unknown: hd.Volume | None = None  # uint8, 1 where the CT says nothing
-
-
-def read_case(folder: Path, unknown_hu: float | None = None) -> LabelledCt:
-    """Read a case folder as described in this module's docstring.
-
-    Args:
-        folder: of one patient.
-        unknown_hu: voxels of exactly this value hold no information (a cropped CT's filling).
-
-    Raises:
-        ValueError: if CT and labels are not on one grid, or a label number is not an organ's.
-    """
-    ct = _read_nifti(folder / "data.nii.gz").astype(np.float32)
-    labels = _read_nifti(folder / "label.nii.gz")
-    if not ct.geometry_equal(labels, tol=1e-3):
-        raise ValueError(f"{folder.name}: CT and labels are not on the same grid")
-    if unknown_labels := set(np.unique(labels.array).tolist()) - set(range(len(ORGANS) + 1)):
-        raise ValueError(f"{folder.name}: labels {unknown_labels} are not in the table of organs")
-    labels = labels.astype(np.uint8)
-    try:
-        names = json.loads((folder / "labelled.json").read_text())
-    except FileNotFoundError:
-        names = [organ.name for organ in ORGANS if (labels.array == organ.label).any()]
-    unknown = None
-    if unknown_hu is not None:
-        unknown = ct.with_array((ct.array == unknown_hu).astype(np.uint8))
-    return LabelledCt(
-        name=folder.name,
-        ct=ct,
-        labels=labels,
-        labelled=tuple(BY_NAME[name] for name in names),
-        unknown=unknown,
-    )
-
-
-def case_folders(folder: Path) -> list[Path]:
-    """The case folders under `folder`, sorted.
-
-    Raises:
-        FileNotFoundError: if there are none.
-    """
-    found = sorted(path.parent for path in folder.glob("*/data.nii.gz"))
-    if not found:
-        raise FileNotFoundError(f"no case folders with a data.nii.gz under {folder}")
-    return found
+    fingerprint: CaseFingerprint | None = None
+    labelled: tuple[str, ...] = ()  # the organs that are kept
+    report: CaseReport | None = None  # if its labels were checked now
+    refused: str = ""
 
 
 def prepare(case: LabelledCt, preprocessing: Preprocessing) -> Case:
@@ -91,25 +72,160 @@ def prepare(case: LabelledCt, preprocessing: Preprocessing) -> Case:
     return Case(name=case.name, image=image.array, labels=labels, labelled=case.labelled)
 
 
-def fingerprint(cases: Iterator[LabelledCt], window_hu: tuple[float, float]) -> tuple[float, float]:
-    """Mean and standard deviation of the body's HU within the window, over all cases."""
-    sums = np.zeros(3)
-    for case in cases:
-        body = case.ct.array[case.ct.array > BODY_HU].astype(np.float64)
-        body = np.clip(body, *window_hu)
-        sums += len(body), body.sum(), (body**2).sum()
-    mean = sums[1] / sums[0]
-    return float(mean), float(np.sqrt(sums[2] / sums[0] - mean**2))
+def collect(
+    source: Source, journal: Journal, cases: Path, options: Options, names: StructureNames
+) -> list[Finished]:
+    """Bring what was drawn in an archive into folders of cases, as far as it is not there yet."""
+    if source.archive is None:
+        return []
+    collector = Collector(
+        archive=source.archive, journal=journal, cases=cases, rules=options.series, names=names
+    )
+    return collector.collect(at_first(source, journal, options))
 
 
-def _read_nifti(path: Path) -> hd.Volume:
-    return hd.Volume.from_simpleitk(sitk.ReadImage(str(path)), "PATIENT")
+def at_first(source: Source, journal: Journal, options: Options) -> list[str]:
+    """What the source held when the preparation was begun: studies, or folders of cases."""
+    if not journal.of_kind(CONTENT):
+        journal.add(CONTENT, source.content(options.query))
+    [content] = journal.of_kind(CONTENT)
+    return list(content)
+
+
+def measure_cases(
+    folders: Sequence[Path], journal: Journal, options: Options, *, checked: bool
+) -> list[Measured]:
+    """Read every case once: check its labels, unless they are `checked` already, and measure it."""
+    adapter = TypeAdapter(Measured)
+    done = {one.name: one for one in map(adapter.validate_python, journal.of_kind(MEASURED))}
+    todo = [folder for folder in folders if folder.name not in done]
+    for folder in track(todo, "Measuring", disable=not sys.stderr.isatty()):
+        try:
+            case, report = read_case(folder, options.unknown_hu), None
+            if not checked:
+                case, findings = examine(case)
+                report = CaseReport(case=case.name, findings=findings)
+            one = Measured(
+                name=case.name,
+                fingerprint=measure(
+                    case.name, case.ct, case.labels, case.labelled, options.window_hu
+                ),
+                labelled=tuple(organ.name for organ in case.labelled),
+                report=report,
+            )
+        except ValueError as why:
+            one = Measured(name=folder.name, refused=str(why))
+        journal.add(MEASURED, adapter.dump_python(one, mode="json"))
+        done[one.name] = one
+    return [done[folder.name] for folder in folders]
+
+
+def prepare_cases(
+    folders: dict[str, Path], measured: Sequence[Measured], out: Path, options: Options
+) -> Dataset:
+    """Prepare the cases that are not in `out` yet, each whole or not at all."""
+    used = [one for one in measured if one.fingerprint is not None]
+    fingerprint = Fingerprint(
+        window_hu=options.window_hu,
+        cases=tuple(one.fingerprint for one in used if one.fingerprint is not None),
+    )
+    fingerprint.write(out)
+    mean, std = fingerprint.body_hu
+    preprocessing = Preprocessing(
+        spacing_mm=options.spacing_mm,
+        window_hu=options.window_hu,
+        mean_hu=round(mean, 1),
+        std_hu=round(std, 1),
+    )
+    part = out / ".part"
+    todo = [one for one in used if not (out / one.name).exists()]
+    for one in track(todo, "Preparing", disable=not sys.stderr.isatty()):
+        case = read_case(folders[one.name], options.unknown_hu)
+        case = without(case, [organ for organ in case.labelled if organ.name not in one.labelled])
+        prepare(case, preprocessing).write(part)
+        (part / one.name).rename(out / one.name)
+    shutil.rmtree(part, ignore_errors=True)
+    dataset = Dataset(
+        preprocessing=preprocessing,
+        organs=in_table_order({name for one in used for name in one.labelled}),
+        cases=tuple(sorted(one.name for one in used)),
+    )
+    dataset.write(out)
+    return dataset
+
+
+def run(args: argparse.Namespace) -> Report:
+    """Do what the command line says, as far as it is not done yet.
+
+    Raises:
+        ArchiveError, OtherRun, OSError, ValueError: what is wrong, in one sentence.
+    """
+    names = StructureNames.read(args.names)
+    rules = series_rules(args.configuration)
+    with ExitStack() as stack:
+        source = open_source(args.source, password_file=args.password_file, ca_file=args.ca_file)
+        if isinstance(source.archive, RestArchive):
+            stack.enter_context(source.archive)
+        options = Options(
+            source=source.name,
+            query=dict(args.query),
+            spacing_mm=(args.spacing[0], args.spacing[1], args.spacing[2]),
+            window_hu=(args.window[0], args.window[1]),
+            unknown_hu=args.unknown_hu,
+            names=hash_of(args.names),
+            series=rules,
+        )
+        values = TypeAdapter(Options).dump_python(options, mode="json")
+        journal = stack.enter_context(Journal(args.out, values))
+        finished = collect(source, journal, args.out / "cases", options, names)
+        if source.archive is None:
+            folders = [Path(source.name) / n for n in at_first(source, journal, options)]
+        else:
+            folders = [
+                args.out / "cases" / case.report.case for one in finished for case in one.cases
+            ]
+        measured = measure_cases(folders, journal, options, checked=source.archive is not None)
+        report = report_on(journal, source.name, finished, measured)
+        if any(one.fingerprint is not None for one in measured):
+            prepare_cases({folder.name: folder for folder in folders}, measured, args.out, options)
+        return report
+
+
+def report_on(
+    journal: Journal, source: str, finished: Sequence[Finished], measured: Sequence[Measured]
+) -> Report:
+    """Write report.md and report.json beside the journal."""
+    report = Report(
+        source=source,
+        cases=[
+            *(case.report for one in finished for case in one.cases),
+            *(one.report for one in measured if one.report is not None),
+        ],
+        refused=[
+            *(refusal for one in finished for refusal in one.refused),
+            *(Refusal(what=one.name, reason=one.refused) for one in measured if one.refused),
+        ],
+        undrawn=sum(one.undrawn for one in finished),
+    )
+    (journal.folder / "report.md").write_text(report.markdown())
+    (journal.folder / "report.json").write_bytes(report.json())
+    return report
+
+
+def attribute(text: str) -> tuple[str, str]:
+    """A part of --query."""
+    keyword, equals, value = text.partition("=")
+    if not (keyword and equals):
+        raise argparse.ArgumentTypeError(f"expected Keyword=value, got {text!r}")
+    return keyword, value
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("cases", type=Path)
-    parser.add_argument("--out", type=Path, required=True)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("source", metavar="SOURCE")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     parser.add_argument(
         "--spacing", type=float, nargs=3, default=(3.0, 1.0, 1.0), metavar="MM", help="z y x"
     )
@@ -119,29 +235,40 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--unknown-hu", type=float, help="voxels of exactly this value hold no information"
     )
+    parser.add_argument(
+        "--names",
+        type=Path,
+        metavar="FILE",
+        help="TOML of structure names, laid out as plugin/structure_names.toml, that go before its",
+    )
+    parser.add_argument(
+        "--configuration",
+        type=Path,
+        metavar="FILE",
+        help="Orthanc's, whose Oar.Series says which CTs are suitable",
+    )
+    parser.add_argument(
+        "--query",
+        type=attribute,
+        nargs="+",
+        default=[],
+        metavar="KEYWORD=VALUE",
+        help="only studies with these DICOM attributes, such as StudyDate=20240101- "
+        "SeriesDescription=*neck*; of an Orthanc",
+    )
+    parser.add_argument("--password-file", type=Path, metavar="FILE", help="of the user at Orthanc")
+    parser.add_argument("--ca-file", type=Path, metavar="FILE", help="certificates, for https")
     args = parser.parse_args(argv)
-    folders = case_folders(args.cases)
-    window = (args.window[0], args.window[1])
-    mean, std = fingerprint(
-        (read_case(f) for f in track(folders, "Measuring", disable=not sys.stderr.isatty())), window
-    )
-    z, y, x = args.spacing
-    preprocessing = Preprocessing(
-        spacing_mm=(z, y, x),
-        window_hu=window,
-        mean_hu=round(mean, 1),
-        std_hu=round(std, 1),
-    )
-    args.out.mkdir(parents=True, exist_ok=True)
-    organs: set[str] = set()
-    for folder in track(folders, "Preparing", disable=not sys.stderr.isatty()):
-        case = prepare(read_case(folder, args.unknown_hu), preprocessing)
-        case.write(args.out)
-        organs |= {organ.name for organ in case.labelled}
-    names = tuple(folder.name for folder in folders)
-    Dataset(preprocessing=preprocessing, organs=in_table_order(organs), cases=names).write(args.out)
-    print(f"{len(names)} cases, {len(organs)} organs, mean {mean:.1f} HU, sd {std:.1f} HU")
-    return 0
+    for library in ("pydicom", "highdicom"):  # their remarks quote headers
+        logging.getLogger(library).setLevel(logging.CRITICAL + 1)
+    try:
+        with warnings.catch_warnings(action="ignore", category=UserWarning):  # as above
+            report = run(args)
+    except (ArchiveError, OtherRun, OSError, ValueError) as why:
+        print(f"training.prepare: {why}", file=sys.stderr)
+        return 1
+    print(f"{report.summary()}: {private_folder(args.out.resolve()) / 'report.md'}")
+    return 0 if report.cases else 1
 
 
 if __name__ == "__main__":

@@ -257,6 +257,10 @@ def test_structures_of_another_frame_of_reference_are_refused(
 def test_what_is_no_structure_set_is_refused(slices: list[Dataset]) -> None:
     with pytest.raises(UnusableStructureSet, match="neither an RT Structure Set nor"):
         read_structure_set(slices[0])
+    strange = rtstruct(slices, {"Parotid_L": []})
+    strange.ROIContourSequence[0].ReferencedROINumber = [1, 2]
+    with pytest.raises(UnusableStructureSet, match=r"The RTSTRUCT is not as DICOM wants it\."):
+        read_structure_set(strange)
     twice = rtstruct(slices, {"Parotid_L": [], "Parotid_R": []})
     twice.StructureSetROISequence[1].ROINumber = 1
     with pytest.raises(UnusableStructureSet, match=r"Two structures .* have one number"):

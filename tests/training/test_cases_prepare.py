@@ -14,7 +14,7 @@ from model.preprocess import Preprocessing
 from plugin.series import SeriesRules, read_series
 from tests.phantoms import COSINES, Orientation, Phantom, make_phantom, write_case, write_series
 from training.cases import UNKNOWN, Case, Dataset, in_table_order
-from training.prepare import case_folders, fingerprint, main, prepare, read_case
+from training.prepare import case_folders, main, prepare, read_case
 
 sitk: Any = SimpleITK  # half typed
 
@@ -151,20 +151,21 @@ def test_a_label_of_no_organ_is_refused(tmp_path: Path, label: int) -> None:
         read_case(tmp_path / "pt_9")
 
 
-def test_the_fingerprint_is_of_the_body_within_the_window(tmp_path: Path) -> None:
+def test_grey_values_are_standardised_by_the_body_within_the_window(tmp_path: Path) -> None:
     one = phantom()
     values = np.full(one.ct.array.shape, -1000, np.int16)
     values[:10] = 100
     values[10:20] = 300
     values[20] = 3000
     volume = one.ct.with_array(values)
-    write_case(Phantom(volume, one.labels, one.patient, one.recipe), tmp_path / "case")
+    write_case(Phantom(volume, one.labels, one.patient, one.recipe), tmp_path / "cases" / "pt_1")
 
-    mean, std = fingerprint(iter([read_case(tmp_path / "case")]), (-300.0, 1200.0))
+    main(f"{tmp_path / 'cases'} --out {tmp_path / 'out'} --window -300 1200".split())
 
+    found = Dataset.read(tmp_path / "out").preprocessing
     body = np.array([100.0] * 10 + [300.0] * 10 + [1200.0])
-    assert mean == pytest.approx(body.mean(), abs=1e-6)
-    assert std == pytest.approx(body.std(), abs=1e-6)
+    assert found.mean_hu == pytest.approx(body.mean(), abs=0.05)
+    assert found.std_hu == pytest.approx(body.std(), abs=0.05)
 
 
 def test_a_prepared_case_is_read_as_it_was_written(tmp_path: Path) -> None:

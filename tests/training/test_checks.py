@@ -1,0 +1,151 @@
+"""What cannot be the organ that it is called is left out; what is only odd is said."""
+
+from dataclasses import replace
+
+import highdicom as hd
+import numpy as np
+import pytest
+
+from model.organs import BY_NAME, Organ
+from tests.phantoms import COSINES, Orientation, Phantom, make_phantom
+from training.checks import Findings, examine
+from training.labelled import LabelledCt
+
+NAMES = ("brainstem", "eye_left", "eye_right", "parotid_left", "parotid_right", "middle_ear_left")
+
+
+def phantom(orientation: Orientation = "axial") -> Phantom:
+    return make_phantom(
+        spacing_mm=(4.0, 2.1, 2.0), shape=(60, 124, 104), noise_hu=0, orientation=orientation
+    )
+
+
+def case_of(one: Phantom, *names: str) -> LabelledCt:
+    organs = tuple(BY_NAME[name] for name in names)
+    array = one.labels.array
+    labels = np.where(np.isin(array, [organ.label for organ in organs]), array, 0)
+    return LabelledCt(
+        name="0001",
+        ct=one.ct.astype(np.float32),
+        labels=one.labels.with_array(labels.astype(np.uint8)),
+        labelled=organs,
+    )
+
+
+def kept(case: LabelledCt) -> set[str]:
+    return {organ.name for organ in case.labelled}
+
+
+def place(labels: hd.Volume, organ: Organ, where: np.ndarray) -> None:
+    labels.array[labels.array == organ.label] = 0
+    labels.array[where] = organ.label
+
+
+@pytest.mark.parametrize("orientation", COSINES)
+def test_organs_at_their_places_are_kept_as_they_are(orientation: Orientation) -> None:
+    case = case_of(phantom(orientation), *NAMES)
+
+    same, findings = examine(case)
+
+    assert same.labelled == case.labelled
+    np.testing.assert_array_equal(same.labels.array, case.labels.array)
+    assert findings.left_out == {}
+    assert findings.volumes_ml.keys() == set(NAMES)
+    assert findings.volumes_ml["brainstem"] == pytest.approx(
+        (case.labels.array == 1).sum() * 4.0 * 2.1 * 2.0 / 1000, abs=1e-3
+    )
+
+
+@pytest.mark.parametrize("orientation", COSINES)
+def test_swapped_sides_are_found_whatever_the_axes(orientation: Orientation) -> None:
+    case = case_of(phantom(orientation), "parotid_left", "parotid_right", "brainstem")
+    left, right = BY_NAME["parotid_left"], BY_NAME["parotid_right"]
+    array = case.labels.array.copy()
+    array[case.labels.array == left.label] = right.label
+    array[case.labels.array == right.label] = left.label
+
+    found, findings = examine(replace(case, labels=case.labels.with_array(array)))
+
+    assert kept(found) == {"brainstem"}
+    assert findings.left_out.keys() == {"parotid_left", "parotid_right"}
+    assert np.unique(found.labels.array).tolist() == [0, 1]
+
+
+def test_a_single_gland_on_the_wrong_side_is_found_by_the_body_alone() -> None:
+    case = case_of(phantom(), "parotid_right")
+    array = case.labels.array.copy()
+    array[array > 0] = BY_NAME["parotid_left"].label
+    wrong = replace(case, labels=case.labels.with_array(array), labelled=(BY_NAME["parotid_left"],))
+
+    found, findings = examine(wrong)
+
+    assert found.labelled == ()
+    assert findings.left_out == {"parotid_left": "it does not lie on its side of the patient"}
+    assert examine(case)[0].labelled == case.labelled
+
+
+def test_a_body_contour_called_cord_is_no_cord() -> None:
+    one = phantom()
+    case = case_of(one, "spinal_cord")
+    body = np.zeros(one.ct.array.shape, bool)
+    body[10:50, 50:80, 40:64] = True
+    place(case.labels, BY_NAME["spinal_cord"], body)
+
+    found, findings = examine(case)
+
+    assert found.labelled == ()
+    assert findings.left_out == {"spinal_cord": "it has 30.2 ml per cm, usually 0.5 to 3"}
+
+
+def outside(share: float) -> Findings:
+    """Of an eye of which a share lies in front of the face."""
+    one = phantom()
+    case = case_of(one, "eye_left", "eye_right", "brainstem")
+    eye = BY_NAME["eye_left"]
+    voxels = np.argwhere(case.labels.array == eye.label)
+    k, column = np.rint(voxels[:, [0, 2]].mean(axis=0)).astype(int)
+    skin = int((one.ct.array[k, :, column] > -300).argmax())
+    where = np.zeros(one.ct.array.shape, bool)
+    rows = round(10 * share)
+    where[k - 2 : k + 3, skin - rows : skin + 10 - rows, column - 3 : column + 4] = True
+    place(case.labels, eye, where)
+    return examine(case)[1]
+
+
+def test_an_organ_in_front_of_the_face_is_left_out_and_one_at_the_skin_is_looked_at() -> None:
+    far, near, inside = outside(0.8), outside(0.4), outside(-0.3)
+    assert far.left_out["eye_left"].endswith("% of it lies outside the body")
+    assert near.left_out == {}
+    assert any("outside the body" in sentence for sentence in near.doubts["eye_left"])
+    assert inside.left_out == {}
+    assert not any("outside" in sentence for sentence in inside.doubts.get("eye_left", []))
+
+
+def test_what_a_cropped_ct_does_not_show_is_not_outside() -> None:
+    one = phantom()
+    one.ct.array[:, :, 52:] = -1024
+    case = case_of(one, "parotid_left", "parotid_right", "brainstem")
+
+    assert "parotid_left" in examine(case)[1].left_out
+    unknown = case.ct.with_array((case.ct.array == -1024).astype(np.uint8))
+    assert examine(replace(case, unknown=unknown))[1].left_out == {}
+
+
+def test_a_small_organ_is_kept_and_said() -> None:
+    case = case_of(phantom(), "brainstem")
+    voxels = np.argwhere(case.labels.array == 1)
+    few = np.zeros(case.labels.array.shape, bool)
+    few[tuple(voxels[:: len(voxels) // 40].T)] = True
+    place(case.labels, BY_NAME["brainstem"], few)
+
+    found, findings = examine(case)
+
+    assert kept(found) == {"brainstem"}
+    assert any("smaller than usual" in sentence for sentence in findings.doubts["brainstem"])
+
+
+def test_an_organ_that_is_labelled_and_not_there_stays_so() -> None:
+    case = replace(case_of(phantom()), labelled=(BY_NAME["pituitary"],))
+    found, findings = examine(case)
+    assert kept(found) == {"pituitary"}
+    assert findings.volumes_ml == {}

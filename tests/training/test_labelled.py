@@ -1,0 +1,66 @@
+"""A case that is written is read as it was: every grey value, every label, at the same place."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from model.organs import BY_NAME
+from tests.phantoms import COSINES, Orientation, make_phantom
+from training.labelled import AFFINE, CT, LabelledCt, read_case, write_case
+
+ORGANS = (BY_NAME["brainstem"], BY_NAME["lens_left"])
+
+
+def labelled_ct(orientation: Orientation = "axial") -> LabelledCt:
+    one = make_phantom(shape=(22, 30, 31), spacing_mm=(7.3, 7.1, 6.9), orientation=orientation)
+    return LabelledCt(name="0007", ct=one.ct.astype(np.float32), labels=one.labels, labelled=ORGANS)
+
+
+@pytest.mark.parametrize("orientation", COSINES)
+def test_a_case_comes_back_at_the_same_place_to_the_last_digit(
+    tmp_path: Path, orientation: Orientation
+) -> None:
+    case = labelled_ct(orientation)
+
+    folder = write_case(case, tmp_path)
+    found = read_case(folder)
+
+    assert (found.name, found.labelled) == ("0007", ORGANS)
+    back = found.ct.permute_spatial_axes((2, 1, 0))
+    np.testing.assert_array_equal(back.affine, case.ct.affine)
+    np.testing.assert_array_equal(back.array, case.ct.array)
+    np.testing.assert_array_equal(
+        found.labels.permute_spatial_axes((2, 1, 0)).array, case.labels.array
+    )
+    # Other programs know nothing of affine.json, and find the same places but for NIfTI's rounding.
+    image = sitk.ReadImage(str(folder / CT))
+    place = image.TransformContinuousIndexToPhysicalPoint((5.0, 6.0, 7.0))
+    np.testing.assert_allclose(
+        place, case.ct.map_indices_to_reference(np.array([[7, 6, 5]]))[0], atol=1e-4
+    )
+
+
+def test_grey_values_between_whole_ones_are_kept(tmp_path: Path) -> None:
+    case = labelled_ct()
+    case.ct.array[3, 4, 5] = 40.25
+    found = read_case(write_case(case, tmp_path))
+    assert found.ct.array[5, 4, 3] == 40.25
+
+
+def test_what_a_killed_run_left_is_replaced(tmp_path: Path) -> None:
+    for name in (".0007.part", "0007"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / CT).write_text("half")
+    write_case(labelled_ct(), tmp_path)
+    assert read_case(tmp_path / "0007").labelled == ORGANS
+    assert [path.name for path in tmp_path.iterdir()] == ["0007"]
+
+
+def test_a_grid_that_is_not_the_images_is_refused(tmp_path: Path) -> None:
+    folder = write_case(labelled_ct(), tmp_path)
+    text = (folder / AFFINE).read_text()
+    (folder / AFFINE).write_text(text.replace("-6.9", "6.9").replace("[6.9", "[7.9"))
+    with pytest.raises(ValueError, match=r"0007: affine\.json and data\.nii\.gz are not of"):
+        read_case(folder)

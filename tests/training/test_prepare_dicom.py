@@ -1,0 +1,439 @@
+"""A department's DICOM becomes cases: the right organs, no patient, a reason for the rest."""
+
+import csv
+import gzip
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import highdicom as hd
+import numpy as np
+import pytest
+from pydicom.dataset import Dataset as Dicom
+
+from model.organs import BY_NAME, Organ
+from model.preprocess import Preprocessing
+from model.segmenter import Segmenter
+from plugin.series import SeriesRules, read_series
+from tests.phantoms import (
+    COSINES,
+    Orientation,
+    Phantom,
+    ct_slices,
+    make_phantom,
+    write_case,
+    write_series,
+)
+from tests.structure_sets import Outline, outlines_of, rtstruct, seg
+from tests.tiny_model import tiny_model
+from training import collect, prepare
+from training.cases import Case, Dataset
+from training.journal import Journal, OtherRun
+from training.prepare import main
+
+ARGUMENTS = ["--spacing", "6", "6", "6", "--window", "-1000", "1500"]
+DRAWN = tuple(BY_NAME[n] for n in ("brainstem", "parotid_left", "parotid_right", "spinal_cord"))
+
+
+def patient(seed: int, orientation: Orientation = "axial", **options: Any) -> Phantom:
+    """A patient of whom only the organs of `DRAWN` are known."""
+    one = make_phantom(
+        spacing_mm=(5.0, 4.1, 3.9),
+        shape=(48, 52, 54),
+        seed=seed,
+        orientation=orientation,
+        **options,
+    )
+    labels = one.labels.array
+    labels[~np.isin(labels, [organ.label for organ in DRAWN])] = 0
+    return one
+
+
+def outlines(one: Phantom, organ: Organ) -> list[Outline]:
+    mask = (one.labels.array == organ.label).astype(np.uint8)
+    return outlines_of(one.labels.with_array(mask))
+
+
+def contours(one: Phantom, organs: Sequence[Organ] = DRAWN) -> dict[str, list[Outline]]:
+    return {organ.tg263: outlines(one, organ) for organ in organs}
+
+
+def write(folder: Path, one: Phantom, *structure_sets: Dicom, **options: Any) -> None:
+    """A patient's CT and what was drawn on it."""
+    write_series(one, folder, shuffle_seed=0, **options)
+    for number, dataset in enumerate(structure_sets):
+        dataset.save_as(folder / f"structures{number}.dcm")
+
+
+def run(source: Path | str, out: Path, *more: str) -> int:
+    return main([str(source), "--out", str(out), *ARGUMENTS, *more])
+
+
+def report(out: Path) -> dict[str, Any]:
+    return json.loads((out.with_name(f"{out.name}-private") / "report.json").read_text())
+
+
+def reasons(out: Path) -> list[str]:
+    return [refusal["reason"] for refusal in report(out)["refused"]]
+
+
+@pytest.mark.parametrize("orientation", COSINES)
+def test_contours_segments_and_case_folders_give_the_same_case(
+    tmp_path: Path, orientation: Orientation
+) -> None:
+    one = patient(1, orientation)
+    images = ct_slices(one)
+    write(tmp_path / "contours" / "deep" / "er", one, rtstruct(images, contours(one)))
+    write(tmp_path / "segments", one, seg(images, one.labels, DRAWN))
+    write_case(one, tmp_path / "cases" / "0001")
+    found = []
+    for source in ("contours", "segments", "cases"):
+        assert run(tmp_path / source, tmp_path / f"out-{source}") == 0
+        found.append(Case.read(tmp_path / f"out-{source}" / "0001"))
+        names = tuple(organ.name for organ in DRAWN)
+        assert Dataset.read(tmp_path / f"out-{source}").organs == names
+
+    by_contours, by_segments, by_case = found
+    for case in found:
+        assert case.labelled == DRAWN
+        np.testing.assert_array_equal(case.labels, by_contours.labels)
+        assert np.unique(case.labels).tolist() == [0, *(organ.label for organ in DRAWN)]
+    np.testing.assert_array_equal(by_contours.image, by_segments.image)
+    np.testing.assert_allclose(by_case.image, by_contours.image, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("orientation", ["axial", "feet_first"])
+def test_training_and_clinic_show_the_network_the_same(
+    tmp_path: Path, orientation: Orientation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = patient(2, orientation)
+    write(tmp_path / "in", one, rtstruct(ct_slices(one), contours(one)))
+    run(tmp_path / "in", tmp_path / "out")
+    network, card = tiny_model("quick")
+    preprocessing = Dataset.read(tmp_path / "out").preprocessing
+    segmenter = Segmenter(network, replace(card, preprocessing=preprocessing), "cpu")
+    seen = []
+    forward = Preprocessing.forward
+
+    def look(self: Preprocessing, ct: hd.Volume) -> hd.Volume:
+        seen.append(forward(self, ct))
+        return seen[-1]
+
+    monkeypatch.setattr(Preprocessing, "forward", look)
+    files = [f for f in (tmp_path / "in").iterdir() if f.name.startswith("ct")]
+    segmenter(read_series(files, SeriesRules.model_validate({})).volume)
+
+    [in_clinic] = seen
+    np.testing.assert_array_equal(Case.read(tmp_path / "out" / "0001").image, in_clinic.array)
+
+
+def test_nothing_that_is_prepared_leads_to_the_patient(tmp_path: Path) -> None:
+    one = patient(3)
+    images = ct_slices(one)
+    structures = contours(one) | {"PTV PHANTOM^SYNTHETIC": outlines(one, DRAWN[0])}
+    dataset = rtstruct(images, structures)
+    write(tmp_path / "in", one, dataset)
+
+    run(tmp_path / "in", tmp_path / "out")
+
+    header = images[0]
+    traces = [
+        header.PatientName,
+        header.PatientID,
+        header.StudyInstanceUID,
+        header.SeriesInstanceUID,
+        header.FrameOfReferenceUID,
+        header.StudyDate,
+        dataset.SOPInstanceUID,
+        "dicom",
+        str(tmp_path),
+    ]
+    files = [file for file in (tmp_path / "out").rglob("*") if file.is_file()]
+    assert {file.parent.name for file in files} == {"out", "0001"}
+    for file in files:
+        opened = gzip.open if file.suffix == ".gz" else open
+        with opened(file, "rb") as stream:
+            content = stream.read()
+        for trace in traces:
+            assert str(trace).encode() not in content, f"{trace} in {file.name}"
+    private = tmp_path / "out-private"
+    assert private.stat().st_mode & 0o077 == 0
+    with (private / "key.csv").open() as key:
+        [row] = csv.DictReader(key)
+    assert row == {
+        "case": "0001",
+        "study": header.StudyInstanceUID,
+        "series": header.SeriesInstanceUID,
+        "structure_set": dataset.SOPInstanceUID,
+    }
+    assert "PHANTOM-3" not in "".join(file.read_text() for file in private.iterdir())
+
+
+def test_what_cannot_be_used_is_refused_with_a_reason_and_the_others_go_on(tmp_path: Path) -> None:
+    good, elsewhere, tilted, undrawn, strange = map(patient, range(5))
+    write(tmp_path / "in" / "0", good, rtstruct(ct_slices(good), contours(good)))
+    moved = rtstruct(ct_slices(elsewhere), contours(elsewhere))
+    moved.ReferencedFrameOfReferenceSequence[0].FrameOfReferenceUID = "1.2.3"
+    for region in moved.StructureSetROISequence:
+        region.ReferencedFrameOfReferenceUID = "1.2.3"
+    write(tmp_path / "in" / "1", elsewhere, moved)
+    images = ct_slices(tilted, gantry_tilt_degrees=12)
+    drawn = rtstruct(images, contours(tilted))
+    write(tmp_path / "in" / "2", tilted, drawn, gantry_tilt_degrees=12)
+    write(tmp_path / "in" / "3", undrawn)
+    targets = rtstruct(ct_slices(strange), {"PTV_54": outlines(strange, DRAWN[0])})
+    write(tmp_path / "in" / "4", strange, targets)
+    (tmp_path / "in" / "notes.txt").write_text("not DICOM")
+
+    assert run(tmp_path / "in", tmp_path / "out") == 0
+
+    assert Dataset.read(tmp_path / "out").cases == ("0001",)
+    assert report(tmp_path / "out")["undrawn"] == 1
+    found = " ".join(sorted(reasons(tmp_path / "out")))
+    assert len(reasons(tmp_path / "out")) == 3
+    assert "None of the structures drawn on the CT is an organ of the table." in found
+    assert "The RTSTRUCT was drawn in another frame of reference than the CT's" in found
+    assert "gantry tilt" in found
+
+
+def test_if_nothing_can_be_used_the_command_fails_and_says_why(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = patient(1)
+    write(tmp_path / "in", one, rtstruct(ct_slices(one), {"Brainstem": None}))
+    assert run(tmp_path / "in", tmp_path / "out") == 1
+    assert "0 cases, 0 organs; 1 refused" in capsys.readouterr().out
+    assert not (tmp_path / "out" / "dataset.json").exists()
+
+
+def test_swapped_sides_and_labels_in_the_air_are_left_out_and_reported(tmp_path: Path) -> None:
+    one = patient(4)
+    structures = contours(one)
+    left, right = structures["Parotid_L"], structures["Parotid_R"]
+    structures["Parotid_L"], structures["Parotid_R"] = right, left
+    beside_mm = (92, 0, 0)
+    structures["Brainstem"] = [
+        Outline(np.add(outline.points_mm, beside_mm)) for outline in structures["Brainstem"]
+    ]
+    write(tmp_path / "in", one, rtstruct(ct_slices(one), structures))
+
+    run(tmp_path / "in", tmp_path / "out")
+
+    [case] = report(tmp_path / "out")["cases"]
+    assert case["findings"]["left_out"] == {
+        "parotid_left": "it does not lie on its side of the patient",
+        "parotid_right": "it does not lie on its side of the patient",
+        "brainstem": "93% of it lies outside the body",
+    }
+    found = Case.read(tmp_path / "out" / "0001")
+    assert found.labelled == (BY_NAME["spinal_cord"],)
+    assert np.unique(found.labels).tolist() == [0, BY_NAME["spinal_cord"].label]
+    text = (tmp_path / "out-private" / "report.md").read_text()
+    assert "| 0001 | Parotid_L | it does not lie on its side of the patient |" in text
+
+
+def test_the_newest_structure_set_counts_and_our_own_results_never_do(tmp_path: Path) -> None:
+    one = patient(5)
+    images = ct_slices(one)
+    old = rtstruct(images, contours(one, DRAWN[:1]), StructureSetDate="20200101")
+    new = rtstruct(images, contours(one, DRAWN[1:3]), StructureSetDate="20200301")
+    points = rtstruct(images, {"ISO": []}, StructureSetDate="20200401")
+    ours = rtstruct(images, contours(one), StructureSetDate="20200501", Manufacturer="orthanc-oar")
+    write(tmp_path / "in", one, old, new, points, ours)
+
+    run(tmp_path / "in", tmp_path / "out")
+
+    assert Case.read(tmp_path / "out" / "0001").labelled == DRAWN[1:3]
+
+
+def test_which_of_two_structure_sets_is_newer_is_not_guessed(tmp_path: Path) -> None:
+    one = patient(5)
+    images = ct_slices(one)
+    both = [rtstruct(images, contours(one, organs)) for organs in (DRAWN[:1], DRAWN[1:])]
+    write(tmp_path / "in", one, *both)
+    run(tmp_path / "in", tmp_path / "out")
+    [reason] = reasons(tmp_path / "out")
+    assert reason.startswith("2 structure sets were drawn on the CT at one time")
+
+
+def test_a_patient_is_one_case_however_many_cts_there_are(tmp_path: Path) -> None:
+    one = patient(6)
+    for number in (1, 2):
+        images = ct_slices(one, series_number=number)
+        write(
+            tmp_path / "in" / str(number),
+            one,
+            rtstruct(images, contours(one)),
+            series_number=number,
+        )
+    again = patient(6, noise_hu=3.0)  # another study of the same patient
+    assert ct_slices(again)[0].StudyInstanceUID != ct_slices(one)[0].StudyInstanceUID
+    write(tmp_path / "in" / "again", again, rtstruct(ct_slices(again), contours(again)))
+
+    run(tmp_path / "in", tmp_path / "out")
+
+    assert Dataset.read(tmp_path / "out").cases == ("0001",)
+    assert reasons(tmp_path / "out") == ["Another CT of this patient is in already, as 0001."] * 2
+
+
+def test_structures_on_images_that_are_not_there_are_refused(tmp_path: Path) -> None:
+    one = patient(7)
+    images = ct_slices(one)
+    stranger = rtstruct(images, contours(one), StructureSetDate="20200301")
+    frame = stranger.ReferencedFrameOfReferenceSequence[0]
+    frame.RTReferencedStudySequence[0].RTReferencedSeriesSequence[0].SeriesInstanceUID = "1.2.3"
+    silent = rtstruct(images, contours(one, DRAWN[:2]))
+    del silent.ReferencedFrameOfReferenceSequence[0].RTReferencedStudySequence
+    write(tmp_path / "in", one, stranger, silent)
+    (tmp_path / "in" / "structures2.dcm").write_bytes(
+        (tmp_path / "in" / "structures0.dcm").read_bytes()[:2000]
+    )
+
+    run(tmp_path / "in", tmp_path / "out")
+
+    assert Case.read(tmp_path / "out" / "0001").labelled == DRAWN[:2]  # by frame of reference
+    reason = "The RTSTRUCT was drawn on images that are no CT of its study."
+    assert reason in reasons(tmp_path / "out")
+
+
+def test_a_clinics_own_names_and_rules_are_used(tmp_path: Path) -> None:
+    one = patient(8)
+    structures = {"Hirn unten": outlines(one, DRAWN[0]), "Brainstem": outlines(one, DRAWN[3])}
+    write(tmp_path / "in", one, rtstruct(ct_slices(one), structures))
+    (tmp_path / "names.toml").write_text(
+        '[names]\nbrainstem = ["Hirn unten"]\n[ignored]\nnames = ["Brainstem"]\n'
+    )
+    (tmp_path / "orthanc.json").write_text('{"Oar": {"Series": {"MinSlices": 49}}}')
+
+    run(tmp_path / "in", tmp_path / "out", "--names", str(tmp_path / "names.toml"))
+    run(tmp_path / "in", tmp_path / "none", "--configuration", str(tmp_path / "orthanc.json"))
+
+    [case] = report(tmp_path / "out")["cases"]
+    assert case["matched"] == {"Hirn unten": ["brainstem"]}
+    assert case["unmatched"] == ["Brainstem"]
+    assert reasons(tmp_path / "none") == ["The series has 48 slices, expected 49 to 1000."]
+
+
+def three_patients(folder: Path) -> Path:
+    for seed in (1, 2, 3):
+        one = patient(seed)
+        write(folder / str(seed), one, rtstruct(ct_slices(one), contours(one)))
+    return folder
+
+
+def everything(out: Path) -> dict[str, bytes]:
+    return {
+        str(file.relative_to(out)): file.read_bytes()
+        for file in sorted(out.rglob("*"))
+        if file.is_file() and not file.name.endswith(".gz")  # gzip notes the time
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("module", "step"),
+    [(collect, "write_case"), (prepare, "measure"), (prepare, "prepare")],
+    ids=["collecting", "measuring", "preparing"],
+)
+def test_a_killed_run_goes_on_where_it_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: Any, step: str
+) -> None:
+    source = three_patients(tmp_path / "in")
+    run(source, tmp_path / "whole")
+    whole = getattr(module, step)
+    calls = 0
+
+    def killed_at_second(*arguments: Any, **options: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise KeyboardInterrupt
+        return whole(*arguments, **options)
+
+    monkeypatch.setattr(module, step, killed_at_second)
+    with pytest.raises(KeyboardInterrupt):
+        run(source, tmp_path / "out")
+    with (tmp_path / "out-private" / "journal.jsonl").open("a") as journal:
+        journal.write('{"kind": "study", "val')  # a line that was being written
+    assert run(source, tmp_path / "out") == 0
+
+    assert calls == 4  # the first is not done again
+    assert everything(tmp_path / "out") == everything(tmp_path / "whole")
+    assert report(tmp_path / "out") == report(tmp_path / "whole")
+
+
+def test_a_finished_run_does_nothing_again_and_takes_nothing_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, late = patient(1), patient(2)
+    write(tmp_path / "in" / "1", one, rtstruct(ct_slices(one), contours(one)))
+    run(tmp_path / "in", tmp_path / "out")
+    before = everything(tmp_path / "out")
+    write(tmp_path / "in" / "2", late, rtstruct(ct_slices(late), contours(late)))
+    for module, step in ((collect, "read_drawn_ct"), (prepare, "read_case")):
+        monkeypatch.setattr(module, step, None)
+
+    assert run(tmp_path / "in", tmp_path / "out") == 0
+
+    assert everything(tmp_path / "out") == before
+
+
+def test_runs_with_other_options_do_not_mix(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = patient(1)
+    write_case(one, tmp_path / "in" / "pt_1")
+    run(tmp_path / "in", tmp_path / "out")
+    before = everything(tmp_path / "out")
+
+    assert run(tmp_path / "in", tmp_path / "out", "--unknown-hu", "-1024") == 1
+    assert re.search(r"out was begun with other options \(unknown_hu\)", capsys.readouterr().err)
+    assert everything(tmp_path / "out") == before
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").write_text("mine")
+    assert run(tmp_path / "in", tmp_path / "full") == 1
+    assert "is not empty, and nothing says how it was made" in capsys.readouterr().err
+    with Journal(tmp_path / "busy", {}), pytest.raises(OtherRun, match="Another run is at work"):
+        Journal(tmp_path / "busy", {})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("nowhere",), "nowhere is no folder, and no address of an Orthanc either."),
+        (("ftp://pacs",), "That is no address of an Orthanc, such as http://pacs:8042."),
+        ((".", "--names", "no.toml"), "no.toml cannot be read: No such file or directory."),
+        ((".", "--configuration", "no.json"), "No such file or directory: 'no.json'"),
+    ],
+)
+def test_a_wrong_command_line_is_answered_in_one_sentence(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    sentence: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(arguments[0], tmp_path / "out", *arguments[1:]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("training.prepare: ")
+    assert said.endswith(f"{sentence}\n")
+    assert said.count("\n") == 1
+
+
+def test_a_case_folder_that_cannot_be_read_is_refused_and_the_others_go_on(tmp_path: Path) -> None:
+    for name in ("pt_1", "pt_2", "pt_3"):
+        write_case(patient(1), tmp_path / "in" / name)
+    (tmp_path / "in" / "pt_2" / "label.nii.gz").write_text("no image")
+    (tmp_path / "in" / "pt_3" / "labelled.json").write_text('["liver"]')
+
+    assert run(tmp_path / "in", tmp_path / "out") == 0
+
+    assert Dataset.read(tmp_path / "out").cases == ("pt_1",)
+    assert reasons(tmp_path / "out") == [
+        "pt_2: label.nii.gz is missing or cannot be read",
+        "pt_3: labelled.json lists ['liver'], which are no organs",
+    ]

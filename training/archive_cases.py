@@ -1,0 +1,169 @@
+"""Cases from an archive of DICOM: for every CT that somebody drew on, the CT and the organs."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+
+import pydicom
+from pydicom import Dataset
+from pydicom.errors import InvalidDicomError
+
+from plugin.archive import Archive, Series
+from plugin.drawn_organs import DrawnOrgans, draw_organs, organs_of
+from plugin.series import SeriesRules, UnsuitableSeries, read_series
+from plugin.structure_names import StructureNames
+from plugin.structure_sets import (
+    MODALITIES,
+    StructureSet,
+    UnusableStructureSet,
+    read_structure_set,
+)
+from training.labelled import LabelledCt
+
+
+class Refused(Exception):
+    """There is no case of this CT; the message says why and names no patient."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrawnCt:
+    """A CT series and what was drawn on it."""
+
+    series: Series
+    patient: str  # what tells the patient from others, as the header has it
+    structure_set: StructureSet | Refused
+
+    @property
+    def sop_instance_uid(self) -> str:
+        """Of the structure set."""
+        return (
+            "" if isinstance(self.structure_set, Refused) else self.structure_set.sop_instance_uid
+        )
+
+
+@dataclass(frozen=True)
+class _Ct:
+    series: Series
+    header: Dataset  # of one slice
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """What is drawn in a study."""
+
+    drawn: tuple[DrawnCt, ...]
+    undrawn: int  # CT series that nobody drew on
+    refused: tuple[str, ...]  # why a structure set belongs to no CT
+
+
+def look_at_study(archive: Archive, study: str, names: StructureNames) -> Study:
+    """Find out which CT each structure set of a study was drawn on, from headers alone.
+
+    Raises:
+        ArchiveError: the archive does not give it.
+    """
+    every = archive.series_of_study(study)
+    cts: dict[str, _Ct] = {}
+    for series in every:
+        if series.modality == "CT":
+            header = _parse(archive.file(series.instances[0]), pixels=False)
+            if header is not None:
+                cts[str(header.get("SeriesInstanceUID"))] = _Ct(series, header)
+    sets: dict[str, list[StructureSet]] = {uid: [] for uid in cts}
+    refused = []
+    for series in every:
+        if series.modality in MODALITIES:
+            for instance in series.instances:
+                try:
+                    found = _structure_set(archive.file(instance))
+                    if not found.ours:  # our own results teach nothing
+                        sets[_uid_of_ct(found, cts)].append(found)
+                except (Refused, UnusableStructureSet) as why:
+                    refused.append(str(why))
+    return Study(
+        drawn=tuple(
+            DrawnCt(
+                series=cts[uid].series,
+                patient=str(cts[uid].header.get("PatientID") or "") or f"study {study}",
+                structure_set=_newest(found, names),
+            )
+            for uid, found in sorted(sets.items())
+            if found
+        ),
+        undrawn=sum(not found for found in sets.values()),
+        refused=tuple(refused),
+    )
+
+
+def read_drawn_ct(
+    archive: Archive, drawn: DrawnCt, name: str, *, rules: SeriesRules, names: StructureNames
+) -> tuple[LabelledCt, DrawnOrgans]:
+    """Read the CT as the clinic does, and label the organs that were drawn on it.
+
+    Raises:
+        Refused: with the reason.
+        ArchiveError: the archive does not give it.
+    """
+    if isinstance(drawn.structure_set, Refused):
+        raise drawn.structure_set
+    try:
+        ct = read_series((archive.file(one) for one in drawn.series.instances), rules).volume
+        organs = draw_organs(drawn.structure_set, ct.get_geometry(), names)
+    except (UnsuitableSeries, UnusableStructureSet) as why:
+        raise Refused(str(why)) from why
+    case = LabelledCt(name=name, ct=ct, labels=organs.labels, labelled=organs.organs)
+    return case, organs
+
+
+def _parse(file: bytes, *, pixels: bool) -> Dataset | None:
+    try:
+        return pydicom.dcmread(BytesIO(file), stop_before_pixels=not pixels)
+    except (InvalidDicomError, EOFError, ValueError, KeyError, NotImplementedError):
+        return None  # not DICOM, or cut short
+
+
+def _structure_set(file: bytes) -> StructureSet:
+    dataset = _parse(file, pixels=True)
+    if dataset is None:
+        raise Refused("A structure set cannot be read: it is not DICOM, or cut short.")
+    return read_structure_set(dataset)
+
+
+def _uid_of_ct(structure_set: StructureSet, cts: dict[str, _Ct]) -> str:
+    """Series Instance UID of the CT that a structure set says it was drawn on."""
+    modality = structure_set.modality
+    if structure_set.series:
+        named = {uid for uid in cts if uid in structure_set.series}
+        if not named:
+            raise Refused(f"The {modality} was drawn on images that are no CT of its study.")
+    else:
+        frames = structure_set.frames_of_reference
+        named = {uid for uid, ct in cts.items() if ct.header.get("FrameOfReferenceUID") in frames}
+        if not named:
+            raise Refused(f"No CT of its study has the frame of reference of the {modality}.")
+    if len(named) > 1:
+        raise Refused(f"The {modality} may have been drawn on any of {len(named)} CT series.")
+    return next(iter(named))
+
+
+def _newest(
+    structure_sets: Sequence[StructureSet], names: StructureNames
+) -> StructureSet | Refused:
+    """The newest that has an organ of the table; which it is, is not guessed."""
+    useful = list(_with_organs(structure_sets, names))
+    if not useful:
+        return Refused("None of the structures drawn on the CT is an organ of the table.")
+    latest = max(one.drawn_at for one in useful)
+    newest = [one for one in useful if one.drawn_at == latest]
+    if len(newest) > 1:
+        return Refused(
+            f"{len(newest)} structure sets were drawn on the CT at one time, or at none that they "
+            "say; expected one to be the newest."
+        )
+    return newest[0]
+
+
+def _with_organs(
+    structure_sets: Sequence[StructureSet], names: StructureNames
+) -> Iterator[StructureSet]:
+    return (s for s in structure_sets if any(organs_of(one, names) for one in s.structures))

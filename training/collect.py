@@ -1,0 +1,141 @@
+"""From an archive to folders of cases: patients numbered, nothing of their headers written.
+
+One CT of each patient is taken, so that a split of cases is a split of patients. Each finished
+study is a line in the journal; a killed run does the study again that it was killed in.
+"""
+
+import csv
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import TypeAdapter
+from rich.progress import track
+
+from plugin.archive import Archive, UnknownResource
+from plugin.series import SeriesRules
+from plugin.structure_names import StructureNames
+from training.archive_cases import DrawnCt, Refused, look_at_study, read_drawn_ct
+from training.checks import examine
+from training.journal import Journal
+from training.labelled import write_case
+from training.report import CaseReport, Refusal
+
+STUDY = "study"
+"""Kind of the journal's lines about finished studies."""
+
+KEY = "key.csv"
+"""Which case came from where; in the journal's folder, not in that of the cases."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Collected:
+    """One case, and where it came from."""
+
+    patient: str  # pseudonym
+    series: str  # the archive's identifier of the CT
+    structure_set: str  # SOP Instance UID
+    report: CaseReport
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """What became of one study."""
+
+    study: str  # the archive's identifier
+    cases: tuple[Collected, ...] = ()
+    refused: tuple[Refusal, ...] = ()
+    undrawn: int = 0  # CT series that nobody drew on
+
+
+@dataclass(frozen=True, kw_only=True)
+class Collector:
+    """Fills a folder of cases from an archive."""
+
+    archive: Archive
+    journal: Journal
+    cases: Path
+    rules: SeriesRules
+    names: StructureNames
+
+    def collect(self, studies: Sequence[str]) -> list[Finished]:
+        """Read every study that the journal does not know yet; return what became of each.
+
+        Raises:
+            ArchiveError: the archive does not answer; the same call later goes on.
+        """
+        adapter = TypeAdapter(Finished)
+        done = [adapter.validate_python(value) for value in self.journal.of_kind(STUDY)]
+        known = {one.study for one in done}
+        todo = [study for study in studies if study not in known]
+        for study in track(todo, "Collecting", disable=not sys.stderr.isatty()):
+            done.append(self._study(study, done))
+            self.journal.add(STUDY, adapter.dump_python(done[-1], mode="json"))
+        self._write_key(done)
+        return done
+
+    def _study(self, study: str, before: Sequence[Finished]) -> Finished:
+        try:
+            found = look_at_study(self.archive, study, self.names)
+        except UnknownResource as why:  # deleted since it was listed
+            return Finished(study=study, refused=(Refusal(what=study, reason=str(why)),))
+        taken = {case.patient: case.report.case for one in before for case in one.cases}
+        cases, reasons = [], list(found.refused)
+        for drawn in found.drawn:
+            patient = self.journal.pseudonym(drawn.patient)
+            if patient in taken:
+                reasons.append(f"Another CT of this patient is in already, as {taken[patient]}.")
+                continue
+            try:
+                report = self._case(drawn, f"{len(taken) + 1:04d}")
+            except (Refused, UnknownResource) as why:
+                reasons.append(str(why))
+                continue
+            taken[patient] = report.case
+            cases.append(
+                Collected(
+                    patient=patient,
+                    series=drawn.series.id,
+                    structure_set=drawn.sop_instance_uid,
+                    report=report,
+                )
+            )
+        return Finished(
+            study=study,
+            cases=tuple(cases),
+            refused=tuple(Refusal(what=study, reason=reason) for reason in reasons),
+            undrawn=found.undrawn,
+        )
+
+    def _case(self, drawn: DrawnCt, name: str) -> CaseReport:
+        """Write one case.
+
+        Raises:
+            Refused: there is none to write.
+        """
+        case, organs = read_drawn_ct(self.archive, drawn, name, rules=self.rules, names=self.names)
+        case, findings = examine(case)
+        if not case.labelled:
+            reasons = {o.tg263: why for o, why in organs.left_out.items()} | findings.left_out
+            raise Refused(
+                "No organ is left of those drawn on the CT: "
+                + "; ".join(f"{organ}: {why}" for organ, why in reasons.items())
+                + "."
+            )
+        write_case(case, self.cases)
+        return CaseReport(
+            case=name,
+            findings=findings,
+            matched={n: [organ.name for organ in found] for n, found in organs.matched.items()},
+            unmatched=list(organs.unmatched),
+            left_out={organ.name: why for organ, why in organs.left_out.items()},
+        )
+
+    def _write_key(self, done: Sequence[Finished]) -> None:
+        with (self.journal.folder / KEY).open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(("case", "study", "series", "structure_set"))
+            for one in done:
+                for case in one.cases:
+                    writer.writerow((case.report.case, one.study, case.series, case.structure_set))

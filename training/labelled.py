@@ -1,0 +1,123 @@
+"""Labelled CTs on their own grid, and the folders that hold them, laid out as StructSeg 2019's.
+
+A folder of cases has a folder per patient with data.nii.gz (HU), label.nii.gz (label numbers in
+the order of model/organs.py), optionally labelled.json (the organs that this patient has labels
+for; without it, those that have a voxel) and optionally affine.json (the grid in full: NIfTI rounds
+it, and what the network sees would differ from the clinic's in the last digit).
+"""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import highdicom as hd
+import numpy as np
+import SimpleITK as sitk
+
+from model.organs import BY_NAME, ORGANS, Organ
+
+CT, LABELS = "data.nii.gz", "label.nii.gz"
+LABELLED, AFFINE = "labelled.json", "affine.json"
+
+SAME_GRID_MM = 1e-3
+"""How far two grids that are meant to be one may differ."""
+
+X_Y_Z = (2, 1, 0)
+"""Axes of a CT, slices first, as NIfTI has them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelledCt:
+    """A CT and its labels on the CT's own grid, as some archive had them."""
+
+    name: str
+    ct: hd.Volume  # float32 HU
+    labels: hd.Volume  # uint8 organ labels
+    labelled: tuple[Organ, ...]  # an organ that is not here is unlabelled, not absent
+    unknown: hd.Volume | None = None  # uint8, 1 where the CT says nothing
+
+
+def case_folders(folder: Path) -> list[Path]:
+    """The case folders under `folder`, sorted.
+
+    Raises:
+        FileNotFoundError: if there are none.
+    """
+    found = sorted(path.parent for path in folder.glob(f"*/{CT}"))
+    if not found:
+        raise FileNotFoundError(f"no case folders with a {CT} under {folder}")
+    return found
+
+
+def read_case(folder: Path, unknown_hu: float | None = None) -> LabelledCt:
+    """Read a case folder.
+
+    Args:
+        folder: of one patient.
+        unknown_hu: voxels of exactly this value hold no information (a cropped CT's filling).
+
+    Raises:
+        ValueError: if a file cannot be read, CT and labels are not on one grid, or a label is no
+            organ's.
+    """
+    ct = _read_nifti(folder, CT).astype(np.float32)
+    labels = _read_nifti(folder, LABELS)
+    if not ct.geometry_equal(labels, tol=SAME_GRID_MM):
+        raise ValueError(f"{folder.name}: CT and labels are not on the same grid")
+    if (folder / AFFINE).exists():
+        ct, labels = (_on_exact_grid(folder, volume) for volume in (ct, labels))
+    if unknown_labels := set(np.unique(labels.array).tolist()) - set(range(len(ORGANS) + 1)):
+        raise ValueError(f"{folder.name}: labels {unknown_labels} are not in the table of organs")
+    labels = labels.astype(np.uint8)
+    try:
+        names = json.loads((folder / LABELLED).read_text())
+    except FileNotFoundError:
+        names = [organ.name for organ in ORGANS if (labels.array == organ.label).any()]
+    if unknown_names := sorted(set(names) - BY_NAME.keys()):
+        raise ValueError(f"{folder.name}: {LABELLED} lists {unknown_names}, which are no organs")
+    unknown = None
+    if unknown_hu is not None:
+        unknown = ct.with_array((ct.array == unknown_hu).astype(np.uint8))
+    return LabelledCt(
+        name=folder.name,
+        ct=ct,
+        labels=labels,
+        labelled=tuple(BY_NAME[name] for name in names),
+        unknown=unknown,
+    )
+
+
+def write_case(case: LabelledCt, folder: Path) -> Path:
+    """Write a case to its own folder under `folder`, whole or not at all, and return it.
+
+    Nothing is written but grid, grey values, labels and the names of the organs.
+    """
+    part, out = folder / f".{case.name}.part", folder / case.name
+    for old in (part, out):  # of a run that was killed
+        shutil.rmtree(old, ignore_errors=True)
+    part.mkdir(parents=True)
+    hu = np.rint(case.ct.array)
+    whole = np.array_equal(hu, case.ct.array) and np.abs(hu).max() < 2**15
+    ct, labels = (v.permute_spatial_axes(X_Y_Z) for v in (case.ct, case.labels))
+    for volume, name in ((ct.astype(np.int16) if whole else ct, CT), (labels, LABELS)):
+        sitk.WriteImage(volume.to_simpleitk(), str(part / name), useCompression=True)
+    (part / AFFINE).write_text(json.dumps(ct.affine.tolist()) + "\n")
+    (part / LABELLED).write_text(json.dumps([organ.name for organ in case.labelled]) + "\n")
+    part.rename(out)
+    return out
+
+
+def _read_nifti(folder: Path, name: str) -> hd.Volume:
+    try:
+        image = sitk.ReadImage(str(folder / name))
+    except RuntimeError as error:  # what SimpleITK raises on all that it cannot read
+        raise ValueError(f"{folder.name}: {name} is missing or cannot be read") from error
+    return hd.Volume.from_simpleitk(image, "PATIENT")
+
+
+def _on_exact_grid(folder: Path, volume: hd.Volume) -> hd.Volume:
+    affine = np.array(json.loads((folder / AFFINE).read_text()))
+    if not np.allclose(affine, volume.affine, rtol=0, atol=SAME_GRID_MM):
+        raise ValueError(f"{folder.name}: {AFFINE} and {CT} are not of the same grid")
+    return hd.Volume(volume.array, affine, "PATIENT")

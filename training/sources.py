@@ -1,0 +1,90 @@
+"""Where labelled CTs come from: folders of cases, folders of DICOM, an Orthanc."""
+
+import json
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from plugin.archive import ArchiveError, FolderArchive
+from plugin.rest_archive import RestArchive, login_for
+from plugin.series import SeriesRules
+from plugin.structure_names import SHIPPED
+from training.labelled import CT, case_folders
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """All that a preparation depends on; a run that goes on must have the same."""
+
+    source: str  # folder, or address without user and password
+    query: dict[str, str]
+    spacing_mm: tuple[float, float, float]  # (z, y, x)
+    window_hu: tuple[float, float]
+    unknown_hu: float | None
+    names: str  # hash of the tables of names
+    series: SeriesRules  # which CTs are suitable
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """What the command line names."""
+
+    name: str  # folder, or address without user and password
+    archive: RestArchive | FolderArchive | None  # None: folders of cases, which need none
+
+    def content(self, query: dict[str, str]) -> list[str]:
+        """The archive's identifiers of its studies, or the names of the folders; sorted."""
+        if isinstance(self.archive, RestArchive):
+            return self.archive.find_studies(query)
+        if isinstance(self.archive, FolderArchive):
+            return sorted({one.study for one in self.archive.all_series()})
+        return [folder.name for folder in case_folders(Path(self.name))]
+
+
+def open_source(text: str, *, password_file: Path | None, ca_file: Path | None) -> Source:
+    """Find out what kind of source is named; ask an Orthanc whether it lets us in.
+
+    Raises:
+        ArchiveError: the Orthanc does not, or there is none.
+        ValueError: it is no source.
+    """
+    if "://" in text:
+        url, login = login_for(text, password_file)
+        archive = RestArchive(url, login=login, ca_file=ca_file)
+        try:
+            archive.check()
+        except ArchiveError:
+            archive.close()
+            raise
+        return Source(name=url, archive=archive)
+    folder = Path(text).resolve()
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is no folder, and no address of an Orthanc either.")
+    holds_cases = any(folder.glob(f"*/{CT}"))
+    return Source(
+        name=str(folder),
+        archive=None if holds_cases else FolderArchive(folder, results=folder),
+    )
+
+
+def hash_of(own_names: Path | None) -> str:
+    """Of the shipped table of names and the user's."""
+    files = [SHIPPED] if own_names is None else [SHIPPED, own_names]
+    return sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
+def series_rules(configuration: Path | None) -> SeriesRules:
+    """Which CTs are suitable: as an Orthanc's configuration has it, else by default.
+
+    Raises:
+        ValueError: the configuration cannot be used.
+    """
+    if configuration is None:
+        return SeriesRules.model_validate({})
+    try:
+        values = json.loads(configuration.read_text())
+        return SeriesRules.model_validate(values.get("Oar", {}).get("Series", {}))
+    except (json.JSONDecodeError, AttributeError, ValidationError) as error:
+        raise ValueError(f"{configuration} has no usable section Oar.Series: {error}") from error
