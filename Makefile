@@ -3,7 +3,8 @@
 #   make demo [CT=FOLDER]   a CT pushed to a real Orthanc comes back with a DICOM SEG, and is shown
 #   make test               linter, types and all tests, real Orthanc included
 #   make run [HTTP_PORT=8042] [DICOM_PORT=4242] [DATA=data] [MODEL=NAME]   Orthanc, to use
-#   make bench              the benchmarks, as a table
+#   make bench              the benchmarks against named peers, as a table
+#   make peers              only .venv-peers, with the programs that the benchmarks compare with
 #   make folds              all 22 organs in five folds on 60 synthetic patients, from nothing; half an hour
 #   make setup              only what the others need: Debian's Orthanc, and .venv
 
@@ -71,8 +72,8 @@ $(PEERS)/ready: requirements.txt tests/benchmarks/requirements.txt
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r tests/benchmarks/requirements.txt
 	touch $@
 
-bench: setup
-	$(VENV)/bin/python -m tests.benchmarks
+bench: setup peers
+	$(PEERS)/bin/python -m tests.benchmarks
 
 FOLDS := training/configs/hn22-phantom-folds.toml
 

@@ -34,12 +34,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import SimpleITK as sitk
 import torch
 from rich.console import Console
 
 from model.organs import BY_NAME
+from tests.benchmarks.contest import cpu_seconds
 from training.cases import Dataset
 from training.config import TrainConfig
 from training.split import Split, split_of
@@ -111,10 +111,21 @@ def plan_and_preprocess(gpu_memory_gb: float) -> None:
     preprocess([DATASET_ID], PLANS, configurations=(CONFIGURATION,), num_processes=(2,))
 
 
-def cpu_seconds() -> float:
-    """Of this process and of its children, dead or alive."""
-    me = psutil.Process()
-    return sum(sum(each.cpu_times()[:4]) for each in (me, *me.children(recursive=True)))
+def new_trainer(out: Path, *, again: bool) -> Any:
+    """nnU-Net's trainer on what was preprocessed under `out`; `again` goes on with its log."""
+    from nnunetv2.training.nnUNetTrainer.variants.data_augmentation import (
+        nnUNetTrainerNoMirroring as without_mirroring,
+    )
+
+    folder = out / "preprocessed" / DATASET
+    plans = json.loads((folder / f"{PLANS}.json").read_text()) | {"continue_training": again}
+    return without_mirroring.nnUNetTrainerNoMirroring(
+        plans,
+        CONFIGURATION,
+        fold=0,
+        dataset_json=json.loads((folder / "dataset.json").read_text()),
+        device=torch.device("cpu"),
+    )
 
 
 def train(out: Path, cpu_hours: float, iterations: int, console: Console) -> Any:
@@ -124,20 +135,9 @@ def train(out: Path, cpu_hours: float, iterations: int, console: Console) -> Any
     epochs.
     """
     from nnunetv2.run.run_training import maybe_load_checkpoint
-    from nnunetv2.training.nnUNetTrainer.variants.data_augmentation import (
-        nnUNetTrainerNoMirroring as without_mirroring,
-    )
 
     again = any(out.glob(f"results/{DATASET}/*/fold_0/checkpoint_*.pth"))
-    folder = out / "preprocessed" / DATASET
-    plans = json.loads((folder / f"{PLANS}.json").read_text()) | {"continue_training": again}
-    trainer = without_mirroring.nnUNetTrainerNoMirroring(
-        plans,
-        CONFIGURATION,
-        fold=0,
-        dataset_json=json.loads((folder / "dataset.json").read_text()),
-        device=torch.device("cpu"),
-    )
+    trainer = new_trainer(out, again=again)
     trainer.num_iterations_per_epoch = iterations
     trainer.num_val_iterations_per_epoch = 1
     trainer.save_every = SAVE_EVERY
