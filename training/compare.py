@@ -33,6 +33,7 @@ from training.evaluate import by_model, held_out_folders, measure_cases
 from training.prepare import case_folders
 from training.runs import Run, finish
 from training.scores import Row, dice_by_organ, mean_dice, read_rows, write_rows
+from training.train import Diverged
 
 ENDLESS = 1_000_000
 """Steps of a run that ends by its time."""
@@ -51,9 +52,9 @@ FOUR = (
     Network("U-Net", "plain", "vit", "none"),
     Network("Attention U-Net", "gate", "vit", "none"),
     Network("SE U-Net", "scse", "vit", "none"),
-    Network("nnSAM-UNet", "sam", "vit", "ViT, untrained"),
+    Network("nnSAM-UNet", "sam", "vit", "ViT, from scratch"),
 )
-LITEMEDSAM = Network("nnSAM-UNet", "sam", "litemedsam", "LiteMedSAM, frozen")
+LITEMEDSAM = Network("nnSAM-UNet", "sam", "litemedsam", "LiteMedSAM, pre-trained and frozen")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -281,7 +282,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 f"{60 * left:.0f} minutes of training left",
                 flush=True,
             )
-    except (ValueError, FileNotFoundError, BadCheckpoint) as error:
+    except (ValueError, OSError, BadCheckpoint, Diverged) as error:
         print(f"training.compare: {error}", file=sys.stderr)
         return 1
     text = table(results) + notes(config, results, args.device)

@@ -30,6 +30,7 @@ from training.published import TABLE_1
 from training.runs import Run, finish
 from training.scores import Row, dice_by_organ, mean_dice, read_rows, write_rows
 from training.split import FOLDS, split_of
+from training.train import Diverged
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,7 +163,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 "training left",
                 flush=True,
             )
-    except (ValueError, FileNotFoundError, BadCheckpoint) as error:
+    except (ValueError, OSError, BadCheckpoint, Diverged) as error:
         print(f"training.folds: {error}", file=sys.stderr)
         return 1
     text = table(folds) + notes(config, folds)
