@@ -22,7 +22,7 @@ from sqlalchemy import Engine, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from model.metrics import TOLERANCE_MM, added_path_length_mm, agreement
-from model.organs import Organ
+from model.organs import BY_NAME, Organ
 from model.volumes import MM3_PER_ML
 from plugin.job import Kind
 from plugin.job_table import Row, Utc, make_tables
@@ -103,7 +103,7 @@ class Trend(BaseModel):
     surface_dice_median: float
     hd95_mm_median: float | None
     added_path_length_mm_median: float
-    points: Annotated[tuple[Comparison, ...], Field(description="the oldest first")]
+    points: Annotated[tuple[Comparison, ...], Field(description="the newest, oldest of them first")]
 
 
 def agree(ours: hd.Volume, theirs: hd.Volume, organs: Iterable[Organ]) -> Iterator[OrganAgreement]:
@@ -183,13 +183,15 @@ class Quality:
             return [Comparison.model_validate(row) for row in session.scalars(wanted)]
 
 
-def trends(comparisons: Iterable[Comparison]) -> list[Trend]:
-    """By model, version and organ."""
+def trends(comparisons: Iterable[Comparison], *, last: int = 100) -> list[Trend]:
+    """By model and organ, in the order of the table, with so many of the newest points."""
     latest: dict[tuple[str, str, Kind, str], dict[str, Comparison]] = defaultdict(dict)
     for one in sorted(comparisons, key=lambda one: (one.drawn_at, one.compared)):
         latest[one.model, one.model_version, one.kind, one.organ][one.series] = one
     found = []
-    for (model, version, kind, organ), by_series in sorted(latest.items()):
+    order = sorted(latest, key=lambda one: (one[2], one[0], one[1], BY_NAME[one[3]].label))
+    for model, version, kind, organ in order:
+        by_series = latest[model, version, kind, organ]
         points = sorted(by_series.values(), key=lambda one: one.compared)
         distances_mm = [one.hd95_mm for one in points if one.hd95_mm is not None]
         found.append(
@@ -203,7 +205,7 @@ def trends(comparisons: Iterable[Comparison]) -> list[Trend]:
                 surface_dice_median=median(one.surface_dice for one in points),
                 hd95_mm_median=median(distances_mm) if distances_mm else None,
                 added_path_length_mm_median=median(one.added_path_length_mm for one in points),
-                points=tuple(points),
+                points=tuple(points[-last:]),
             )
         )
     return found

@@ -7,6 +7,9 @@ from pydantic import BaseModel, ConfigDict, Field, RootModel
 from plugin.quality import Comparison, Quality, Trend, as_csv, trends
 from plugin.router import Route
 
+MOST = 50_000
+"""Comparisons that count for the trends, the newest ones: some two thousand CTs of 22 organs."""
+
 
 class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -24,6 +27,12 @@ class QualityQuery(WhichQuery):
     """Which comparisons to list."""
 
     limit: Annotated[int, Field(ge=1, le=10_000, description="The newest ones.")] = 1000
+
+
+class TrendQuery(WhichQuery):
+    """Which comparisons count, and how many are shown."""
+
+    last: Annotated[int, Field(ge=1, le=1000, description="Points of each trend.")] = 100
 
 
 class ComparisonList(_Strict):
@@ -62,7 +71,7 @@ class QualityRoutes:
                 path="/oar/quality/trend",
                 summary="The same by model and organ, over time",
                 function=self.trend,
-                query=WhichQuery,
+                query=TrendQuery,
                 answer=TrendList,
                 errors=(400,),
             ),
@@ -81,8 +90,10 @@ class QualityRoutes:
     def comparisons(self, query: QualityQuery) -> ComparisonList:
         return ComparisonList(comparisons=tuple(self._quality.find(**query.model_dump())))
 
-    def trend(self, query: WhichQuery) -> TrendList:
-        return TrendList(trends=tuple(trends(self._quality.find(**query.model_dump()))))
+    def trend(self, query: TrendQuery) -> TrendList:
+        which = query.model_dump(exclude={"last"})
+        found = self._quality.find(**which, limit=MOST)
+        return TrendList(trends=tuple(trends(found, last=query.last)))
 
     def table(self, query: WhichQuery) -> Csv:
         return Csv(as_csv(self._quality.find(**query.model_dump())))

@@ -5,6 +5,7 @@ import { order, orthancOnce, pageOfSeries, Problem, viewerOf } from "./service.j
 
 export const isActive = (job) => job.state === "queued" || job.state === "running";
 const canRetry = (job) => ["failed", "cancelled", "skipped"].includes(job.state);
+const canDeliver = (one) => one.state === "failed" || one.state === "refused";
 const KINDS = { seg: "SEG", rtstruct: "RTSTRUCT", sr: "SR", review: "Review pages" };
 
 const ASKED_BY = {
@@ -26,6 +27,8 @@ export class JobItem {
     this.facts = make("p", { class: "oar-facts" });
     this.results = make("span", { class: "oar-results" });
     this.volumes = make("details", { class: "oar-volumes" });
+    this.dice = make("p", { class: "oar-facts" });
+    this.deliveries = make("ul", { class: "oar-deliveries", "aria-label": "Deliveries" });
     this.title = make(pageOf ? "a" : "span", { class: "oar-title", href: pageOf?.(job) });
     setText(this.title, titleOf(job));
     const act = (path) => async () => {
@@ -45,6 +48,7 @@ export class JobItem {
     };
     this.cancel = make("button", { type: "button", onclick: act("cancel") }, "Cancel");
     this.retry = make("button", { type: "button", onclick: act("retry") }, "Try again");
+    this.deliver = make("button", { type: "button", onclick: act("deliver") }, "Deliver again");
     this.element = make(
       "li",
       { class: "oar-job", "data-job": job.id },
@@ -53,7 +57,9 @@ export class JobItem {
       this.facts,
       this.reason,
       this.warnings,
-      make("p", { class: "oar-actions" }, this.results, " ", this.cancel, this.retry),
+      this.dice,
+      this.deliveries,
+      make("p", { class: "oar-actions" }, this.results, " ", this.cancel, this.retry, this.deliver),
       this.volumes,
     );
     this.update(job);
@@ -76,7 +82,12 @@ export class JobItem {
     this.warnings.hidden = job.warnings.length === 0;
     this.cancel.hidden = !isActive(job);
     this.retry.hidden = !canRetry(job);
-    for (const button of [this.cancel, this.retry]) {
+    this.deliver.hidden = !job.deliveries.some((one) => canDeliver(one));
+    setText(this.dice, agreement(job));
+    this.dice.hidden = !this.dice.textContent;
+    setChildren(this.deliveries, JSON.stringify(job.deliveries), () => job.deliveries.map(delivery));
+    this.deliveries.hidden = job.deliveries.length === 0;
+    for (const button of [this.cancel, this.retry, this.deliver]) {
       button.setAttribute("aria-label", `${button.textContent}: ${this.title.textContent}`);
     }
     this.showResults(job);
@@ -115,7 +126,7 @@ export class JobItem {
   }
 
   busy(yes) {
-    this.cancel.disabled = this.retry.disabled = yes;
+    this.cancel.disabled = this.retry.disabled = this.deliver.disabled = yes;
   }
 }
 
@@ -165,8 +176,30 @@ export class JobList {
 export const viewerLink = (attributes) =>
   make("a", { class: "oar-button", target: "_blank", rel: "noopener", ...attributes }, "Open viewer");
 
+const WHAT = {
+  segment: (job) => job.model,
+  shadow: (job) => `${job.model}, a shadow on trial: not for use`,
+  compare: () => "comparison of a drawing with our results",
+};
+
+function agreement(job) {
+  const organs = Object.entries(job.dice);
+  const each = organs.map(([organ, dice]) => `${organName(organ)} ${(100 * dice).toFixed(1)}`);
+  return organs.length ? `Dice % with the first result: ${each.join(", ")}` : "";
+}
+
+/** Where something of the job goes, and whether it is there. */
+function delivery({ kind, target, state, attempts, reason }) {
+  const tries = attempts > 1 ? `, ${attempts} attempts` : "";
+  return make(
+    "li",
+    { "data-state": state },
+    `To ${kind} ${target}: ${state}${tries}. ${reason}`.trim(),
+  );
+}
+
 function facts(job) {
-  const parts = [job.model, ASKED_BY[job.asked_by] ?? job.asked_by];
+  const parts = [WHAT[job.kind](job), ASKED_BY[job.asked_by] ?? job.asked_by];
   parts.push(new Date(job.created).toLocaleString());
   if (job.started && job.finished) {
     parts.push(`${Math.round((new Date(job.finished) - new Date(job.started)) / 1000)} s`);

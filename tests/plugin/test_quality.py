@@ -117,6 +117,7 @@ def test_a_trend_has_one_point_for_each_ct_the_latest_drawing(quality):
     by_model = {one.model: one for one in trends(quality.find())}
 
     assert [point.dice for point in by_model["quick"].points] == [0.9, 0.5, 0.8]
+    assert [point.dice for point in trends(quality.find(), last=1)[0].points] == [0.8]
     assert by_model["quick"].cases == 3
     assert by_model["quick"].dice_median == 0.8
     assert by_model["next"].kind == "shadow"
