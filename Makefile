@@ -58,6 +58,7 @@ run: setup
 lint: setup
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/hadolint docker/Dockerfile
 	$(VENV)/bin/mypy
 
 test: lint browser

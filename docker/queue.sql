@@ -1,0 +1,2 @@
+-- The queue of jobs has a database of its own beside Orthanc's index.
+CREATE DATABASE oar;
