@@ -34,6 +34,15 @@ class ConvNormAct(nn.Sequential):
         )
 
 
+class MaxPool(nn.MaxPool3d):
+    """Maximum pooling in the precision of the features: what is largest does not depend on it."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        # Autocast on a CPU would pool in float32, and copy the features there and back.
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(input)
+
+
 class NoRecalibration(nn.Module):
     """The plain U-Net's: features as they are."""
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from model.attention import SamAttention
-from model.blocks import AttentionGate, NoRecalibration, Norm, ResidualBlock, ScSE
+from model.blocks import AttentionGate, MaxPool, NoRecalibration, Norm, ResidualBlock, ScSE
 from model.image_encoder import VitEncoder
 from model.tiny_vit import LiteMedSamEncoder
 
@@ -96,7 +96,7 @@ class UNet(nn.Module):
         self.encoder = nn.ModuleList(
             self._block(c_in, c) for c_in, c in zip((1, *widths[:-1]), widths, strict=True)
         )
-        self.pool = nn.ModuleList(nn.MaxPool3d(stride) for stride in strides)
+        self.pool = nn.ModuleList(MaxPool(stride) for stride in strides)
         self.up = nn.ModuleList(
             nn.ConvTranspose3d(below, c, stride, stride=stride)
             for below, c, stride in zip(widths[1:], widths[:-1], strides, strict=True)

@@ -6,6 +6,7 @@ and shoulders do not become organs.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -33,78 +34,70 @@ class AugmentConfig:
     invent: float = 0.6  # fraction of patches with something else than air where nothing is known
 
 
+class Scan(NamedTuple):
+    """What patches are taken from: a whole case."""
+
+    image: Tensor  # (Z, Y, X) normalised
+    labels: Tensor  # (Z, Y, X) uint8, with `UNKNOWN`
+    air: float  # the image's least value
+    spacing_mm: tuple[float, float, float]  # (z, y, x)
+
+
 def sample_patch(
-    image: Tensor,
-    labels: Tensor,
+    scan: Scan,
     centre: tuple[float, float, float],
     patch: tuple[int, int, int],
-    spacing_mm: tuple[float, float, float],
     config: AugmentConfig,
     rng: np.random.Generator,
 ) -> tuple[Tensor, Tensor]:
     """A patch, randomly disturbed and, unless it is still, rotated and scaled.
 
     Args:
-        image: ``(Z, Y, X)`` normalised, the whole case.
-        labels: ``(Z, Y, X)`` uint8, with `UNKNOWN`.
+        scan: the case.
         centre: voxel (z, y, x) that the patch is centred on.
         patch: voxels (z, y, x).
-        spacing_mm: of the grid, (z, y, x).
         config: the ranges.
         rng: source of every draw.
 
     Returns:
         ``(*patch)`` float32 image and ``(*patch)`` int64 labels.
     """
-    air = image.min()
     if rng.random() < config.still:
-        x, y = _cut_out(image, labels, centre, patch)
+        x, y = _cut_out(scan, centre, patch)
     else:
-        z0, y0, x0 = _source_indices(centre, patch, spacing_mm, config, rng)
-        grid = _to_grid((z0, y0, x0), image.shape)  # (1, *patch, 3)
-        x = F.grid_sample((image - air)[None, None], grid, align_corners=True)[0, 0] + air
-        # Nothing is known outside the volume either: shift so that the zero outside means that.
-        shifted = ((labels.int() + 1) % 256).float()
-        y = F.grid_sample(shifted[None, None], grid, mode="nearest", align_corners=True)[0, 0]
-        y = (y.long() + UNKNOWN) % 256
-    x, y = _invent(x, y, float(air), config, rng)
+        matrix = _draw_matrix(scan.spacing_mm, config, rng)
+        x, y = _resampled(scan, centre, patch, matrix)
+    x, y = _invent(x, y, scan.air, config, rng)
     x = x * rng.uniform(*config.contrast) + rng.uniform(-config.brightness, config.brightness)
     if rng.random() < config.blur:
-        x = F.avg_pool3d(F.pad(x[None, None], (1,) * 6, mode="replicate"), (1, 3, 3), stride=1)
-        x = x[0, 0, 1:-1]
+        padded = F.pad(x[:, None], (1, 1, 1, 1), mode="replicate")
+        x = F.avg_pool2d(padded, 3, stride=1)[:, 0]
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
     sigma = float(rng.uniform(0, config.noise))
     x = x + sigma * torch.randn(x.shape, generator=generator)
-    return x.clamp(min=float(air)), y
+    return x.clamp(min=scan.air), y
 
 
 def _cut_out(
-    image: Tensor,
-    labels: Tensor,
-    centre: tuple[float, float, float],
-    patch: tuple[int, int, int],
+    scan: Scan, centre: tuple[float, float, float], patch: tuple[int, int, int]
 ) -> tuple[Tensor, Tensor]:
     """The patch around the voxel nearest to `centre`; nothing is known outside the case."""
     first = [round(c - (n - 1) / 2) for c, n in zip(centre, patch, strict=True)]
     inside, padding = [], list[int]()
-    for start, n, size in zip(first, patch, image.shape, strict=True):
+    for start, n, size in zip(first, patch, scan.image.shape, strict=True):
         a, b = np.clip([start, start + n], 0, size).tolist()
         inside.append(slice(a, b))
         padding = [min(max(-start, 0), n), 0, *padding]  # torch pads the last axis first
         padding[1] = n - (b - a) - padding[0]
     box = tuple(inside)
-    x = F.pad(image[box], padding, value=float(image.min()))
-    return x, F.pad(labels[box], padding, value=UNKNOWN).long()
+    x = F.pad(scan.image[box], padding, value=scan.air)
+    return x, F.pad(scan.labels[box], padding, value=UNKNOWN).long()
 
 
-def _source_indices(
-    centre: tuple[float, float, float],
-    patch: tuple[int, int, int],
-    spacing_mm: tuple[float, float, float],
-    config: AugmentConfig,
-    rng: np.random.Generator,
-) -> Tensor:
-    """Where each voxel of the patch is taken from: ``(3, *patch)`` voxel indices (z, y, x)."""
+def _draw_matrix(
+    spacing_mm: tuple[float, float, float], config: AugmentConfig, rng: np.random.Generator
+) -> np.ndarray:
+    """A rotation with a scaling: ``(3, 3)``, a step in the patch to a step in the case, voxels."""
     about_x, about_y, about_z = np.deg2rad(
         [rng.uniform(-limit, limit) for limit in config.rotation_degrees]
     )
@@ -115,18 +108,34 @@ def _source_indices(
     stretch = rng.uniform(1 - config.stretch, 1 + config.stretch, 3)
     scale = np.diag(stretch / rng.uniform(*config.scale))
     spacing = np.diag(spacing_mm)
-    matrix = np.linalg.inv(spacing) @ in_yx @ in_zx @ in_zy @ scale @ spacing
-    offsets = torch.meshgrid(
-        *(torch.arange(n, dtype=torch.float32) - (n - 1) / 2 for n in patch), indexing="ij"
-    )
-    moved = torch.einsum("ij,jzyx->izyx", torch.from_numpy(matrix).float(), torch.stack(offsets))
-    return moved + torch.tensor(centre, dtype=torch.float32)[:, None, None, None]
+    return np.linalg.inv(spacing) @ in_yx @ in_zx @ in_zy @ scale @ spacing
 
 
-def _to_grid(indices: tuple[Tensor, Tensor, Tensor], shape: torch.Size) -> Tensor:
-    """Voxel indices (z, y, x) to the (x, y, z) in [-1, 1] of torch's grid_sample."""
-    normalised = [2 * i / max(n - 1, 1) - 1 for i, n in zip(indices, shape, strict=True)]
-    return torch.stack(normalised[::-1], dim=-1)[None]
+def _resampled(
+    scan: Scan,
+    centre: tuple[float, float, float],
+    patch: tuple[int, int, int],
+    matrix: np.ndarray,
+) -> tuple[Tensor, Tensor]:
+    """The patch around `centre` through `matrix`; nothing is known outside the case."""
+    half = (np.asarray(patch) - 1) / 2
+    reach = np.abs(matrix) @ half
+    size = np.asarray(scan.image.shape)
+    # Two voxels at least: over a single one, torch's grid cannot say how far outside a point is.
+    first = np.clip(np.floor(centre - reach), 0, np.maximum(size - 2, 0)).astype(int)
+    last = np.clip(np.ceil(centre + reach), np.minimum(first + 1, size - 1), size - 1).astype(int)
+    box = tuple(slice(a, b + 1) for a, b in zip(first.tolist(), last.tolist(), strict=True))
+    # torch's grids count from -1 to 1 over an axis, and from x to z.
+    side = np.maximum(last - first, 1)
+    theta = np.zeros((3, 4), np.float32)
+    theta[:, :3] = (2 / side[:, None] * matrix * half)[::-1, ::-1]
+    theta[:, 3] = (2 * (centre - first) / side - 1)[::-1]
+    grid = F.affine_grid(torch.from_numpy(theta)[None], [1, 1, *patch], align_corners=True)
+    x = F.grid_sample((scan.image[box] - scan.air)[None, None], grid, align_corners=True)[0, 0]
+    # Shifted by one and back, bytes wrap round: the zero outside the case becomes `UNKNOWN`.
+    shifted = (scan.labels[box] + 1).float()
+    y = F.grid_sample(shifted[None, None], grid, mode="nearest", align_corners=True)[0, 0]
+    return x + scan.air, (y.byte() + UNKNOWN).long()
 
 
 def _invent(
@@ -136,9 +145,7 @@ def _invent(
     unknown = labels == UNKNOWN
     if not unknown.any():
         return image, labels
-    size = 2 * EDGE_VOXELS + 1
-    known = (~unknown).float()[None, None]
-    near = F.max_pool3d(known, size, stride=1, padding=EDGE_VOXELS)[0, 0] > 0
+    near = _within(~unknown, EDGE_VOXELS)
     filling = torch.full_like(image, air)
     if rng.random() < config.invent:
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
@@ -153,6 +160,16 @@ def _invent(
     image = torch.where(unknown, filling, image)
     labels = torch.where(unknown & ~near, 0, labels)
     return image, labels
+
+
+def _within(mask: Tensor, voxels: int) -> Tensor:
+    """`mask` and all that is not further from it than so many voxels along any axis."""
+    near = mask.float()[None, None]
+    for axis in range(3):  # one axis after the other is a tenth of the work
+        size, padding = [1, 1, 1], [0, 0, 0]
+        size[axis], padding[axis] = 2 * voxels + 1, voxels
+        near = F.max_pool3d(near, size, stride=1, padding=padding)
+    return near[0, 0] > 0
 
 
 def _couch(shape: torch.Size, rng: np.random.Generator) -> Tensor:

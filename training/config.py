@@ -1,13 +1,53 @@
-"""The configuration of one training run, read from a TOML file."""
+"""The configuration of one training run, read from a TOML file, and the plan it may rest on."""
 
 import tomllib
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from training.augment import AugmentConfig
+
+Shape = tuple[int, int, int]  # (z, y, x)
+Read = TypeVar("Read")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What follows from the data and the memory: plan.toml, made by `python -m training.plan`.
+
+    To be read and changed by hand: training takes what the file says.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    spacing_mm: tuple[float, float, float]  # of the network's grid, (z, y, x)
+    patch: Shape  # voxels
+    batch: int
+    strides: tuple[Shape, ...]  # pooling between the levels: their number is the depth
+    widths: tuple[int, ...]  # channels of each level, one more than strides
+    memory_gib: float  # what a training step was planned to fit into
+    estimated_gib: float  # what it is estimated to take
+
+    def __post_init__(self) -> None:
+        if len(self.widths) != len(self.strides) + 1:
+            raise ValueError(f"{len(self.strides)} strides need one more widths")
+
+    @classmethod
+    def read(cls, path: Path) -> "Plan":
+        """Read plan.toml.
+
+        Raises:
+            ValueError: for unknown keys or values out of range.
+        """
+        return _validated(cls, _loaded(path), path)
+
+    @property
+    def of_config(self) -> dict[str, Any]:
+        """The part of it that is also a `TrainConfig`'s."""
+        known = {each.name for each in fields(TrainConfig)}
+        return {key: value for key, value in asdict(self).items() if key in known}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,16 +63,18 @@ class TrainConfig:
     cases: Path  # folder written by `python -m training.prepare`
     out: Path  # checkpoints and log; must not hold another run
     start: Path | None = None  # a model folder whose weights to start from, for fine-tuning
+    plan: Plan | None = None  # in TOML the path of a plan.toml; keys beside it go before the plan's
     attention: Literal["plain", "gate", "scse", "sam"] = "sam"
     widths: tuple[int, ...] = (32, 64, 128, 256, 320)
+    strides: tuple[Shape, ...] | None = None  # pooling between levels; absent: from spacing, patch
     norm: Literal["batch", "instance"] = "batch"
     image_encoder: Literal["vit", "litemedsam"] = "vit"  # "litemedsam" starts pre-trained
     encoder_width: int = 768
     encoder_depth: int = 12
     encoder_heads: int = 12
     attention_width: int = 256
-    patch: tuple[int, int, int] = (48, 160, 160)  # voxels (z, y, x)
-    batch: int = 2
+    patch: Shape = (48, 160, 160)  # voxels (z, y, x)
+    batch: int = 2  # of all processes together
     steps: int = 250_000  # optimiser steps, not epochs
     cpu_hours: float | None = None  # of the processor, after which the run ends if `steps` do not
     optimiser: Literal["adamw", "sgd"] = "adamw"
@@ -41,8 +83,11 @@ class TrainConfig:
     warmup: int = 100  # steps up to the peak
     weight_decay: float = 1e-2
     ema: float = 0.998  # decay of the averaged weights; they are what is saved
-    foreground: float = 0.75  # fraction of patches centred on an organ, every organ equally often
+    mixed_precision: bool = True  # bf16, or fp16 on a GPU without it; float32 on a CPU without it
+    foreground: float = 0.75  # fraction of patches centred on an organ
+    small_organs: float = 0.0  # an organ is drawn as its volume to minus this; 0: all equally often
     balance: float = 0.0  # share of the cross-entropy averaged by organ; for very small organs
+    workers: int = 1  # threads that draw the next patches while the network computes
     validate_every: int = 500  # steps
     save_every: int = 100  # steps
     test_patients: int = 30  # held out, seen by `training.evaluate` only
@@ -56,18 +101,39 @@ class TrainConfig:
             raise ValueError(f"foreground is a fraction, got {self.foreground}")
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema is a decay in [0, 1), got {self.ema}")
+        if self.strides is not None and len(self.widths) != len(self.strides) + 1:
+            raise ValueError(f"{len(self.strides)} strides need one more widths")
+        if self.cpu_hours is not None and self.cpu_hours <= 0:
+            raise ValueError(f"cpu_hours are more than none, got {self.cpu_hours}")
+        if self.workers < 1:
+            raise ValueError(f"someone must draw the patches, got {self.workers} workers")
 
     @classmethod
     def read(cls, path: Path) -> "TrainConfig":
         """Read a TOML file; relative folders in it are relative to where the command runs.
 
         Raises:
-            ValueError: for unknown keys or values out of range.
+            ValueError: for unknown keys or values out of range, here or in the plan.
+            FileNotFoundError: if there is no such file, or not the plan that it names.
         """
-        values = tomllib.loads(path.read_text())
-        if unknown := sorted(values.keys() - {f.name for f in fields(cls)}):
-            raise ValueError(f"{path}: unknown {unknown}")
-        try:
-            return TypeAdapter(cls).validate_python(values)
-        except ValidationError as error:
-            raise ValueError(f"{path}: {error}") from error
+        values = _loaded(path)
+        if "plan" in values:
+            plan = Plan.read(Path(values["plan"]))
+            values = plan.of_config | values | {"plan": asdict(plan)}
+        return _validated(cls, values, path)
+
+
+def _loaded(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text())
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{path}: not TOML: {error}") from error
+
+
+def _validated(kind: type[Read], values: dict[str, Any], path: Path) -> Read:
+    if unknown := sorted(values.keys() - kind.__annotations__.keys()):
+        raise ValueError(f"{path}: unknown {unknown}")
+    try:
+        return TypeAdapter(kind).validate_python(values)
+    except ValidationError as error:
+        raise ValueError(f"{path}: {error}") from error

@@ -1,14 +1,24 @@
 """The loss: cross-entropy and Dice that leave out what a case does not label."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from training.cases import UNKNOWN
 
+Mean = Callable[[Tensor], Tensor]
+"""A number of this process, averaged over all processes that share the batch."""
+
+
+def alone(value: Tensor) -> Tensor:
+    """The `Mean` of a process that has the whole batch."""
+    return value
+
 
 def partial_label_loss(
-    logits: Tensor, target: Tensor, labelled: Tensor, balance: float = 0.0
+    logits: Tensor, target: Tensor, labelled: Tensor, balance: float = 0.0, mean: Mean = alone
 ) -> Tensor:
     """Cross-entropy plus soft Dice loss over the organs that each case labels.
 
@@ -23,6 +33,8 @@ def partial_label_loss(
         labelled: ``(B, K)`` bool; background always true.
         balance: share of the cross-entropy that is averaged by organ and not by voxel, in [0, 1].
             A lens of ten voxels is otherwise never found: its gradient drowns in background.
+        mean: used on what the loss is divided by, so that the mean of all processes' losses (and of
+            their gradients) is that of the whole batch, however voxels and organs are dealt out.
 
     Returns:
         A scalar: log K + 1 or less for a network that knows nothing, towards 0 for a perfect one.
@@ -37,7 +49,7 @@ def partial_label_loss(
     p_hidden = torch.bmm(missing.float()[:, None], p)[:, 0]  # (B, N)
     likelihood = torch.where(target == 0, p_hidden, p_true).clamp(min=1e-30)
     surprise = -likelihood.log() * known  # (B, N)
-    by_voxel = surprise.sum() / known.sum().clamp(min=1)
+    by_voxel = surprise.sum() / mean(known.sum()).clamp(min=1)
 
     # Sums over voxels as products and scatters: K one-hot volumes would take most of a step.
     sizes = torch.bmm(p, known[..., None])[..., 0]  # (B, K)
@@ -46,19 +58,25 @@ def partial_label_loss(
     overlap = empty.scatter_add(1, target, p_true * known)
     dice = (2 * overlap / (sizes + voxels).clamp(min=1e-6))[:, 1:]
     counted = (voxels[:, 1:] > 0).float()
-    organs = counted.sum().clamp(min=1)
+    organs = mean(counted.sum())
+    organs = torch.where(organs > 0, organs, 1)
     by_organ = (empty.scatter_add(1, target, surprise) / voxels.clamp(min=1))[:, 1:].sum() / organs
     dice_loss = ((1 - dice) * counted).sum() / organs
     return (1 - balance) * by_voxel + balance * by_organ + dice_loss
 
 
 def deep_loss(
-    levels: list[Tensor], target: Tensor, labelled: Tensor, balance: float = 0.0
+    levels: list[Tensor],
+    target: Tensor,
+    labelled: Tensor,
+    balance: float = 0.0,
+    mean: Mean = alone,
 ) -> Tensor:
     """`partial_label_loss` of every decoder level, each coarser one counting half as much."""
     weights = [0.5**i for i in range(len(levels))]
     total = levels[0].new_zeros(())
     for weight, logits in zip(weights, levels, strict=True):
         coarse = F.interpolate(target[:, None].float(), logits.shape[2:], mode="nearest-exact")
-        total = total + weight * partial_label_loss(logits, coarse[:, 0].long(), labelled, balance)
+        coarse = coarse[:, 0].long()
+        total = total + weight * partial_label_loss(logits, coarse, labelled, balance, mean)
     return total / sum(weights)

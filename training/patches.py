@@ -1,65 +1,124 @@
 """Training patches: drawn from prepared cases, the same at the same step of every run."""
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from training.augment import sample_patch
+from training.augment import Scan, sample_patch
 from training.cases import UNKNOWN, Case, Dataset
 from training.config import TrainConfig
+from training.distributed import Ranks
+
+Batch = tuple[Tensor, Tensor, Tensor]
+"""``(B, 1, *patch)`` images, ``(B, *patch)`` classes, ``(B, K)`` labelled classes."""
 
 
 class Patches:
-    """Draws training batches; the same step always draws the same batch, so resuming is exact."""
+    """Draws training batches, or one process's share of them.
 
-    def __init__(self, cases: Sequence[Case], dataset: Dataset, config: TrainConfig) -> None:
+    A patch depends on the seed, the step and its place in the batch, and on nothing else: resuming
+    is exact, and several processes draw what one alone would.
+    """
+
+    def __init__(
+        self,
+        cases: Sequence[Case],
+        dataset: Dataset,
+        config: TrainConfig,
+        ranks: Ranks | None = None,
+    ) -> None:
         self.config = config
-        self.spacing_mm = dataset.preprocessing.spacing_mm
-        self.images = [torch.from_numpy(case.image) for case in cases]
-        self.labels = [torch.from_numpy(classes(case, dataset)) for case in cases]
+        self.mine = (ranks or Ranks()).share(range(config.batch))
+        self.scans = [
+            Scan(
+                torch.from_numpy(case.image),
+                torch.from_numpy(classes(case, dataset)),
+                float(case.image.min()),
+                dataset.preprocessing.spacing_mm,
+            )
+            for case in cases
+        ]
         self.labelled = [labelled_classes(case, dataset) for case in cases]
         self.places = [
-            [np.argwhere(y.numpy() == k) for k in range(1, len(dataset.organs) + 1)]
-            for y in self.labels
+            [np.argwhere(scan.labels.numpy() == k) for k in range(1, len(dataset.organs) + 1)]
+            for scan in self.scans
         ]
         self.holders = [  # per organ, the cases that have a voxel of it
             [i for i, places in enumerate(self.places) if len(places[k])]
             for k in range(len(dataset.organs))
         ]
+        self.shares = self._organ_shares()
 
-    def batch(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
-        """``(B, 1, *patch)`` images, ``(B, *patch)`` classes, ``(B, K)`` labelled classes."""
-        rng = np.random.default_rng((self.config.seed, step))
-        images, targets, labelled = [], [], []
-        for _ in range(self.config.batch):
-            case, centre = self._place(rng)
-            image, target = sample_patch(
-                self.images[case],
-                self.labels[case],
-                centre,
-                self.config.patch,
-                self.spacing_mm,
-                self.config.augment,
-                rng,
-            )
-            images.append(image[None])
-            targets.append(target)
-            labelled.append(self.labelled[case])
+    def batch(self, step: int) -> Batch:
+        """This process's share of a step's batch."""
+        drawn = [self._draw(np.random.default_rng((self.config.seed, step, i))) for i in self.mine]
+        images, targets, labelled = zip(*drawn, strict=True)
         return torch.stack(images), torch.stack(targets), torch.stack(labelled)
+
+    def _draw(self, rng: np.random.Generator) -> Batch:
+        case, centre = self._place(rng)
+        config = self.config
+        image, target = sample_patch(self.scans[case], centre, config.patch, config.augment, rng)
+        return image[None], target, self.labelled[case]
 
     def _place(self, rng: np.random.Generator) -> tuple[int, tuple[float, float, float]]:
         if rng.random() < self.config.foreground:
-            organ = int(rng.choice([k for k, having in enumerate(self.holders) if having]))
+            organ = int(rng.choice(len(self.shares), p=self.shares))
             case = int(rng.choice(self.holders[organ]))
             centre = rng.choice(self.places[case][organ]).astype(float)
             centre += rng.uniform(-0.2, 0.2, 3) * self.config.patch
         else:
-            case = int(rng.integers(len(self.images)))
-            centre = rng.uniform(0, 1, 3) * self.images[case].shape
+            case = int(rng.integers(len(self.scans)))
+            centre = rng.uniform(0, 1, 3) * self.scans[case].image.shape
         z, y, x = centre
         return case, (z, y, x)
+
+    def _organ_shares(self) -> np.ndarray:
+        """How often each organ is the one that a patch is centred on; they sum to 1."""
+        shares = np.zeros(len(self.holders))
+        for k, holders in enumerate(self.holders):
+            if holders:
+                voxels = float(np.median([len(self.places[case][k]) for case in holders]))
+                shares[k] = voxels**-self.config.small_organs
+        if not shares.any():
+            raise ValueError("no training patient has a voxel of any organ")
+        return shares / shares.sum()
+
+
+def drawn_ahead(
+    patches: Patches, steps: range, workers: int, *, pinned: bool = False
+) -> Generator[Batch, None, None]:
+    """The batches of `steps` in order; threads draw the next ones while this one is used.
+
+    Args:
+        patches: what draws.
+        steps: of the run.
+        workers: threads, each on one processor: the network has the others.
+        pinned: in memory that a GPU can copy from by itself.
+    """
+
+    def draw(step: int) -> Batch:
+        image, target, labelled = patches.batch(step)
+        if pinned:
+            return image.pin_memory(), target.pin_memory(), labelled.pin_memory()
+        return image, target, labelled
+
+    to_come = iter(steps)
+    with ThreadPoolExecutor(workers, "patches", torch.set_num_threads, (1,)) as pool:
+        waiting: deque[Future[Batch]] = deque()
+        try:
+            waiting.extend(pool.submit(draw, step) for step in islice(to_come, workers + 1))
+            while waiting:
+                batch = waiting.popleft().result()
+                waiting.extend(pool.submit(draw, step) for step in islice(to_come, 1))
+                yield batch
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def classes(case: Case, dataset: Dataset) -> np.ndarray:

@@ -1,141 +1,49 @@
 """Train a network: `python -m training.train training/configs/hn6-cpu.toml`.
 
 Stopped at any moment, `--resume` goes on from the last checkpoint. The weights with the best Dice
-on the validation patients are in OUT/model, ready for the plugin.
+on the validation patients are in OUT/model, ready for the plugin. On several GPUs:
+`torchrun --nproc-per-node 4 -m training.train CONFIG`, see training/distributed.py.
 """
 
 import argparse
 import copy
+import math
 import sys
-import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import torch
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 
-from model import metrics
-from model.checkpoint import Card, load_network, read_card, save
-from model.segmenter import runs_faster_in_bf16
-from model.sliding_window import predict_tiled
-from model.tiny_vit import LiteMedSamEncoder
-from model.unet import UNet, UNetConfig, channels_last, plan_strides
-from training.cases import UNKNOWN, Case, Dataset
+from model.checkpoint import BadCheckpoint, Card, read_card
+from training.cases import Case, Dataset
 from training.config import TrainConfig
+from training.distributed import Ranks, for_all, join, leave
 from training.loss import deep_loss
-from training.patches import Patches, classes
-from training.split import split_cases
+from training.monitor import Monitor
+from training.network import build_network
+from training.optimise import (
+    LARGEST_GRADIENT,
+    autocast,
+    build_optimiser,
+    build_scaler,
+    follow,
+    fraction_done,
+    learning_rate,
+    precision,
+)
+from training.patches import Patches, drawn_ahead
+from training.split import split_of
+from training.state import Clock, State, save_model
+from training.validate import validation_dice
+
+LAST = "last.pt"
 
 
-def build_network(config: TrainConfig, dataset: Dataset) -> UNet:
-    """The network of a configuration, for the organs and the grid of a data set."""
-    strides = plan_strides(dataset.preprocessing.spacing_mm, config.patch, len(config.widths))
-    z, y, x = config.patch
-    torch.manual_seed(config.seed)
-    network = UNet(
-        UNetConfig(
-            num_classes=len(dataset.organs) + 1,
-            widths=config.widths[: len(strides) + 1],
-            strides=tuple(strides),
-            attention=config.attention,
-            norm=config.norm,
-            image_encoder=config.image_encoder,
-            encoder_mean_hu=dataset.preprocessing.mean_hu,
-            encoder_std_hu=dataset.preprocessing.std_hu,
-            encoder_width=config.encoder_width,
-            encoder_depth=config.encoder_depth,
-            encoder_heads=config.encoder_heads,
-            encoder_grid=(z // 4, y // 16, x // 16),
-            attention_width=config.attention_width,
-        )
-    )
-    if isinstance(network.image_encoder, LiteMedSamEncoder):
-        network.image_encoder.load_pretrained()
-    return channels_last(network)
-
-
-def starting_weights(folder: Path, network: UNet) -> dict[str, Tensor]:
-    """Weights of a finished model, for `network` to go on from.
-
-    Raises:
-        BadCheckpoint: if they cannot be used.
-        ValueError: if they are of another network.
-    """
-    trained, _ = load_network(folder)
-    if trained.config != network.config:
-        raise ValueError(f"{folder} is {trained.config}, the run is {network.config}")
-    return trained.state_dict()
-
-
-@torch.inference_mode()
-def validation_dice(
-    network: UNet, cases: Sequence[Case], dataset: Dataset, config: TrainConfig, device: str
-) -> dict[str, float]:
-    """Mean Dice by organ over cases, on the network's grid, unknown voxels left out."""
-    network.eval()
-    found: dict[str, list[float]] = {name: [] for name in dataset.organs}
-    for case in cases:
-        with autocast(device):
-            p = predict_tiled(
-                network,
-                torch.from_numpy(case.image).to(device),
-                config.patch,
-                len(dataset.organs) + 1,
-                overlap=0.25,
-            )
-        predicted = p.argmax(0).cpu().numpy()
-        truth = classes(case, dataset)
-        predicted[truth == UNKNOWN] = 0
-        for k, name in enumerate(dataset.organs, start=1):
-            if (truth == k).any():
-                found[name].append(metrics.dice(predicted == k, truth == k))
-    return {name: float(np.mean(values)) for name, values in found.items() if values}
-
-
-def autocast(device: str) -> torch.autocast:
-    """bf16 where the device is faster with it."""
-    return torch.autocast(device, torch.bfloat16, enabled=runs_faster_in_bf16(device))
-
-
-def learning_rate(step: int, config: TrainConfig) -> float:
-    """Of a step: linear warm-up, then the configured decay."""
-    t = step / config.steps
-    shape = {
-        "cosine": 0.5 * (1 + np.cos(np.pi * t)),
-        "polynomial": (1 - t) ** 0.9,
-        "exponential": 0.01**t,
-    }[config.decay]
-    return float(config.learning_rate * shape * min(1.0, (step + 1) / max(config.warmup, 1)))
-
-
-def build_optimiser(network: UNet, config: TrainConfig) -> torch.optim.Optimizer:
-    """AdamW, or the paper's SGD (with Nesterov momentum as in nnU-Net)."""
-    if config.optimiser == "sgd":
-        return torch.optim.SGD(
-            network.parameters(),
-            config.learning_rate,
-            momentum=0.99,
-            nesterov=True,
-            weight_decay=config.weight_decay,
-        )
-    return torch.optim.AdamW(
-        network.parameters(), config.learning_rate, weight_decay=config.weight_decay
-    )
-
-
-@torch.no_grad()
-def follow(average: UNet, network: UNet, decay: float) -> None:
-    """Move the averaged weights a little towards the network's."""
-    state = network.state_dict()
-    for key, value in average.state_dict().items():
-        if value.is_floating_point():
-            value.lerp_(state[key], 1 - decay)
-        else:
-            value.copy_(state[key])
+class Diverged(Exception):
+    """The loss is no number any more, and more steps would not bring it back."""
 
 
 def train(config: TrainConfig, *, device: str, resume: bool) -> None:
@@ -143,92 +51,97 @@ def train(config: TrainConfig, *, device: str, resume: bool) -> None:
 
     Raises:
         FileExistsError: if OUT holds a run and `resume` is off.
+        ValueError: if configuration, cases and weights to start from do not go together.
+        BadCheckpoint: if the weights to start from cannot be used.
+        Diverged: if the loss is no number any more.
     """
-    last = config.out / "last.pt"
-    if last.exists() and not resume:
+    if (config.out / LAST).exists() and not resume:
         raise FileExistsError(f"{config.out} holds a run: resume it or choose another folder")
+    ranks, device = join(device)
+    try:
+        _train(config, device, ranks)
+    finally:
+        leave()
+
+
+def _train(config: TrainConfig, device: str, ranks: Ranks) -> None:
+    torch.backends.cudnn.benchmark = True  # every step has the same shapes
     dataset = Dataset.read(config.cases)
-    split = split_cases(
-        dataset.cases, config.seed, test=config.test_patients, validation=config.validation_patients
-    )
+    split = split_of(config, dataset.cases)
     training = [Case.read(config.cases / name) for name in split.training]
-    validation = [Case.read(config.cases / name) for name in split.validation]
-    patches = Patches(training, dataset, config)
+    mine = split.validation[ranks.rank :: ranks.count]
+    validation = [Case.read(config.cases / name) for name in mine]
+    patches = Patches(training, dataset, config, ranks)
     network = build_network(config, dataset).to(device)
-    if config.start is not None:
-        network.load_state_dict(starting_weights(config.start, network))
     average = copy.deepcopy(network)
     optimiser = build_optimiser(network, config)
-    start, best, hours = 0, -1.0, 0.0  # the first Dice is the best, though it be 0
-    if last.exists():
-        saved = torch.load(last, weights_only=True, map_location=device)
-        network.load_state_dict(saved["network"])
-        average.load_state_dict(saved["average"])
-        optimiser.load_state_dict(saved["optimiser"])
-        start, best, hours = saved["step"], saved["best"], saved["hours"]
-    log = SummaryWriter(str(config.out / "log"), purge_step=start)
-    began = time.monotonic() - 3600 * hours
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns, disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task(config.name, total=config.steps, completed=start)
-        for step in range(start, config.steps):
-            rate = learning_rate(step, config)
+    dtype = precision(device, config)
+    scaler = build_scaler(device, dtype)
+    state = State(network=network, average=average, optimiser=optimiser, scaler=scaler)
+    if (config.out / LAST).exists():
+        state.load(config.out / LAST, device)
+    if len(set(ranks.gather(state.step))) > 1:
+        raise ValueError(f"not all processes see {config.out}: it must be on shared storage")
+
+    trained = for_all(network, ranks, device).train()
+    clock = Clock(state)
+    done = fraction_done(state.step, config, state.cpu_hours)
+    steps = range(state.step, config.steps)
+    batches = drawn_ahead(patches, steps, config.workers, pinned=device.startswith("cuda"))
+    with Monitor(config, state.step, ranks) as monitor, closing(batches):
+        while done < 1:
+            rate = learning_rate(state.step, config, done)
             for group in optimiser.param_groups:
                 group["lr"] = rate
-            image, target, labelled = (t.to(device) for t in patches.batch(step))
-            network.train()
-            with autocast(device):
-                levels = network.forward_deep(image)
-            loss = deep_loss(levels, target, labelled, config.balance)
+            image, target, labelled = (t.to(device, non_blocking=True) for t in next(batches))
+            with autocast(device, dtype):
+                levels = trained(image)
+            loss = deep_loss(levels, target, labelled, config.balance, ranks.mean)
             optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(network.parameters(), 12.0)
-            optimiser.step()
-            follow(average, network, min(config.ema, (1 + step) / (10 + step)))
-            done, value = step + 1, loss.item()
-            log.add_scalar("loss", value, step)
-            bar.update(task, completed=done, description=f"loss {value:.3f}")
-            hours = (time.monotonic() - began) / 3600
-            if done % config.validate_every == 0 or done == config.steps:
-                dice = validation_dice(average, validation, dataset, config, device)
+            scaler.scale(loss).backward()
+            scaler.unscale_(optimiser)
+            torch.nn.utils.clip_grad_norm_(network.parameters(), LARGEST_GRADIENT)
+            scaler.step(optimiser)
+            scaler.update()
+            follow(average, network, min(config.ema, (1 + state.step) / (10 + state.step)))
+
+            state.step += 1
+            state.hours = clock.hours
+            if config.cpu_hours is not None:
+                state.cpu_hours = clock.cpu_hours(ranks)
+            done = fraction_done(state.step, config, state.cpu_hours)
+            value = ranks.mean(loss.detach()).item()
+            if not math.isfinite(value) and not scaler.is_enabled():  # which skips such steps
+                raise Diverged(f"the loss is {value} at step {state.step}: learn more slowly")
+            monitor.step(state.step, loss=value, rate=rate, done=done, hours=state.hours)
+            if state.step % config.validate_every == 0 or done >= 1:
+                dice = validation_dice(
+                    average,
+                    validation,
+                    dataset,
+                    config.patch,
+                    device=device,
+                    dtype=dtype,
+                    ranks=ranks,
+                )
                 mean = float(np.mean(list(dice.values())))
-                for name, organ_dice in dice.items():
-                    log.add_scalar(f"dice/{name}", organ_dice, done)
-                log.add_scalar("dice/mean", mean, done)
-                numbers = " ".join(f"{name} {each:.3f}" for name, each in dice.items())
-                bar.console.print(f"step {done}: {hours:.2f} h, Dice {mean:.4f}: {numbers}")
-                if mean > best:
-                    best = mean
-                    card = _card(config, dataset, average, split.training, done, hours, dice)
-                    save(config.out / "model", average, card)
-            if done % config.save_every == 0 or done == config.steps:
-                values = {
-                    "network": network.state_dict(),
-                    "average": average.state_dict(),
-                    "optimiser": optimiser.state_dict(),
-                    "step": done,
-                    "best": best,
-                    "hours": hours,
-                }
-                torch.save(values, last.with_suffix(".new"))
-                last.with_suffix(".new").replace(last)
-    log.close()
+                monitor.dice(state.step, dice, mean, done=done, hours=clock.hours)
+                if mean > state.best:
+                    state.best = mean
+                    if ranks.first:
+                        card = _card(config, dataset, len(training), state, dice)
+                        save_model(config.out / "model", average, card)
+            if (state.step % config.save_every == 0 or done >= 1) and ranks.first:
+                state.hours = clock.hours
+                state.save(config.out / LAST)
 
 
 def _card(
-    config: TrainConfig,
-    dataset: Dataset,
-    network: UNet,
-    patients: Sequence[str],
-    step: int,
-    hours: float,
-    dice: dict[str, float],
+    config: TrainConfig, dataset: Dataset, patients: int, state: State, dice: dict[str, float]
 ) -> Card:
-    settings = {
-        k: v
-        for k, v in asdict(config).items()
-        if k not in {"name", "version", "description", "cases", "out", "start"}
-    }
+    """Of the averaged weights as they are now."""
+    places = {"name", "version", "description", "cases", "out", "start"}
+    settings = {key: value for key, value in asdict(config).items() if key not in places}
     if config.start is not None:
         first = read_card(config.start)
         settings["started_from"] = f"{first.name} {first.version}"
@@ -237,14 +150,14 @@ def _card(
         version=config.version,
         description=config.description,
         organs=dataset.organs,
-        network=network.config,
+        network=state.average.config,
         preprocessing=dataset.preprocessing,
         tile=config.patch,
         training=settings
         | {
-            "patients": len(patients),
-            "steps_done": step,
-            "hours": round(hours, 2),
+            "patients": patients,
+            "steps_done": state.step,
+            "hours": round(state.hours, 2),
             "validation_dice": {name: round(value, 4) for name, value in dice.items()},
         },
         measured={},
@@ -252,12 +165,18 @@ def _card(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("config", type=Path)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--resume", action="store_true", help="go on from OUT/last.pt")
     args = parser.parse_args(argv)
-    train(TrainConfig.read(args.config), device=args.device, resume=args.resume)
+    try:
+        train(TrainConfig.read(args.config), device=args.device, resume=args.resume)
+    except (ValueError, OSError, BadCheckpoint, Diverged) as error:
+        print(f"training.train: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -1,9 +1,12 @@
-"""One thread for every test of the training."""
+"""One thread for every test of the training, and two small patients."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
+
+from tests.training.cohort import prepare_cohort
 
 
 @pytest.fixture(scope="package", autouse=True)
@@ -13,3 +16,9 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="package")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two prepared cases, for tests that only read them."""
+    return prepare_cohort(tmp_path_factory.mktemp("cohort"), 2)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from training.augment import EDGE_VOXELS, AugmentConfig, sample_patch
+from training.augment import EDGE_VOXELS, AugmentConfig, Scan, sample_patch
 from training.cases import UNKNOWN
 
 SPACING_MM = (3.0, 2.0, 2.0)
@@ -15,6 +15,7 @@ AIR = -3.0
 BRIGHT = 4.0
 
 STILL = AugmentConfig(
+    still=0,
     rotation_degrees=(0, 0, 0),
     scale=(1, 1),
     stretch=0,
@@ -47,19 +48,81 @@ def draw(
     image, labels = patient()
     if unknown is not None:
         image[unknown], labels[unknown] = AIR, UNKNOWN
-    rng = np.random.default_rng(seed)
-    return sample_patch(image, labels, CENTRE, PATCH, SPACING_MM, config, rng)
+    return taken(image, labels, CENTRE, config, seed)
+
+
+def taken(
+    image: Tensor,
+    labels: Tensor,
+    centre: tuple[float, float, float],
+    config: AugmentConfig,
+    seed: int = 0,
+) -> tuple[Tensor, Tensor]:
+    scan = Scan(image, labels, float(image.min()), SPACING_MM)
+    return sample_patch(scan, centre, PATCH, config, np.random.default_rng(seed))
 
 
 def test_with_nothing_to_disturb_the_patch_is_the_patient() -> None:
     image, labels = patient()
-    x, y = sample_patch(
-        image, labels, (7.5, 15.5, 15.5), PATCH, SPACING_MM, STILL, np.random.default_rng(0)
-    )
+    x, y = taken(image, labels, (7.5, 15.5, 15.5), STILL)
 
     torch.testing.assert_close(x, image[2:14, 4:28, 4:28], rtol=0, atol=1e-4)
     assert torch.equal(y, labels[2:14, 4:28, 4:28].long())
     assert x.dtype == torch.float32
+
+
+AS_IT_IS = AugmentConfig(**(vars(STILL) | {"still": 1.0}))
+
+
+@pytest.mark.parametrize("centre", [(8.0, 16.0, 16.0), (7.5, 15.5, 15.5), (7.6, 15.3, 15.8)])
+def test_a_still_patch_is_the_very_voxels_of_the_case(centre: tuple[float, float, float]) -> None:
+    image, labels = patient()
+    image += torch.rand(image.shape, generator=torch.Generator().manual_seed(1))
+
+    x, y = taken(image, labels, centre, AS_IT_IS)
+
+    assert torch.equal(x, image[2:14, 4:28, 4:28])
+    assert torch.equal(y, labels[2:14, 4:28, 4:28].long())
+
+
+@pytest.mark.parametrize("config", [STILL, AS_IT_IS], ids=["resampled", "still"])
+@pytest.mark.parametrize(
+    "centre", [(0.5, 0.5, 0.5), (14.5, 30.5, 30.5), (7.5, 15.5, -3.5), (7.5, 42.5, 15.5)]
+)
+def test_a_patch_that_reaches_out_of_the_case_knows_nothing_there(
+    config: AugmentConfig, centre: tuple[float, float, float]
+) -> None:
+    image, labels = patient()
+    image[:] = BRIGHT
+    image[8, 16, 16] = AIR
+    labels[:] = 1
+
+    x, y = taken(image, labels, centre, config)
+
+    first = [round(c - (n - 1) / 2) for c, n in zip(centre, PATCH, strict=True)]
+    inside = torch.zeros(PATCH, dtype=torch.bool)
+    box = tuple(
+        slice(max(-f, 0), max(min(size - f, n), 0))
+        for f, n, size in zip(first, PATCH, image.shape, strict=True)
+    )
+    inside[box] = True
+    assert inside.any()
+    assert not inside.all()
+    assert torch.equal(y == 1, inside)
+    assert set(y[~inside].tolist()) <= {0, UNKNOWN}
+    assert (x[~inside] - AIR).abs().max() < 1e-3
+    assert (x[inside] - BRIGHT).abs().median() < 1e-3
+
+
+def test_about_half_of_the_patches_are_still() -> None:
+    image, labels = patient()
+    image += torch.rand(image.shape, generator=torch.Generator().manual_seed(1))
+    turning = AugmentConfig(**(vars(STILL) | {"still": 0.5, "rotation_degrees": (5, 5, 5)}))
+    there = image[2:14, 4:28, 4:28]
+
+    drawn = [taken(image, labels, CENTRE, turning, seed)[0] for seed in range(60)]
+
+    assert 20 <= sum(torch.equal(x, there) for x in drawn) <= 40
 
 
 def test_left_stays_left_in_a_hundred_draws() -> None:
@@ -104,9 +167,7 @@ def test_unknown_stays_unknown_near_tissue_and_is_background_far_away(invent: fl
     labels[:, 20:] = UNKNOWN
     config = AugmentConfig(**(vars(STILL) | {"invent": invent}))
 
-    _, y = sample_patch(
-        image, labels, (7.5, 15.5, 15.5), PATCH, SPACING_MM, config, np.random.default_rng(0)
-    )
+    _, y = taken(image, labels, (7.5, 15.5, 15.5), config)
 
     first = 20 - 4  # of the unknown rows, in the patch
     assert (y[:, :first] != UNKNOWN).all()
@@ -116,9 +177,7 @@ def test_unknown_stays_unknown_near_tissue_and_is_background_far_away(invent: fl
 
 def test_outside_the_ct_nothing_is_known_and_there_is_air() -> None:
     image, labels = patient()
-    x, y = sample_patch(
-        image, labels, (7.5, 15.5, 31.5), PATCH, SPACING_MM, STILL, np.random.default_rng(0)
-    )
+    x, y = taken(image, labels, (7.5, 15.5, 31.5), STILL)
 
     assert (x[:, :, 12:] == AIR).all()
     assert (y[:, :, 12 : 12 + EDGE_VOXELS] == UNKNOWN).all()
@@ -153,9 +212,7 @@ def test_scaling_is_the_same_in_millimetres_along_every_axis() -> None:
     labels[:] = 0
     labels[6:10, 14:18, 14:18] = 1
 
-    _, y = sample_patch(
-        image, labels, (7.5, 15.5, 15.5), PATCH, SPACING_MM, config, np.random.default_rng(0)
-    )
+    _, y = taken(image, labels, (7.5, 15.5, 15.5), config)
 
     extent = [len(torch.argwhere(y == 1)[:, axis].unique()) for axis in range(3)]
     assert extent == [8, 8, 8]

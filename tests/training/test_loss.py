@@ -169,3 +169,36 @@ def test_a_small_organ_counts_as_much_as_a_large_one_when_balanced() -> None:
 
     # By voxel the one voxel is one of 256; by organ it is half of everything.
     assert pull(1.0) - pull(0.0) == pytest.approx(2 / 3 * (1 / 2 - 1 / 256), rel=1e-3)
+
+
+def test_the_loss_of_processes_that_share_a_batch_is_that_of_the_whole_batch() -> None:
+    torch.manual_seed(0)
+    logits = torch.randn(4, 3, 4, 4, 4, requires_grad=True)
+    target = torch.randint(0, 3, (4, 4, 4, 4))
+    target[0, :3] = UNKNOWN  # one process knows much less than the other
+    target[1][target[1] == 2] = 1
+    labelled = torch.tensor([[True, True, True], [True, True, False], *[[True] * 3] * 2])
+    whole = partial_label_loss(logits, target, labelled, 0.3)
+    (expected,) = torch.autograd.grad(whole, logits)
+    halves = [(logits[i : i + 2], target[i : i + 2], labelled[i : i + 2], 0.3) for i in (0, 2)]
+    divisors: list[list[Tensor]] = [[], []]
+    for half, seen in zip(halves, divisors, strict=True):
+        partial_label_loss(*half, lambda value, seen=seen: seen.append(value) or value)
+
+    parts = []
+    for half in halves:
+        means = [(a + b) / 2 for a, b in zip(*divisors, strict=True)]
+        parts.append(partial_label_loss(*half, lambda _, means=means: means.pop(0)))
+    (gradient,) = torch.autograd.grad(sum(parts) / 2, logits)
+
+    assert not torch.isclose(parts[0], parts[1])
+    torch.testing.assert_close(sum(parts) / 2, whole)
+    torch.testing.assert_close(gradient, expected)
+
+
+def test_a_process_without_any_organ_in_its_patches_does_not_divide_by_none() -> None:
+    empty = torch.zeros(1, 4, 4, 4, dtype=torch.int64)
+
+    loss = partial_label_loss(torch.zeros(1, 3, 4, 4, 4), empty, ALL, 0.5)
+
+    assert loss.item() == pytest.approx(log(3) / 2)

@@ -1,5 +1,11 @@
 """Training: what was stopped goes on as if nothing had happened, and the result can be used."""
 
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,28 +15,21 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.checkpoint import read_card
-from model.organs import BY_NAME
-from model.preprocess import Preprocessing
+from model.checkpoint import load_network, read_card
 from model.segmenter import Segmenter
 from tests.phantoms import make_phantom
-from tests.training.cohort import ORGANS, prepare_cohort, tiny_run
-from training.cases import UNKNOWN, Case, Dataset
+from tests.training.cohort import ORGANS, prepare_cohort, tiny_run, toml
+from training.cases import Case, Dataset
 from training.config import TrainConfig
 from training.loss import deep_loss
-from training.patches import Patches, classes, labelled_classes
-from training.train import (
-    build_network,
-    build_optimiser,
-    follow,
-    learning_rate,
-    main,
-    train,
-)
+from training.network import build_network
+from training.optimise import build_optimiser
+from training.patches import Patches
+from training.train import Diverged, main, train
 
-CONFIGS = Path(__file__).parents[2] / "training" / "configs"
+ROOT = Path(__file__).parents[2]
 
-RUNS = sorted(path for path in CONFIGS.glob("*.toml") if not path.stem.startswith("compare"))
+CONFIGS = ROOT / "training" / "configs"
 
 TOML = """
 name = "tiny"
@@ -40,17 +39,39 @@ cases = "a"
 out = "b"
 """
 
+CUT = """
+import io, os, signal, sys
+import torch
+from training.train import main
 
-class Killed(BaseException):
-    """The power went."""
+whole = torch.save
+
+def power_cut(values, file):
+    if values["step"] == 12:
+        written = io.BytesIO()
+        whole(values, written)
+        file.write(written.getvalue()[: len(written.getvalue()) // 2])
+        file.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+    whole(values, file)
+
+torch.save = power_cut
+main(sys.argv[1:])
+"""
+"""Trains until the process is killed half-way through writing last.pt."""
 
 
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return prepare_cohort(tmp_path_factory.mktemp("cohort"), 2)
+def started(arguments: list[str]) -> subprocess.Popen[bytes]:
+    """Another Python, with one thread as here, so that sums come out equal."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen([sys.executable, *arguments], cwd=ROOT, env=environment)
 
 
-def weights_after(config: TrainConfig) -> dict[str, Any]:
+def long_run(cases: Path, out: Path) -> TrainConfig:
+    return replace(tiny_run(cases, out), steps=40, validate_every=20)
+
+
+def last_of(config: TrainConfig) -> dict[str, Any]:
     return torch.load(config.out / "last.pt", weights_only=True)
 
 
@@ -64,33 +85,78 @@ def same(a: Any, b: Any) -> bool:
     return bool(a == b)
 
 
-@pytest.mark.slow
-def test_a_run_killed_and_resumed_ends_as_if_never_killed(
-    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole, broken = (tiny_run(prepared, tmp_path / name) for name in ("whole", "broken"))
-    train(whole, device="cpu", resume=False)
-    draw = Patches.batch
-
-    def power_cut(self: Patches, step: int) -> tuple[Tensor, Tensor, Tensor]:
-        if step == 3:
-            raise Killed
-        return draw(self, step)
-
-    monkeypatch.setattr(Patches, "batch", power_cut)
-    with pytest.raises(Killed):
-        train(broken, device="cpu", resume=False)
-    monkeypatch.setattr(Patches, "batch", draw)
-    assert weights_after(broken)["step"] == 2
-    train(broken, device="cpu", resume=True)
-
-    ours, theirs = weights_after(broken), weights_after(whole)
-    assert ours["step"] == theirs["step"] == 6
+def assert_same_end(ours: TrainConfig, theirs: TrainConfig) -> None:
+    a, b = last_of(ours), last_of(theirs)
+    assert a["step"] == b["step"] == ours.steps
     for part in ("network", "average", "optimiser", "best"):
-        assert same(ours[part], theirs[part]), part
-    assert not same(ours["network"], ours["average"])
-    digests = [read_card(c.out / "model").weights_sha256 for c in (whole, broken)]
+        assert same(a[part], b[part]), part
+    assert not same(a["network"], a["average"])
+    digests = [read_card(config.out / "model").weights_sha256 for config in (ours, theirs)]
     assert digests[0] == digests[1]
+    assert not list(ours.out.glob("*.new"))
+
+
+@pytest.fixture(scope="module")
+def never_killed(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
+    config = long_run(prepared, tmp_path_factory.mktemp("whole") / "run")
+    train(config, device="cpu", resume=False)
+    return config
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_any_moment_and_resumed_ends_as_if_never_killed(
+    prepared: Path, tmp_path: Path, never_killed: TrainConfig
+) -> None:
+    config = long_run(prepared, tmp_path / "run")
+    path = tmp_path / "run.toml"
+    path.write_text(toml(config))
+    for killed in range(2):
+        step = last_of(config)["step"] if killed else 0
+        process = started(["-m", "training.train", str(path), "--device", "cpu", "--resume"])
+        while not (config.out / "last.pt").exists() or last_of(config)["step"] == step:
+            assert process.poll() is None
+            time.sleep(0.02)
+        time.sleep(random.uniform(0, 0.15))
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+        assert step < last_of(config)["step"] < config.steps
+
+    train(config, device="cpu", resume=True)
+
+    assert_same_end(config, never_killed)
+
+
+@pytest.mark.slow
+def test_a_run_killed_while_it_writes_its_state_loses_nothing(
+    prepared: Path, tmp_path: Path, never_killed: TrainConfig
+) -> None:
+    config = long_run(prepared, tmp_path / "run")
+    path = tmp_path / "run.toml"
+    path.write_text(toml(config))
+    process = started(["-c", CUT, str(path), "--device", "cpu"])
+    assert process.wait() == -signal.SIGKILL
+    assert last_of(config)["step"] == 10
+    half = (config.out / "last.new").stat().st_size
+    assert 0 < half < (config.out / "last.pt").stat().st_size
+
+    train(config, device="cpu", resume=True)
+
+    assert_same_end(config, never_killed)
+
+
+@pytest.mark.slow
+def test_a_state_of_an_earlier_version_goes_on(prepared: Path, tmp_path: Path) -> None:
+    config = replace(tiny_run(prepared, tmp_path / "run"), steps=2)
+    train(config, device="cpu", resume=False)
+    known = {"network", "average", "optimiser", "step", "best", "hours"}
+    torch.save(
+        {key: value for key, value in last_of(config).items() if key in known},
+        config.out / "last.pt",
+    )
+
+    train(replace(config, steps=4), device="cpu", resume=True)
+
+    assert last_of(config)["step"] == 4
 
 
 @pytest.mark.slow
@@ -145,121 +211,122 @@ def test_training_finds_more_than_chance(prepared: Path, tmp_path: Path) -> None
     assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5])
 
 
-def test_a_step_always_draws_the_same_patches(prepared: Path) -> None:
-    dataset = Dataset.read(prepared)
-    config = tiny_run(prepared, Path("unused"))
-    cases = [Case.read(prepared / name) for name in dataset.cases]
-    first, again = (Patches(cases, dataset, config) for _ in range(2))
-    first.batch(0)
+@pytest.mark.slow
+def test_a_run_starts_from_a_finished_model_and_says_which(prepared: Path, tmp_path: Path) -> None:
+    first = replace(tiny_run(prepared, tmp_path / "first"), steps=2, version="0.3.1")
+    train(first, device="cpu", resume=False)
+    config = replace(tiny_run(prepared, tmp_path / "run"), start=first.out / "model", steps=1)
+    trained, _ = load_network(first.out / "model")
 
-    image, target, labelled = first.batch(7)
+    begun = build_network(config, Dataset.read(prepared)).state_dict()
+    train(config, device="cpu", resume=False)
 
-    for one, other in zip((image, target, labelled), again.batch(7), strict=True):
-        assert torch.equal(one, other)
-    assert not torch.equal(image, first.batch(8)[0])
-    assert image.shape == (2, 1, 8, 32, 32)
-    assert target.shape == (2, 8, 32, 32)
-    assert labelled.shape == (2, 4)
-
-
-def test_most_patches_show_an_organ(prepared: Path) -> None:
-    dataset = Dataset.read(prepared)
-    cases = [Case.read(prepared / name) for name in dataset.cases]
-    config = replace(tiny_run(prepared, Path("unused")), foreground=1.0, patch=(8, 16, 16))
-    patches = Patches(cases, dataset, config)
-
-    seen = [target for step in range(15) for target in patches.batch(step)[1]]
-
-    assert sum(bool(((y > 0) & (y != UNKNOWN)).any()) for y in seen) >= 28
-    every = torch.stack(seen)
-    assert all((every == k).any() for k in (1, 2, 3))
+    assert same(dict(begun), dict(trained.state_dict()))
+    card = read_card(config.out / "model")
+    assert card.training["started_from"] == "tiny 0.3.1"
+    assert str(tmp_path) not in str(card.to_json())
+    weights, other = last_of(config)["network"], build_network(first, Dataset.read(prepared))
+    key = "encoder.1.body.0.0.weight"
+    far = (weights[key] - other.state_dict()[key]).abs().max()
+    assert (weights[key] - begun[key]).abs().max() < far
 
 
-def test_an_unlabelled_organ_is_not_a_class_of_the_case() -> None:
-    dataset = Dataset(
-        preprocessing=Preprocessing(),
-        organs=("brainstem", "parotid_left", "mandible_left"),
-        cases=("pt_1",),
-    )
-    case = Case(
-        name="pt_1",
-        image=np.zeros((1, 1, 5), np.float32),
-        labels=np.array([[[0, 1, 12, 21, UNKNOWN]]], np.uint8),
-        labelled=(BY_NAME["mandible_left"], BY_NAME["brainstem"]),
-    )
-
-    assert classes(case, dataset).tolist() == [[[0, 1, 0, 3, UNKNOWN]]]
-    assert labelled_classes(case, dataset).tolist() == [True, True, False, True]
-
-
-@pytest.mark.parametrize(
-    ("decay", "half", "last"),
-    [("cosine", 0.5, 0.0), ("polynomial", 0.5**0.9, 0.0), ("exponential", 0.1, 0.01)],
-)
-def test_the_learning_rate_warms_up_and_decays(decay: str, half: float, last: float) -> None:
-    values: dict[str, Any] = {"decay": decay, "learning_rate": 0.01, "steps": 10_000}
-    config = replace(tiny_run(Path("a"), Path("b")), warmup=100, **values)
-
-    assert learning_rate(0, config) == pytest.approx(0.01 / 100)
-    assert learning_rate(49, config) == pytest.approx(0.005, rel=0.03)
-    assert learning_rate(99, config) == pytest.approx(0.01, rel=0.05)
-    assert learning_rate(5000, config) == pytest.approx(0.01 * half)
-    assert learning_rate(9999, config) == pytest.approx(0.01 * last, abs=1e-5)
-    rates = [learning_rate(step, config) for step in range(99, 10_000, 100)]
-    assert rates == sorted(rates, reverse=True)
-
-
-def test_without_warm_up_the_first_step_is_at_the_peak() -> None:
-    assert learning_rate(0, replace(tiny_run(Path("a"), Path("b")), warmup=0)) == 2e-3
-
-
-def test_the_papers_optimiser_is_sgd(prepared: Path) -> None:
-    config = replace(tiny_run(prepared, Path("b")), optimiser="sgd", learning_rate=0.01)
-    network = build_network(config, Dataset.read(prepared))
-
-    optimiser = build_optimiser(network, config)
-
-    assert isinstance(optimiser, torch.optim.SGD)
-    assert optimiser.param_groups[0]["lr"] == 0.01
-    assert len(optimiser.param_groups[0]["params"]) == len(list(network.parameters()))
-
-
-def test_the_average_follows_the_network(prepared: Path) -> None:
-    config, dataset = tiny_run(prepared, Path("b")), Dataset.read(prepared)
-    network = build_network(config, dataset)
-    average = build_network(replace(config, seed=6), dataset)
-    before = average.state_dict()["heads.0.weight"].clone()
-
-    follow(average, network, 0.75)
-
-    expected = 0.75 * before + 0.25 * network.state_dict()["heads.0.weight"]
-    torch.testing.assert_close(average.state_dict()["heads.0.weight"], expected)
-
-
-@pytest.mark.parametrize("config", RUNS, ids=lambda path: path.stem)
-def test_every_shipped_configuration_can_be_read(config: Path) -> None:
-    assert TrainConfig.read(config).name == config.stem or config.stem.startswith("hn6")
-
-
-@pytest.mark.parametrize(
-    ("line", "complaint"),
-    [
-        ("dropout = 0.5", "unknown.*dropout"),
-        ("[augment]\nmirror = true", r"augment\.mirror"),
-        ("foreground = 1.5", "foreground is a fraction, got 1.5"),
-        ("ema = 1.0", r"ema is a decay in \[0, 1\), got 1.0"),
-        ('attention = "magic"', "attention"),
-        ("patch = [1, 2]", "patch"),
-    ],
-)
-def test_a_configuration_that_is_not_understood_is_refused(
-    tmp_path: Path, line: str, complaint: str
+@pytest.mark.slow
+def test_a_start_of_another_network_is_refused_with_what_differs(
+    prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = tmp_path / "run.toml"
-    path.write_text(TOML + line)
+    first = replace(tiny_run(prepared, tmp_path / "first"), steps=1)
+    train(first, device="cpu", resume=False)
+    config = replace(
+        tiny_run(prepared, tmp_path / "run"), widths=(4, 16), start=first.out / "model"
+    )
+    (tmp_path / "run.toml").write_text(toml(config))
 
-    with pytest.raises(ValueError, match=rf"(?s)run\.toml.*{complaint}"):
-        TrainConfig.read(path)
+    assert main([str(tmp_path / "run.toml"), "--device", "cpu"]) == 1
+
+    complaint = capsys.readouterr().err
+    assert "is another network than the run's: widths (4, 8) and not (4, 16)" in complaint
+    assert "Traceback" not in complaint
+    assert not (config.out / "last.pt").exists()
+
+
+@pytest.mark.slow
+def test_a_run_ends_with_its_cpu_time_and_its_weights_are_kept(
+    prepared: Path, tmp_path: Path
+) -> None:
+    config = replace(tiny_run(prepared, tmp_path / "run"), steps=100_000, cpu_hours=0.4 / 3600)
+
+    train(config, device="cpu", resume=False)
+
+    last = last_of(config)
+    assert 1 <= last["step"] < 1000
+    assert 0.4 <= 3600 * last["cpu_hours"] < 10
+    assert read_card(config.out / "model").training["steps_done"] <= last["step"]
+    assert last["optimiser"]["param_groups"][0]["lr"] < config.learning_rate
+    train(config, device="cpu", resume=True)  # its time is over
+    assert last_of(config)["step"] == last["step"]
+
+
+@pytest.mark.slow
+def test_half_precision_with_a_scaled_loss_trains_and_resumes(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.train.precision", lambda device, config: torch.float16)
+    config = replace(tiny_run(prepared, tmp_path / "run"), attention="plain", steps=2)
+    train(config, device="cpu", resume=False)
+    scale = last_of(config)["scaler"]["scale"]
+
+    train(replace(config, steps=4), device="cpu", resume=True)
+
+    last = last_of(config)
+    assert scale > 1
+    assert last["step"] == 4
+    assert all(value.isfinite().all() for value in last["network"].values())
+
+
+@pytest.mark.slow
+def test_a_run_whose_loss_is_no_number_stops_and_says_so(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw = Patches.batch
+
+    def spoilt(self: Patches, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        image, target, labelled = draw(self, step)
+        return image * float("nan") if step == 4 else image, target, labelled
+
+    monkeypatch.setattr(Patches, "batch", spoilt)
+    config = tiny_run(prepared, tmp_path / "run")
+
+    with pytest.raises(Diverged, match="the loss is nan at step 5: learn more slowly"):
+        train(config, device="cpu", resume=False)
+
+    assert last_of(config)["step"] == 4
+
+
+@pytest.mark.slow
+def test_the_papers_configuration_trains(tmp_path: Path) -> None:
+    paper = TrainConfig.read(CONFIGS / "paper.toml")
+    config = replace(
+        paper,
+        cases=prepare_cohort(tmp_path, 7),
+        out=tmp_path / "run",
+        test_patients=1,
+        steps=2,
+        patch=(8, 32, 32),
+        widths=(4, 8, 8, 16, 16),
+        encoder_width=24,
+        encoder_depth=2,
+        attention_width=32,
+        workers=1,
+    )
+
+    train(config, device="cpu", resume=False)
+
+    card = read_card(config.out / "model")
+    assert last_of(config)["step"] == 2
+    assert card.training["batch"] == 13
+    assert card.training["patients"] == 4  # 7, one for the test, a fifth of six validates
+    assert all(value.isfinite().all() for value in last_of(config)["network"].values())
 
 
 def test_the_command_reads_its_configuration_and_trains(
@@ -279,3 +346,11 @@ def test_the_command_reads_its_configuration_and_trains(
     ((config, options),) = asked
     assert (config.steps, config.augment.noise, config.cases) == (7, 0.5, Path("a"))
     assert options == {"device": "cpu", "resume": True}
+
+
+def test_a_configuration_that_is_not_there_ends_in_a_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(tmp_path / "none.toml"), "--device", "cpu"]) == 1
+
+    assert capsys.readouterr().err.startswith("training.train: ")

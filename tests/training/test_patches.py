@@ -1,0 +1,149 @@
+"""Patches: the same at the same step of every run, whoever draws them."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from model.organs import BY_NAME
+from model.preprocess import Preprocessing
+from tests.training.cohort import tiny_run
+from training.cases import UNKNOWN, Case, Dataset
+from training.distributed import Ranks
+from training.patches import Patches, classes, drawn_ahead, labelled_classes
+
+
+def drawing(prepared: Path, ranks: Ranks | None = None, **changed: Any) -> Patches:
+    dataset = Dataset.read(prepared)
+    cases = [Case.read(prepared / name) for name in dataset.cases]
+    return Patches(cases, dataset, replace(tiny_run(prepared, Path("unused")), **changed), ranks)
+
+
+def test_a_step_always_draws_the_same_patches(prepared: Path) -> None:
+    first, again = (drawing(prepared) for _ in range(2))
+    first.batch(0)
+
+    image, target, labelled = first.batch(7)
+
+    for one, other in zip((image, target, labelled), again.batch(7), strict=True):
+        assert torch.equal(one, other)
+    assert not torch.equal(image, first.batch(8)[0])
+    assert not torch.equal(image[0], image[1])
+    assert image.shape == (2, 1, 8, 32, 32)
+    assert target.shape == (2, 8, 32, 32)
+    assert labelled.shape == (2, 4)
+
+
+def test_two_processes_draw_what_one_alone_draws(prepared: Path) -> None:
+    alone = drawing(prepared, batch=4).batch(3)
+
+    halves = [drawing(prepared, Ranks(rank, 2), batch=4).batch(3) for rank in range(2)]
+
+    for whole, parts in zip(alone, zip(*halves, strict=True), strict=True):
+        assert [len(part) for part in parts] == [2, 2]
+        assert torch.equal(whole, torch.cat(parts))
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(prepared: Path) -> None:
+    with pytest.raises(ValueError, match="a batch of 3 cannot be shared by 2 processes"):
+        drawing(prepared, Ranks(0, 2), batch=3)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_what_is_drawn_ahead_comes_in_order(prepared: Path, workers: int) -> None:
+    patches, threads = drawing(prepared), torch.get_num_threads()
+
+    ahead = list(drawn_ahead(patches, range(2, 9), workers))
+
+    assert len(ahead) == 7
+    for step, batch in zip(range(2, 9), ahead, strict=True):
+        assert all(map(torch.equal, batch, patches.batch(step)))
+    assert torch.get_num_threads() == threads
+
+
+def test_a_fault_while_drawing_ahead_is_not_lost(
+    prepared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fault(self: Patches, step: int) -> None:
+        raise OSError("the disk is gone")
+
+    monkeypatch.setattr(Patches, "batch", fault)
+
+    with pytest.raises(OSError, match="the disk is gone"):
+        next(drawn_ahead(drawing(prepared), range(3), 1))
+
+
+def test_most_patches_show_an_organ(prepared: Path) -> None:
+    patches = drawing(prepared, foreground=1.0, patch=(8, 16, 16))
+
+    seen = [target for step in range(15) for target in patches.batch(step)[1]]
+
+    assert sum(bool(((y > 0) & (y != UNKNOWN)).any()) for y in seen) >= 28
+    every = torch.stack(seen)
+    assert all((every == k).any() for k in (1, 2, 3))
+
+
+def two_organs(small_organs: float) -> Patches:
+    """A brainstem of 64 voxels and a lens of 1, in one patient; a parotid that nobody has."""
+    dataset = Dataset(
+        preprocessing=Preprocessing(),
+        organs=("brainstem", "lens_left", "parotid_left"),
+        cases=("pt_1",),
+    )
+    labels = np.zeros((8, 32, 32), np.uint8)
+    labels[:4, :4, :4] = BY_NAME["brainstem"].label
+    labels[7, 31, 31] = BY_NAME["lens_left"].label
+    organs = tuple(BY_NAME[name] for name in dataset.organs)
+    case = Case(
+        name="pt_1", image=np.zeros((8, 32, 32), np.float32), labels=labels, labelled=organs
+    )
+    config = replace(tiny_run(Path("a"), Path("b")), foreground=1.0, small_organs=small_organs)
+    return Patches([case], dataset, config)
+
+
+def test_organs_are_drawn_equally_often_unless_small_ones_are_preferred() -> None:
+    assert two_organs(0.0).shares == pytest.approx([0.5, 0.5, 0])
+    assert two_organs(1 / 3).shares == pytest.approx([0.2, 0.8, 0])  # 64 ** (1 / 3) is 4
+
+
+def test_the_lens_is_in_the_patches_as_often_as_its_share_says() -> None:
+    patches = two_organs(1 / 3)
+
+    _, centres = zip(
+        *(patches._place(np.random.default_rng(seed)) for seed in range(400)), strict=True
+    )
+
+    assert np.mean([z > 5 for z, _, _ in centres]) == pytest.approx(0.8, abs=0.06)
+
+
+def test_without_any_organ_there_is_nothing_to_train_on() -> None:
+    case = Case(
+        name="pt_1",
+        image=np.zeros((2, 2, 2), np.float32),
+        labels=np.zeros((2, 2, 2), np.uint8),
+        labelled=(BY_NAME["brainstem"],),
+    )
+    dataset = Dataset(preprocessing=Preprocessing(), organs=("brainstem",), cases=("pt_1",))
+
+    with pytest.raises(ValueError, match="no training patient has a voxel of any organ"):
+        Patches([case], dataset, tiny_run(Path("a"), Path("b")))
+
+
+def test_an_unlabelled_organ_is_not_a_class_of_the_case() -> None:
+    dataset = Dataset(
+        preprocessing=Preprocessing(),
+        organs=("brainstem", "parotid_left", "mandible_left"),
+        cases=("pt_1",),
+    )
+    case = Case(
+        name="pt_1",
+        image=np.zeros((1, 1, 5), np.float32),
+        labels=np.array([[[0, 1, 12, 21, UNKNOWN]]], np.uint8),
+        labelled=(BY_NAME["mandible_left"], BY_NAME["brainstem"]),
+    )
+
+    assert classes(case, dataset).tolist() == [[[0, 1, 0, 3, UNKNOWN]]]
+    assert labelled_classes(case, dataset).tolist() == [True, True, False, True]

@@ -1,0 +1,85 @@
+"""The state of a run: all that it needs to go on as if it had never been stopped."""
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from model.checkpoint import CARD, WEIGHTS, Card, save
+from model.unet import UNet
+from training.distributed import Ranks
+
+
+@dataclass(kw_only=True)
+class State:
+    """What last.pt holds; network and optimiser are the ones that are trained."""
+
+    network: UNet
+    average: UNet
+    optimiser: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    step: int = 0
+    best: float = -1.0  # the first Dice is the best, though it be 0
+    hours: float = 0.0  # on the wall
+    cpu_hours: float = 0.0  # of all processes
+
+    def load(self, path: Path, device: str) -> None:
+        """Go on from what `save` wrote."""
+        saved = torch.load(path, weights_only=True, map_location=device)
+        self.network.load_state_dict(saved["network"])
+        self.average.load_state_dict(saved["average"])
+        self.optimiser.load_state_dict(saved["optimiser"])
+        if saved.get("scaler"):  # empty unless fp16
+            self.scaler.load_state_dict(saved["scaler"])
+        self.step, self.best, self.hours = saved["step"], saved["best"], saved["hours"]
+        self.cpu_hours = saved.get("cpu_hours", 0.0)
+
+    def save(self, path: Path) -> None:
+        """Write the state; a power cut at any moment leaves the old one or the new one, whole."""
+        values: dict[str, Any] = {
+            "network": self.network.state_dict(),
+            "average": self.average.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "step": self.step,
+            "best": self.best,
+            "hours": self.hours,
+            "cpu_hours": self.cpu_hours,
+        }
+        new = path.with_suffix(".new")
+        with new.open("wb") as file:
+            torch.save(values, file)
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(path)
+
+
+class Clock:
+    """The hours of a run, over all its starts."""
+
+    def __init__(self, state: State) -> None:
+        self._hours, self._began = state.hours, time.monotonic()
+        self._cpu_hours, self._cpu_began = state.cpu_hours, time.process_time()
+
+    @property
+    def hours(self) -> float:
+        """On the wall."""
+        return self._hours + (time.monotonic() - self._began) / 3600
+
+    def cpu_hours(self, ranks: Ranks) -> float:
+        """Of the processor, all processes and their threads together."""
+        used = ranks.gather(time.process_time() - self._cpu_began)
+        return self._cpu_hours + sum(used) / 3600
+
+
+def save_model(folder: Path, network: UNet, card: Card) -> None:
+    """`model.checkpoint.save` beside the model that is there, and then quickly in its place."""
+    new = folder.with_name(folder.name + ".new")
+    save(new, network, card)
+    folder.mkdir(exist_ok=True)
+    for name in (WEIGHTS, CARD):
+        (new / name).replace(folder / name)
+    new.rmdir()

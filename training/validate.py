@@ -1,0 +1,53 @@
+"""How good a network is while it trains: Dice on the validation patients, on the network's grid."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from model import metrics
+from model.sliding_window import predict_tiled
+from model.unet import UNet
+from training.cases import UNKNOWN, Case, Dataset
+from training.distributed import Ranks
+from training.optimise import autocast
+from training.patches import classes
+
+
+@torch.inference_mode()
+def validation_dice(
+    network: UNet,
+    cases: Sequence[Case],
+    dataset: Dataset,
+    tile: tuple[int, int, int],
+    *,
+    device: str,
+    dtype: torch.dtype,
+    ranks: Ranks,
+) -> dict[str, float]:
+    """Mean Dice by organ over the cases of all processes, unknown voxels left out.
+
+    Args:
+        network: in any mode; it is left in evaluation mode.
+        cases: this process's.
+        dataset: that they are of.
+        tile: voxels (z, y, x).
+        device: where the network is.
+        dtype: to compute in.
+        ranks: the processes.
+    """
+    network.eval()
+    found: list[tuple[str, float]] = []
+    for case in cases:
+        image = torch.from_numpy(case.image).to(device)
+        with autocast(device, dtype):
+            p = predict_tiled(network, image, tile, len(dataset.organs) + 1, overlap=0.25)
+        predicted = p.argmax(0).cpu().numpy()
+        truth = classes(case, dataset)
+        predicted[truth == UNKNOWN] = 0
+        for k, name in enumerate(dataset.organs, start=1):
+            if (truth == k).any():
+                found.append((name, metrics.dice(predicted == k, truth == k)))
+    everyone = [pair for each in ranks.gather(found) for pair in each]
+    by_organ = {name: [dice for n, dice in everyone if n == name] for name in dataset.organs}
+    return {name: float(np.mean(values)) for name, values in by_organ.items() if values}
