@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 from pydicom.dataset import Dataset
 
+from model.checkpoint import save
 from tests.integration.conftest import PACS_AET, Orthanc, Pacs, wait_until
 from tests.phantoms import ct_slices, make_phantom
+from tests.tiny_model import tiny_model
 from tests.webhook_receiver import WebhookReceiver
 
 pytestmark = [pytest.mark.orthanc, pytest.mark.slow]
@@ -185,11 +187,13 @@ class deaf_listener:
 
 
 def test_a_shadow_model_is_compared_and_kept_and_only_the_first_result_returns_to_the_sender(
-    new_orthanc: NewOrthanc, quick_model: Path, slow_model: Path, pacs: Pacs, ct
+    new_orthanc: NewOrthanc, quick_model: Path, slow_model: Path, pacs: Pacs, tmp_path: Path, ct
 ):
+    trial = tmp_path / "trial"
+    save(trial, *tiny_model("trial"))
     orthanc = new_orthanc(
         slow_model,
-        Models=[{"Model": str(quick_model), "ShadowModel": "hn22-phantom", "BodyPart": "^HEAD"}],
+        Models=[{"Model": str(quick_model), "ShadowModel": str(trial), "BodyPart": "^HEAD"}],
         Routes=[{"To": ["sender"]}],
         Delivery=SOON,
     )
@@ -210,16 +214,16 @@ def test_a_shadow_model_is_compared_and_kept_and_only_the_first_result_returns_t
     )
     [first] = [job for job in orthanc.jobs() if job["kind"] == "segment"]
 
-    assert (first["model"], shadow["model"]) == ("quick", "hn22-phantom")
+    assert (first["model"], shadow["model"]) == ("quick", "trial")
     assert shadow["of"] == first["id"]
     assert shadow["deliveries"] == []
-    assert shadow["dice"].keys() == {"brainstem"}  # the one that both know
+    assert shadow["dice"] == {"brainstem": 1.0}  # both weigh everything alike
     marked = [
         one["MainDicomTags"]["SeriesDescription"]
         for one in orthanc.get("/series?expand")
         if one["Instances"] == [shadow["results"][0]["orthanc_id"]]
     ]
-    assert marked == ["SHADOW, not for use, research use only, hn22-phantom"]
+    assert marked == ["SHADOW, not for use, research use only, trial"]
     orthanc.wait_until_quiet()
     assert orthanc.text(f"/studies/{orthanc.study()}/metadata/OarState") == "done"
     [explained] = [
@@ -227,7 +231,7 @@ def test_a_shadow_model_is_compared_and_kept_and_only_the_first_result_returns_t
         for one in orthanc.get(f"/oar/studies/{orthanc.study()}/explain")["series"]
         if one["chosen"]
     ]
-    assert (explained["model"], explained["shadow_model"]) == ("quick", "hn22-phantom")
+    assert (explained["model"], explained["shadow_model"]) == ("quick", "trial")
     assert explained["model_reason"] == "Rule 1 of Models fits: BodyPart."
 
     orthanc.post(f"/oar/jobs/{first['id']}/deliver")

@@ -1,0 +1,168 @@
+"""The same tables on a real PostgreSQL server."""
+
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, text
+from sqlalchemy.exc import DatabaseError
+
+from plugin.audit import Audit
+from plugin.deliveries import Deliveries
+from plugin.job import Outcome, Parcel
+from plugin.job_table import open_database
+from plugin.jobs import Jobs
+from plugin.quality import Quality
+from tests.demo import free_port
+from tests.plugin.test_jobs import add
+from tests.plugin.test_quality import DRAWING, GOOD
+
+pytestmark = pytest.mark.slow
+
+SERVERS = Path("/usr/lib/postgresql")
+"""Where Debian puts each version's programs."""
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    """Of a server of this test's own, on loopback; it refuses to run as root."""
+    pytest.importorskip("psycopg", reason="needs psycopg")
+    programs = max(SERVERS.glob("*/bin"), default=None)
+    if programs is None or not (programs / "initdb").exists():
+        pytest.skip("needs PostgreSQL: apt-get install postgresql")
+    folder, port = Path(tempfile.mkdtemp(prefix="oar-postgresql-")), free_port()
+    user = "postgres" if os.getuid() == 0 else pwd.getpwuid(os.getuid()).pw_name
+    shutil.chown(folder, user)
+
+    def run(program: str, *arguments: str) -> None:
+        command = [str(programs / program), *arguments]
+        subprocess.run(command, check=True, user=user, cwd=folder, stdout=subprocess.DEVNULL)
+
+    data = str(folder / "data")
+    run("initdb", "--pgdata", data, "--auth", "trust", "--username", "oar", "--no-sync")
+    options = f"-c listen_addresses=127.0.0.1 -p {port} -c unix_socket_directories= -c fsync=off"
+    run("pg_ctl", "start", "--wait", "--pgdata", data, "--options", options, "--log", f"{data}/log")
+    yield f"postgresql+psycopg://oar@127.0.0.1:{port}/postgres"
+    run("pg_ctl", "stop", "--pgdata", data, "--mode", "immediate")
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def engine(url: str) -> Iterator[Engine]:
+    """An empty database."""
+    empty = open_database(url)
+    with empty.begin() as connection:
+        connection.execute(text("DROP SCHEMA public CASCADE"))
+        connection.execute(text("DROP FUNCTION IF EXISTS audit_is_append_only"))
+        connection.execute(text("CREATE SCHEMA public"))
+    empty.dispose()
+    fresh = open_database(url)
+    yield fresh
+    fresh.dispose()
+
+
+def test_a_job_its_deliveries_and_its_record_are_kept(engine):
+    audit, deliveries = Audit(engine), Deliveries(engine, owner="one")
+    jobs = Jobs(engine, notes=[audit.note, deliveries.note])
+    parcel = Parcel(kind="modality", target="PACS", instances=("abc",))
+    job = add(jobs, user="alice")
+    jobs.claim()
+    jobs.finish(job.id, Outcome(state="done", parcels=(parcel,), dice={"brainstem": 0.5}))
+
+    errand = deliveries.claim(("modality",))
+    deliveries.delivered(errand)
+
+    done = jobs.get(job.id)
+    assert (done.state, done.dice, done.user) == ("done", {"brainstem": 0.5}, "alice")
+    assert done.deliveries[0].state == "done"
+    assert done.finished.tzinfo is not None
+    assert (audit.verify().intact, audit.verify().lines) == (True, 3)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE audit SET line = 'x' WHERE number = 1",
+        "DELETE FROM audit",
+        "TRUNCATE audit",
+        "INSERT INTO audit VALUES (1, 'x', 'x', 'x') ON CONFLICT (number) DO UPDATE SET line = 'x'",
+    ],
+)
+def test_the_server_refuses_to_alter_the_record(engine, statement):
+    audit = Audit(engine)
+    add(Jobs(engine, notes=[audit.note]))
+
+    with pytest.raises(DatabaseError, match="append-only"), engine.begin() as connection:
+        connection.execute(text(statement))
+
+    assert audit.verify().intact
+
+
+def test_many_that_write_at_the_same_time_write_one_chain(engine, url):
+    audit = Audit(engine)
+
+    def write(number: int) -> None:
+        mine = open_database(url)
+        jobs = Jobs(mine, notes=[Audit(mine).note])
+        for count in range(10):
+            add(jobs, series=f"{number} {count}")
+        mine.dispose()
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert (audit.verify().intact, audit.verify().lines) == (True, 40)
+
+
+def test_a_delivery_is_taken_once_however_many_take_at_the_same_time(engine, url):
+    jobs = Jobs(engine, notes=[Deliveries(engine).note])
+    for number in range(3):
+        job = add(jobs, series=str(number))
+        jobs.claim()
+        parcel = Parcel(kind="modality", target="PACS", instances=("abc",))
+        jobs.finish(job.id, Outcome(state="done", parcels=(parcel,)))
+    taken: list[str] = []
+
+    def take(owner: str) -> None:
+        mine = open_database(url)
+        deliveries = Deliveries(mine, owner=owner)
+        while (errand := deliveries.claim(("modality",))) is not None:
+            taken.append(errand.id)
+        mine.dispose()
+
+    threads = [threading.Thread(target=take, args=(owner,)) for owner in ("one", "two")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len(taken) == len(set(taken)) == 3
+
+
+def test_a_queue_of_an_earlier_version_gets_what_is_new(engine, url):
+    old = add(Jobs(engine))
+    with engine.begin() as connection:
+        for column in ("shadow_model", "dice", "provenance", "user"):
+            connection.execute(text(f'ALTER TABLE jobs DROP COLUMN "{column}"'))
+
+    upgraded = open_database(url)
+
+    assert Jobs(upgraded).find() == [old]
+    upgraded.dispose()
+
+
+def test_the_quality_is_kept(engine):
+    quality = Quality(engine)
+    quality.keep(DRAWING, [GOOD])
+    quality.keep(DRAWING, [GOOD])
+
+    assert len(quality.find()) == 1
