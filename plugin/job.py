@@ -90,7 +90,9 @@ class Job(BaseModel):
         str, Field(description="Orthanc's identifier of the CT series, or of what is compared")
     ]
     state: State
-    stage: Annotated[str, Field(description="reading, segmenting, writing or storing; or empty")]
+    stage: Annotated[
+        str, Field(description="reading, segmenting, writing, storing or comparing; or empty")
+    ]
     progress: Annotated[float, Field(ge=0, le=1, description="of the whole job")]
     attempts: Annotated[int, Field(ge=0, description="how often it was begun")]
     reason: Annotated[str, Field(description="why it is not done, for a person; or empty")]

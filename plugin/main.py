@@ -57,6 +57,9 @@ model_rules = ModelRules(
 )
 for name in model_rules.models():
     catalogue.get(name)  # the weights are read now, or Orthanc does not start
+for route in settings.routes:
+    for name in route.models:
+        catalogue.name(name)  # no route waits for a model that is not there
 
 archive = OrthancArchive(orthanc)
 status = Status(archive=archive, orthanc=orthanc)
@@ -100,7 +103,9 @@ worker = Worker(
     Work(archive=archive, jobs=jobs, catalogue=catalogue, quality=quality, settings=settings),
     catch_up=catch_up,
     catch_up_after_s=(
-        stable_age_seconds(configuration) if settings.automatic and settings.catch_up_days else None
+        stable_age_seconds(configuration)
+        if settings.catch_up_days and (settings.automatic or settings.compare_corrections)
+        else None
     ),
     paused=pause.holds,
 )

@@ -1,3 +1,4 @@
+import base64
 import importlib
 import json
 import runpy
@@ -180,6 +181,36 @@ def test_weights_that_are_not_there_stop_the_start(orthanc):
 
     with pytest.raises(UnknownModel, match="There is no model 'nobody'"):
         load()
+
+
+def test_a_route_of_a_model_that_is_not_there_stops_the_start(orthanc):
+    orthanc.configuration["Oar"]["Routes"] = [{"To": ["sender"], "Models": ["nobody"]}]
+
+    with pytest.raises(UnknownModel, match="There is no model 'nobody'"):
+        load()
+
+
+def test_routes_need_an_orthanc_that_remembers_its_jobs(orthanc):
+    orthanc.configuration["JobsHistorySize"] = 0
+    load()
+    orthanc.configuration["Oar"]["Routes"] = [{"To": ["sender"]}]
+
+    with pytest.raises(BadSettings, match="JobsHistorySize"):
+        load()
+
+
+@pytest.mark.parametrize(("authenticates", "user"), [(True, "alice"), (False, "")])
+def test_who_asks_is_believed_only_if_orthanc_authenticates(orthanc, ct, authenticates, user):
+    orthanc.configuration["AuthenticationEnabled"] = authenticates
+    script = load()
+    [callback] = orthanc.rest_callbacks.values()
+    headers = {"authorization": "Basic " + base64.b64encode(b"alice:secret").decode()}
+    path = f"/oar/studies/{orthanc.receive(ct)}/jobs"
+
+    callback(Output(), path, method="POST", body=b"", headers=headers, groups=())
+
+    [job] = script["jobs"].find()
+    assert job.user == user
 
 
 def test_our_log_is_orthancs_log(orthanc):
