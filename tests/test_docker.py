@@ -79,9 +79,10 @@ def test_every_package_of_the_image_has_its_version_in_requirements() -> None:
     lines = (ROOT / "requirements.txt").read_text().splitlines()
     pinned = {canonicalize_name(line.split("==")[0]) for line in lines if "==" in line}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    wanted = set(needed(map(Requirement, project["dependencies"]), set()))
+    installed = project["dependencies"] + project["optional-dependencies"]["postgresql"]
+    wanted = set(needed(map(Requirement, installed), set()))
     brought_by_torch = {name for name in wanted if name.startswith(("nvidia-", "cuda-"))}
     assert wanted - brought_by_torch - {"setuptools", "triton"} <= pinned
-    assert {"torch", "numpy", "highdicom"} <= wanted
+    assert {"torch", "numpy", "highdicom", "psycopg-binary"} <= wanted
     assert "--constraint requirements.txt" in (DOCKER / "install.sh").read_text()
     assert "==" not in DOCKERFILE, "versions stand in requirements.txt alone"
