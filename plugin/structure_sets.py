@@ -6,6 +6,7 @@ Nothing of it is repaired. A structure that cannot be turned into a mask says wh
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import highdicom as hd
 import numpy as np
@@ -14,25 +15,16 @@ from pydicom.dataelem import RawDataElement
 from pydicom.uid import RTStructureSetStorage, SegmentationStorage
 
 from model.organs import ORGANS, Organ
-from model.preprocess import resample
 from plugin.contour_fill import Contour, UnusableStructure, fill_contours
 from plugin.dicom_objects import LATERALITY
 from plugin.identity import MANUFACTURER
+from plugin.segment_masks import LABEL_MAP_SEGMENTATION_STORAGE, segment_masks
 
 MODALITIES = frozenset({"RTSTRUCT", "SEG"})
 """Of the series that hold structure sets."""
 
-LABEL_MAP_SEGMENTATION_STORAGE = "1.2.840.10008.5.1.4.1.1.66.7"
-"""SOP class; pydicom 3.0 does not know it yet."""
-
 CLOSED = {"CLOSED_PLANAR": False, "CLOSEDPLANAR_XOR": True}
 """Contour Geometric Types that enclose something, and whether by exclusive or."""
-
-ALIGNED = 0.1
-"""How far, in voxels, a SEG's voxels may lie from the CT's and still be the same."""
-
-IRREGULAR_MM = 0.2
-"""How far a SEG's planes may lie from an even stack; a CT's slices may by half of it."""
 
 
 class UnusableStructureSet(Exception):
@@ -185,7 +177,7 @@ def _values(contour: Dataset) -> list[bytes] | list[float]:
 
 def _read_seg(seg: hd.seg.Segmentation) -> StructureSet:
     series = {str(s.SeriesInstanceUID) for s in seg.get("ReferencedSeriesSequence") or []}
-    drawn = set(_drawn_segments(seg))
+    drawn, masks = set(_drawn_segments(seg)), segment_masks(seg)
     return StructureSet(
         modality="SEG",
         sop_instance_uid=str(seg.SOPInstanceUID),
@@ -197,7 +189,7 @@ def _read_seg(seg: hd.seg.Segmentation) -> StructureSet:
             Structure(
                 name=str(item.get("SegmentLabel") or ""),
                 concept=_concept(item),
-                fill=_segment(seg, int(item.SegmentNumber)),
+                fill=partial(masks, int(item.SegmentNumber)),
             )
             for item in seg.SegmentSequence
             if item.SegmentNumber in drawn
@@ -233,48 +225,6 @@ def _concept(segment: Dataset) -> tuple[Organ, ...]:
             if found:
                 return found
     return ()
-
-
-def _segment(seg: hd.seg.Segmentation, number: int) -> Callable[[hd.VolumeGeometry], hd.Volume]:
-    def fill(ct: hd.VolumeGeometry) -> hd.Volume:
-        try:
-            volume = seg.get_volume(segment_numbers=[number], atol=IRREGULAR_MM)
-        # highdicom's ways of saying that the frames are no even stack, or cannot be decoded.
-        except (ValueError, TypeError, AttributeError, RuntimeError) as error:
-            raise UnusableStructure("its frames are not an even stack of slices") from error
-        mask = volume.with_array((volume.array[..., 0] >= 0.5).astype(np.uint8), channels=None)
-        return _on_grid(mask, ct)
-
-    return fill
-
-
-def _on_grid(mask: hd.Volume, ct: hd.VolumeGeometry) -> hd.Volume:
-    """A mask on the CT's grid: voxel for voxel if they agree, else where at least half is inside.
-
-    Raises:
-        UnusableStructure: the grids are not parallel, or nothing lies on the CT.
-    """
-    steps = np.linalg.inv(ct.affine) @ mask.affine  # mask's indices to the CT's
-    whole = np.rint(steps)
-    moved = np.abs(steps[:3, :3] - whole[:3, :3]) @ np.array(mask.spatial_shape)
-    moved += np.abs(steps[:3, 3] - whole[:3, 3])
-    if moved.max() <= ALIGNED and abs(round(np.linalg.det(whole[:3, :3]))) == 1:
-        found = np.argwhere(mask.array) @ whole[:3, :3].T.astype(int) + whole[:3, 3].astype(int)
-        inside = ((found >= 0) & (found < ct.spatial_shape)).all(axis=1)
-        array = np.zeros(ct.spatial_shape, np.uint8)
-        array[tuple(found[inside].T)] = 1
-    else:
-        orientation = ct.get_closest_patient_orientation()
-        # A border of nothing, for beyond its border a resampled volume continues.
-        mask = mask.to_patient_orientation(orientation).pad(1)
-        try:
-            share = resample(mask, ct)
-        except ValueError as error:
-            raise UnusableStructure("its grid is tilted against the CT's") from error
-        array = (share.array >= 0.5).astype(np.uint8)
-    if not array.any():
-        raise UnusableStructure("it does not fill a voxel of the CT")
-    return hd.Volume(array, ct.affine, "PATIENT", ct.frame_of_reference_uid)
 
 
 # --- both ----------------------------------------------------------------------------------------
