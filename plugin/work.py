@@ -4,7 +4,7 @@ import hashlib
 
 from model.organs import Organ
 from plugin import __version__
-from plugin.archive import OrthancArchive, Series
+from plugin.archive import OrthancArchive, Series, UnknownResource
 from plugin.audit import settings_digest
 from plugin.catalogue import Catalogue
 from plugin.conditions import SeriesFacts
@@ -65,10 +65,12 @@ class Work:
             return outcome
         organs = [organ for organ in self._organs(first) if organ in self._organs(job)]
         grid = self._drawings.grid(series)
-        ours, trial = (
-            self._drawings.result(one, grid)
-            for one in (first, job.model_copy(update={"results": outcome.results}))
-        )
+        trial = self._drawings.result(job.model_copy(update={"results": outcome.results}), grid)
+        try:
+            ours = self._drawings.result(first, grid)
+        except UnknownResource:
+            gone = "The first result is no longer in the archive: nothing to compare with."
+            return outcome.model_copy(update={"warnings": (*outcome.warnings, gone)})
         dice = {one.organ: one.dice for one in agree(trial, ours, organs)}
         return outcome.model_copy(update={"dice": dice})
 

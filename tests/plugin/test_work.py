@@ -105,6 +105,17 @@ def test_a_shadow_is_another_seg_that_says_so_and_is_compared(orthanc, jobs, wei
     assert len(jobs.find()) == 2  # a shadow casts none
 
 
+def test_a_shadow_whose_first_result_was_deleted_is_kept_and_says_so(orthanc, jobs, weights):
+    clinic = Clinic(orthanc, jobs, weights)
+    [result] = clinic.do(model="quick", shadow_model="quick").results
+    orthanc.RestApiDelete(f"/instances/{result.orthanc_id}")
+
+    shadow = clinic.do()
+
+    assert (shadow.state, shadow.dice, len(orthanc.segs())) == ("done", {}, 1)
+    assert "no longer in the archive" in shadow.warnings[-1]
+
+
 def test_a_shadow_that_finds_nothing_says_so(orthanc, jobs, weights):
     clinic = Clinic(orthanc, jobs, weights)
     clinic.do(model="quick", shadow_model="blind")
