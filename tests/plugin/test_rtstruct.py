@@ -25,6 +25,7 @@ from model.volumes import volumes_ml
 from plugin.dicom_objects import NoOrganFound
 from plugin.rtstruct import Holes, build_rtstruct, rtstruct_uid
 from plugin.seg import build_seg
+from plugin.structure_sets import read_structure_set
 from tests.phantoms import Orientation, make_phantom, write_series
 from tests.plugin.test_outlines import windings
 from tests.results import ORIENTATIONS, headers, headers_of, origin_of, phantom, stored
@@ -105,6 +106,7 @@ def test_an_independent_reader_gets_the_organs_back(tmp_path: Path) -> None:
     options = "--output-prefix masks --prefix-format nrrd"
     subprocess.run(f"{command} {options}".split(), cwd=tmp_path, capture_output=True, check=True)
 
+    ours = {one.name: one for one in read_structure_set(reread(rtstruct)).structures}
     volumes, measured = volumes_ml(patient.labels, ORGANS), {}
     for name, ml in volumes.items():
         image = sitk.ReadImage(str(tmp_path / "masks" / f"{BY_NAME[name].tg263}.nrrd"))
@@ -113,11 +115,31 @@ def test_an_independent_reader_gets_the_organs_back(tmp_path: Path) -> None:
         indices = patient.labels.map_reference_to_indices(points).round().astype(int)
         mask = np.zeros(patient.labels.shape, bool)
         mask[tuple(indices.T)] = True
-        measured[name] = dice(mask, patient.labels.array == BY_NAME[name].label)
-        print(f"{name:20} {ml:8.2f} ml  Dice {measured[name]:.4f}")  # noqa: T201 - the table
+        truth = patient.labels.array == BY_NAME[name].label
+        own = dice(ours[BY_NAME[name].tg263].fill(patient.labels).array > 0, truth)
+        measured[name] = min(dice(mask, truth), own)
+        row = f"{name:20} {ml:8.2f} ml  Dice {dice(mask, truth):.4f}  by our own reader {own:.4f}"
+        print(row)  # noqa: T201 - the table
     large = [name for name, ml in volumes.items() if ml > 1]
     assert len(large) >= 15
     assert min(measured[name] for name in large) >= 0.98
+
+
+@pytest.mark.parametrize(
+    ("orientation", "holes"),
+    [("axial", "xor"), *((orientation, "keyhole") for orientation in ORIENTATIONS)],
+)
+def test_our_reader_of_other_peoples_contours_gets_the_organs_back(
+    orientation: Orientation, holes: Holes
+) -> None:
+    labels = phantom(orientation).labels
+    read = read_structure_set(reread(rtstruct_of(labels, headers(orientation), holes=holes)))
+    assert read.ours
+    back = {structure.name: structure.fill(labels).array > 0 for structure in read.structures}
+    for name in ("parotid_left", "temporal_lobe_right", "mandible_left", "spinal_cord"):
+        mask = labels.array == BY_NAME[name].label
+        # Its rule is half of the voxel, ours the centre: at 4 mm, that is not quite the same.
+        assert dice(back[BY_NAME[name].tg263], mask) > 0.96, name
 
 
 @pytest.mark.parametrize("holes", HOLES)
