@@ -34,14 +34,30 @@ BUNDLE = "app.bundle.js"
 
 PLUGIN = "/usr/share/orthanc/plugins/libServeFolders.so"
 
-ROOT_OF_FILES = '__webpack_require__.p = "/";'
-"""How the bundles say that they lie at the root of the server, which they do not."""
-
-OWN_FOLDER = (
-    '__webpack_require__.p = new URL(".", self.document ? document.currentScript.src '
-    ": self.location).href;"
+PATCHES = (
+    # The bundles take the root of the server for their folder. It is the script's own, on a page
+    # and in a worker.
+    (
+        '__webpack_require__.p = "/";',
+        '__webpack_require__.p = new URL(".", self.document ? document.currentScript.src '
+        ": self.location).href;",
+    ),
+    # Where a frame of a BINARY SEG is no whole number of bytes, as with 511 columns, dcmjs takes
+    # the bits of each byte from the wrong end and forgets that values are padded to even length.
+    # Organs would be drawn in stripes.
+    (
+        "bitValue = sourceByte >> 7 - sourceBitIndex & 1;",
+        "bitValue = sourceByte >> sourceBitIndex & 1;",
+    ),
+    ("|= 1 << 7 - targetBitIndex;", "|= 1 << targetBitIndex;"),
+    ("if (!(totalBytes !== length)) {", "if (!(totalBytes + totalBytes % 2 !== length)) {"),
+    (
+        "allPixelData = stream.readArrayBuffer(totalBytes);",
+        "allPixelData = stream.readArrayBuffer(length);",
+    ),
+    ("url(/", "url("),
 )
-"""In its place: beside the script itself, on a page and in a worker."""
+"""What is replaced in the viewer's scripts and styles, each found at least once."""
 
 LEFT_OUT = ("ort/", "dicom-microscopy-viewer/", "sw.js", "init-service-worker.js", "google.js")
 """Neural networks, microscopy, and what would ask other hosts: three quarters of the package."""
@@ -75,8 +91,9 @@ def fetch(folder: Path = FOLDER) -> None:
     Raises:
         NoViewer: npm or the registry does not give it, or gives something else.
     """
-    version = folder / "version"
-    if version.is_file() and version.read_text() == VERSION:
+    made_by = hashlib.sha256(repr((INTEGRITY, PATCHES, LEFT_OUT)).encode()).hexdigest()
+    note = folder / "made-by"
+    if note.is_file() and note.read_text() == made_by:
         return
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".ohif-") as temporary:
         package = download(Path(temporary))
@@ -84,7 +101,7 @@ def fetch(folder: Path = FOLDER) -> None:
         files = Path(temporary) / "files"
         unpack(package, files)
         patch(files)
-        (files / version.name).write_text(VERSION)
+        (files / note.name).write_text(made_by)
         shutil.rmtree(folder, ignore_errors=True)
         files.rename(folder)
 
@@ -141,16 +158,18 @@ def unpack(package: Path, into: Path) -> None:
 
 
 def patch(files: Path) -> None:
-    """Let the viewer work from any address, and its main bundle have a name that stays."""
-    patched = 0
+    """Put right what is wrong, and give the main bundle a name that stays."""
+    missing = {old for old, _ in PATCHES}
     for file in [*files.glob("*.js"), *files.glob("*.css")]:
-        text = file.read_text()
-        new = text.replace(ROOT_OF_FILES, OWN_FOLDER).replace("url(/", "url(")
-        if new != text:
-            file.write_text(new)
-            patched += file.suffix == ".js"
+        text = before = file.read_text()
+        for old, new in PATCHES:
+            if old in text:
+                missing.discard(old)
+                text = text.replace(old, new)
+        if text != before:
+            file.write_text(text)
     bundles = list(files.glob("app.bundle.*.js"))
-    if not patched or len(bundles) != 1:
+    if missing or len(bundles) != 1:
         raise NoViewer("its files are not as expected")
     bundles[0].rename(files / BUNDLE)
 

@@ -90,8 +90,8 @@ class Panel {
   nameSeries(series) {
     for (const one of series) {
       const { Modality, SeriesDescription, SeriesNumber } = one.MainDicomTags;
-      const parts = [Modality, SeriesDescription || (SeriesNumber && `series ${SeriesNumber}`)];
-      this.titles.set(one.ID, parts.filter(Boolean).join(" "));
+      const number = SeriesNumber ? `series ${SeriesNumber}` : `of ${one.Instances.length} images`;
+      this.titles.set(one.ID, `${Modality ?? ""} ${SeriesDescription || number}`.trim());
     }
   }
 
@@ -109,7 +109,8 @@ class Panel {
       const active = jobs.some(isActive);
       this.list.update(jobs);
       this.nothing.hidden = jobs.length > 0;
-      this.viewer.hidden = !this.hasViewer || jobs.some((job) => job.state === "done");
+      const hasSeg = (job) => job.results.some((result) => result.kind === "seg");
+      this.viewer.hidden = !this.hasViewer || jobs.some(hasSeg); // then it stands at the job
       this.segment.disabled = false;
       this.found();
       if (this.hadActive && !active) {

@@ -44,6 +44,8 @@ async function translateAddress() {
 
 const PROTOCOL = "organs-at-risk";
 
+const SOFT_TISSUE = { windowWidth: 400, windowCenter: 40 };
+
 const SAME_WINDOW = { type: "voi", id: "oar-window", source: true, target: true };
 
 const plane = (orientation) => ({
@@ -55,7 +57,7 @@ const plane = (orientation) => ({
     initialImageOptions: { preset: "middle" },
     syncGroups: [SAME_WINDOW],
   },
-  displaySets: [{ id: "ct" }, { id: "organs" }],
+  displaySets: [{ id: "ct", options: { voi: SOFT_TISSUE } }, { id: "organs" }],
 });
 
 const rule = (attribute, value, required, weight = 1) => ({

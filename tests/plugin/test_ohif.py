@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 
 from plugin import ohif
-from plugin.ohif import BUNDLE, NoViewer, fetch, is_served, registry, with_viewer
+from plugin.ohif import BUNDLE, PATCHES, NoViewer, fetch, is_served, registry, with_viewer
+
+SCRIPT = "\n".join(old for old, _ in PATCHES).encode()
 
 PACKAGE = {
     "package/LICENSE": b"MIT",
     "package/dist/index.html": b"<html>",
-    "package/dist/app.bundle.0123.js": b'before;\n__webpack_require__.p = "/";\nafter;',
+    "package/dist/app.bundle.0123.js": SCRIPT,
     "package/dist/worker.js": b'__webpack_require__.p = "/";',
     "package/dist/worker.js.map": b"{}",
     "package/dist/app.bundle.css": b"src: url(/font.woff2)",
@@ -58,11 +60,12 @@ def test_what_is_needed_is_unpacked_and_finds_its_files_beside_itself(fetched):
 
     files = {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()}
     assert files == {
-        *("LICENSE", "app.bundle.js", "worker.js", "app.bundle.css", "assets/icon.png", "version")
+        *("LICENSE", "app.bundle.js", "worker.js", "app.bundle.css", "assets/icon.png", "made-by")
     }
     for script in (BUNDLE, "worker.js"):
-        assert '"/"' not in (folder / script).read_text()
-        assert "currentScript" in (folder / script).read_text()
+        text = (folder / script).read_text()
+        assert "currentScript" in text
+        assert [old for old, _ in PATCHES if old in text] == []
     assert (folder / "app.bundle.css").read_text() == "src: url(font.woff2)"
 
 

@@ -4,11 +4,14 @@ from io import BytesIO
 
 import numpy as np
 import pytest
+from highdicom.seg import segread
 from PIL import Image
 from playwright.sync_api import Locator, expect
+from pydicom.dataset import Dataset
 
 from model.organs import ORGANS
 from tests.integration.conftest import wait_until
+from tests.phantoms import ct_slices, make_phantom
 from tests.tiny_model import ORGAN
 
 pytestmark = [pytest.mark.orthanc, pytest.mark.slow]
@@ -16,6 +19,41 @@ pytestmark = [pytest.mark.orthanc, pytest.mark.slow]
 [BRAINSTEM] = [organ for organ in ORGANS if organ.name == ORGAN]
 
 ENOUGH_PIXELS = 100
+
+LABELLED_VOXELS = """() => {
+    const [segmentation] = window.services.segmentationService.getSegmentations();
+    const sums = [];
+    for (const id of segmentation.representationData.Labelmap.imageIds) {
+        const image = window.cornerstone.cache.getImage(id);
+        const sum = [0, 0, 0];
+        image.voxelManager.getScalarData().forEach((label, place) => {
+            if (label) {
+                sum[0] += 1;
+                sum[1] += place % image.columns;
+                sum[2] += Math.floor(place / image.columns);
+            }
+        });
+        if (sum[0]) sums.push(sum);
+    }
+    return sums;
+}"""
+"""Of each slice with a label in OHIF: how many voxels have one, their columns and rows summed."""
+
+
+@pytest.fixture
+def ct() -> list[Dataset]:
+    """A patient on slices of an odd number of pixels, so that frames of bits end within a byte."""
+    return ct_slices(make_phantom(spacing_mm=(6.0, 4.0, 4.0), shape=(30, 63, 65), seed=5))
+
+
+def labelled_voxels(seg: bytes) -> list[list[int]]:
+    """The same of the file."""
+    sums = []
+    for frame in segread(BytesIO(seg)).pixel_array:
+        rows, columns = frame.nonzero()
+        if len(rows):
+            sums.append([len(rows), int(columns.sum()), int(rows.sum())])
+    return sums
 
 
 def pixels_of(colour: tuple[int, int, int], part: Locator) -> int:
@@ -47,6 +85,9 @@ def test_the_organs_are_drawn_and_listed_in_three_planes_without_a_question(
             lambda pane=pane: pixels_of(BRAINSTEM.rgb, pane) > ENOUGH_PIXELS,
             f"the organ is drawn in the {plane} plane",
         )
+    [result] = orthanc.jobs()[0]["results"]
+    expected = labelled_voxels(orthanc.file(result["orthanc_id"]))
+    assert sorted(viewer.evaluate(LABELLED_VOXELS)) == sorted(expected)
     row = listed.locator("xpath=ancestor::div[.//span[contains(@style, 'background')]][1]")
     assert pixels_of(BRAINSTEM.rgb, row) > 10
     assert viewer.get_by_role("dialog").count() == 0
