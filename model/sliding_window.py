@@ -9,6 +9,9 @@ from torch import Tensor
 
 Shape = tuple[int, int, int]
 
+SURE = 100.0
+"""Logit of the background where nobody looked."""
+
 DECIDES = 0.15
 """A tile is run if it has this share of the largest weight of some voxel of the body."""
 
@@ -40,6 +43,8 @@ def predict_tiled(
 ) -> Tensor:
     """Class probabilities of a volume; overlapping tiles count most near their centres.
 
+    Logits are averaged, as in nnU-Net, and become probabilities at the end.
+
     Args:
         network: ``(1, 1, *tile)`` to ``(1, K, *tile)`` logits.
         image: ``(Z, Y, X)``; where smaller than the tile it is padded with its own minimum, air.
@@ -53,7 +58,7 @@ def predict_tiled(
 
     Returns:
         ``(K, Z, Y, X)`` float16 probabilities on `image`'s device: they are the largest thing in
-        memory, and come from bf16 as a rule.
+        memory.
 
     Raises:
         Cancelled: as soon as `cancelled` says so.
@@ -79,16 +84,14 @@ def predict_tiled(
             raise Cancelled
         logits = network(padded[window][None, None])[0]  # (K, *tile)
         # Class by class in memory, as `total` is, whatever order the network prefers.
-        share = logits.contiguous().softmax(dim=0, dtype=torch.float32).mul_(weight)
-        total[(slice(None), *window)] += share.half()
+        total[(slice(None), *window)] += logits.contiguous().float().mul_(weight).half()
         norm[window] += weight
         progress((done + 1) / len(windows))
-    unseen = norm == 0
-    total[0][unseen] = 1
-    norm[unseen] = 1
-    for probabilities in total:
-        probabilities /= norm
     inside = tuple(slice(m // 2, m // 2 + n) for m, n in zip(missing, shape, strict=True))
+    for plane, weights in zip(total.unbind(1), norm, strict=True):  # (K, Y, X), (Y, X)
+        seen = weights > 0
+        plane[0][~seen] = SURE
+        plane.copy_((plane.float() / weights.where(seen, 1)).softmax(dim=0))
     return total[(slice(None), *inside)]
 
 
