@@ -1,5 +1,6 @@
 """What the service promises to a hospital, tried on a real Orthanc over DICOM and REST."""
 
+import hashlib
 import time
 import urllib.error
 import urllib.request
@@ -81,7 +82,12 @@ def test_a_ct_pushed_by_c_store_comes_back_with_one_seg_in_its_study(orthanc, ct
     assert file.StudyInstanceUID == ct[0].StudyInstanceUID
     assert file.PatientID == ct[0].PatientID
     assert job["results"] == [
-        {"kind": "seg", "sop_instance_uid": file.SOPInstanceUID, "orthanc_id": seg}
+        {
+            "kind": "seg",
+            "sop_instance_uid": file.SOPInstanceUID,
+            "orthanc_id": seg,
+            "sha256": hashlib.sha256(orthanc.file(seg)).hexdigest(),
+        }
     ]
     assert job["asked_by"] == "stable study"
     assert job["progress"] == 1
