@@ -20,6 +20,9 @@ UNIT_TOLERANCE = 1e-2
 DUPLICATE_MM = 1e-2
 """Slices closer than this are at the same place."""
 
+ROUNDING_MM = 1e-3
+"""What positions with a few decimals add to a distance: 6.0000001 mm are not more than 6 mm."""
+
 
 @dataclass(frozen=True)
 class Stack:
@@ -108,7 +111,7 @@ def _even_spacing(positions: Floats, normal: Floats, rules: SeriesRules) -> floa
     if off.max() > rules.spacing_tolerance_mm:
         raise UnsuitableSeries(_uneven(positions, gaps, usual, rules))
     length_mm = len(depths) * spacing_mm
-    if spacing_mm > rules.max_slice_spacing_mm:
+    if spacing_mm > rules.max_slice_spacing_mm + ROUNDING_MM:
         raise UnsuitableSeries(
             f"The slices are {spacing_mm:.1f} mm apart, "
             f"expected at most {rules.max_slice_spacing_mm:g} mm."

@@ -341,6 +341,12 @@ def test_a_tilted_gantry_is_refused_with_its_angle() -> None:
     assert "slanted by 12.0 degrees (gantry tilt)" in verdict.reason
 
 
+def test_slices_as_wide_apart_as_is_allowed_are_taken_in_spite_of_rounding() -> None:
+    headers = slices()
+    apart(6.0000002)(headers)
+    assert judge(headers, RULES).chosen
+
+
 def test_twenty_degrees_oblique_is_axial_enough_and_forty_is_not() -> None:
     assert judge(ct_slices(phantom("oblique")), RULES).chosen
     strict = SeriesRules(max_angle_from_axial_deg=10)
