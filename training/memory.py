@@ -32,7 +32,6 @@ class Footprint(NamedTuple):
     features: float  # per voxel of the patches, until the way back
     slices: float  # per slice, the same: LiteMedSAM's encoder sees every slice at one size
     loss: float  # per voxel, kept by the loss, which always works in float32
-    largest: float  # per voxel: the largest features
 
 
 def step_gib(network: UNetConfig, patch: Shape, batch: int, config: TrainConfig) -> float:
@@ -47,7 +46,8 @@ def step_gib(network: UNetConfig, patch: Shape, batch: int, config: TrainConfig)
     kept = footprint(network)
     half = 0.5 if config.mixed_precision else 1.0
     slices, voxels = batch * patch[0], batch * prod(patch)
-    features = voxels * (kept.features + GRADIENTS * kept.largest) + slices * kept.slices
+    largest = 2 * network.widths[0]  # channels: features and skip before the last block
+    features = voxels * (kept.features + GRADIENTS * largest) + slices * kept.slices
     copies = 3 + (2 if config.optimiser == "adamw" else 1)  # weights, gradients, average; state
     weights = kept.parameters * (copies + (0.5 if config.mixed_precision else 0.0))
     return 4 * (half * features + voxels * kept.loss + weights) / GIB + OVERHEAD_GIB
@@ -55,7 +55,10 @@ def step_gib(network: UNetConfig, patch: Shape, batch: int, config: TrainConfig)
 
 @cache
 def footprint(network: UNetConfig) -> Footprint:
-    """Count what a network and its loss keep: on two sizes of slices, to tell them from voxels."""
+    """Count what a network and its loss keep: on slices of two sizes, to tell slices from voxels.
+
+    On small ones, for on the meta device attention keeps a matrix that it keeps on no other.
+    """
     with torch.device("meta"):
         net = UNet(network)
     z, y, x = network.multiple
@@ -68,7 +71,6 @@ def footprint(network: UNetConfig) -> Footprint:
         features=per_voxel,
         slices=(sum(features) - per_voxel * voxels) / slices,
         loss=sum(loss) / voxels,
-        largest=max(features) / voxels,
     )
 
 

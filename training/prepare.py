@@ -1,4 +1,4 @@
-"""Prepare labelled cases: `python -m training.prepare SOURCE --out DIR --spacing 3 1 1`.
+"""Prepare labelled cases: `python -m training.prepare SOURCE --out DIR [--spacing 3 1 1]`.
 
 SOURCE is one of
   - a folder of cases: a folder per patient with data.nii.gz (HU), label.nii.gz (label numbers in
@@ -132,7 +132,7 @@ def prepare_cases(
     fingerprint.write(out)
     mean, std = fingerprint.body_hu
     preprocessing = Preprocessing(
-        spacing_mm=options.spacing_mm,
+        spacing_mm=options.spacing_mm or fingerprint.spacing_mm(),
         window_hu=options.window_hu,
         mean_hu=round(mean, 1),
         std_hu=round(std, 1),
@@ -169,7 +169,7 @@ def run(args: argparse.Namespace) -> Report:
         options = Options(
             source=source.name,
             query=dict(args.query),
-            spacing_mm=(args.spacing[0], args.spacing[1], args.spacing[2]),
+            spacing_mm=None if args.spacing is None else tuple(args.spacing),
             window_hu=(args.window[0], args.window[1]),
             unknown_hu=args.unknown_hu,
             names=hash_of(args.names),
@@ -227,7 +227,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("source", metavar="SOURCE")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     parser.add_argument(
-        "--spacing", type=float, nargs=3, default=(3.0, 1.0, 1.0), metavar="MM", help="z y x"
+        "--spacing",
+        type=float,
+        nargs=3,
+        metavar="MM",
+        help="of the network's grid, z y x (default: what the data ask for, see training.plan)",
     )
     parser.add_argument(
         "--window", type=float, nargs=2, default=(-300.0, 1200.0), metavar="HU", help="clip to"

@@ -20,7 +20,7 @@ class Options:
 
     source: str  # folder, or address without user and password
     query: dict[str, str]
-    spacing_mm: tuple[float, float, float]  # (z, y, x)
+    spacing_mm: tuple[float, float, float] | None  # (z, y, x); None: what the data ask for
     window_hu: tuple[float, float]
     unknown_hu: float | None
     names: str  # hash of the tables of names
