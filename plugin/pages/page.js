@@ -23,15 +23,15 @@ function failed(why) {
 // --- the service ---------------------------------------------------------------------------------
 
 function showHealth(health) {
-  const waiting = health.jobs.queued;
+  const waiting = `${health.jobs.queued || "None"} waiting.`;
   setText(
     at("health"),
     health.status === "stopped"
       ? "Stopped: no job is taken. Orthanc's log says why."
       : health.paused
-        ? `Paused by a person: no further job is taken. ${waiting} waiting.`
+        ? `Paused by a person: no further job is taken. ${waiting}`
         : health.jobs.running
-          ? `Working. ${waiting} waiting.`
+          ? `Working. ${waiting}`
           : "Ready.",
   );
   const facts = {

@@ -73,7 +73,7 @@ def test_another_model_is_asked_for_again_cancelled_and_retried(page, orthanc, p
     orthanc.post("/oar/queue/pause")
     open_study(page, orthanc, push(ct))
     page.get_by_label("Model").select_option("hn22-phantom")
-    page.get_by_label("again").check()
+    page.get_by_label("again, although there is a result").check()
     page.get_by_role("button", name="Segment").click()
 
     job = page.locator(".oar-job")
