@@ -75,8 +75,8 @@ def is_served(configuration: Mapping[str, Any]) -> bool:
 
 
 def with_viewer(configuration: Mapping[str, Any], folder: Path = FOLDER) -> dict[str, Any]:
-    """Orthanc's configuration with the viewer added, if it was fetched."""
-    if not (folder / BUNDLE).is_file():
+    """Orthanc's configuration with the viewer added, if it was fetched and can be served."""
+    if not (folder / BUNDLE).is_file() or not Path(PLUGIN).is_file():
         return dict(configuration)
     return {
         **configuration,

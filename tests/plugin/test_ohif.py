@@ -112,7 +112,9 @@ def test_npms_own_settings_name_the_registry(monkeypatch, tmp_path):
     assert registry() == "http://127.0.0.1:4873/npm"
 
 
-def test_orthanc_serves_it_if_it_was_fetched_and_only_then(tmp_path):
+def test_orthanc_serves_it_if_it_was_fetched_and_only_then(tmp_path, monkeypatch):
+    (tmp_path / "folders.so").touch()
+    monkeypatch.setattr(ohif, "PLUGIN", str(tmp_path / "folders.so"))
     plain = {"Plugins": ["python.so"], "Name": "one"}
 
     assert with_viewer(plain, tmp_path) == plain
@@ -124,5 +126,7 @@ def test_orthanc_serves_it_if_it_was_fetched_and_only_then(tmp_path):
     assert served["Plugins"] == ["python.so", ohif.PLUGIN]
     assert is_served({"ServeFolders": {ohif.ADDRESS: str(tmp_path)}})  # Orthanc's short form
 
+    (tmp_path / "folders.so").unlink()
+    assert with_viewer(plain, tmp_path) == plain
     (tmp_path / BUNDLE).unlink()
     assert not is_served(served)
