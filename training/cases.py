@@ -40,11 +40,14 @@ class Case:
 
     @classmethod
     def read(cls, folder: Path) -> "Case":
-        """Read the case that `write` wrote to this folder."""
+        """Read the case that `write` wrote to this folder.
+
+        The image stays on disk until it is looked at, and is shared by all processes that do.
+        """
         values = json.loads((folder / "case.json").read_text())
         return cls(
             name=folder.name,
-            image=np.load(folder / "image.npy"),
+            image=np.load(folder / "image.npy", mmap_mode="c"),
             labels=np.load(folder / "labels.npy"),
             labelled=tuple(BY_NAME[name] for name in values["labelled"]),
         )

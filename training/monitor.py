@@ -72,8 +72,9 @@ class Monitor:
         if self._first is None:
             self._first = done, hours
         was_done, was_hours = self._first
+        if done >= 1:
+            return "finished"
         if done <= was_done:
             return "time left unknown"
-        seconds = 3600 * (hours - was_hours) / (done - was_done) * (1 - min(done, 1.0))
-        minutes = math.ceil(seconds / 60)
-        return f"{minutes // 60}:{minutes % 60:02d} h left"
+        minutes = math.ceil(60 * (hours - was_hours) / (done - was_done) * (1 - done))
+        return f"{minutes // 60} h {minutes % 60:02d} min left"

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
-from model.attention import SamAttention
-from model.blocks import AttentionGate, ScSE
+from model.attention import SamAttention, _average
+from model.blocks import AttentionGate, MaxPool, ScSE
 from model.image_encoder import VitEncoder
 
 
@@ -62,6 +63,39 @@ def test_the_mask_is_of_places_and_the_channel_weight_is_of_channels() -> None:
     torch.testing.assert_close(by_place, by_place[:1].expand_as(by_place))
     assert by_place.std() > 1e-4
     assert gate[:, 0, 0, 0].std() > 1e-4
+
+
+def test_a_feature_is_weighed_by_its_places_mask_and_its_channels_weight() -> None:
+    attention = sam_attention().double()
+    x = torch.randn(2, 6, 4, 8, 8).double().to(memory_format=torch.channels_last_3d)
+    embedding = torch.randn(2, 8, 2, 4, 2).double()
+
+    weighed = attention(x, embedding)
+
+    mask, channel = attention.decoder(*attention.prompt(x, embedding))
+    mask = F.interpolate(mask, x.shape[2:], mode="trilinear", align_corners=False)
+    expected = x * torch.sigmoid(mask) * torch.sigmoid(channel)[..., None, None, None]
+    torch.testing.assert_close(weighed, expected)
+    assert weighed.is_contiguous(memory_format=torch.channels_last_3d)
+
+
+@pytest.mark.parametrize("grid", [(2, 4, 2), (4, 8, 8), (1, 1, 1), (3, 4, 2), (8, 4, 4)])
+def test_features_are_averaged_over_the_cells_of_any_grid(grid: tuple[int, int, int]) -> None:
+    x = torch.randn(2, 6, 4, 8, 8).double().to(memory_format=torch.channels_last_3d)
+
+    averaged = _average(x, torch.Size(grid))
+
+    torch.testing.assert_close(averaged, F.adaptive_avg_pool3d(x, grid))
+
+
+def test_the_largest_is_the_same_in_half_precision_and_stays_in_it() -> None:
+    x = torch.randn(1, 3, 4, 4, 4).bfloat16()
+
+    with torch.autocast("cpu", torch.bfloat16):
+        pooled = MaxPool((1, 2, 2))(x)
+
+    assert pooled.dtype == torch.bfloat16
+    assert torch.equal(pooled.float(), F.max_pool3d(x.float(), (1, 2, 2)))
 
 
 def test_every_patient_of_a_batch_is_attended_to_alone() -> None:
