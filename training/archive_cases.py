@@ -152,7 +152,11 @@ def _newest(
     """The newest that has an organ of the table; which it is, is not guessed."""
     useful = list(_with_organs(structure_sets, names))
     if not useful:
-        return Refused("None of the structures drawn on the CT is an organ of the table.")
+        drawn = sorted({one.name for s in structure_sets for one in s.structures})
+        return Refused(
+            "None of the structures drawn on the CT is an organ of the table: "
+            f"{', '.join(drawn) or 'all are empty'}."
+        )
     latest = max(one.drawn_at for one in useful)
     newest = [one for one in useful if one.drawn_at == latest]
     if len(newest) > 1:

@@ -166,6 +166,8 @@ def run(args: argparse.Namespace) -> Report:
         source = open_source(args.source, password_file=args.password_file, ca_file=args.ca_file)
         if isinstance(source.archive, RestArchive):
             stack.enter_context(source.archive)
+        elif args.query:
+            raise ValueError(f"--query asks an Orthanc, and {source.name} is a folder.")
         options = Options(
             source=source.name,
             query=dict(args.query),

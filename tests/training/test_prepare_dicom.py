@@ -193,7 +193,7 @@ def test_what_cannot_be_used_is_refused_with_a_reason_and_the_others_go_on(tmp_p
     assert report(tmp_path / "out")["undrawn"] == 1
     found = " ".join(sorted(reasons(tmp_path / "out")))
     assert len(reasons(tmp_path / "out")) == 3
-    assert "None of the structures drawn on the CT is an organ of the table." in found
+    assert "None of the structures drawn on the CT is an organ of the table: PTV_54." in found
     assert "The RTSTRUCT was drawn in another frame of reference than the CT's" in found
     assert "gantry tilt" in found
 
@@ -402,6 +402,7 @@ def test_runs_with_other_options_do_not_mix(
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
+        ((".", "--query", "Modality=CT"), " is a folder."),
         (("nowhere",), "nowhere is no folder, and no address of an Orthanc either."),
         (("ftp://pacs",), "That is no address of an Orthanc, such as http://pacs:8042."),
         ((".", "--names", "no.toml"), "no.toml cannot be read: No such file or directory."),
