@@ -20,9 +20,10 @@ def build_optimiser(network: UNet, config: TrainConfig) -> torch.optim.Optimizer
             momentum=0.99,
             nesterov=True,
             weight_decay=config.weight_decay,
+            fused=True,
         )
     return torch.optim.AdamW(
-        network.parameters(), config.learning_rate, weight_decay=config.weight_decay
+        network.parameters(), config.learning_rate, weight_decay=config.weight_decay, fused=True
     )
 
 
