@@ -1,7 +1,10 @@
 """Python's log, written into Orthanc's own."""
 
 import logging
+import re
+import traceback
 import warnings
+from types import TracebackType
 from typing import Any
 
 OURS = ("plugin", "model")
@@ -9,6 +12,38 @@ OURS = ("plugin", "model")
 
 QUOTING = ("pydicom", "highdicom")
 """Libraries whose remarks and warnings quote header values, which may be a patient's name."""
+
+
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+"""Characters that end a line, or that a terminal obeys."""
+
+SAY_NOTHING_OF_PATIENTS = (OSError, MemoryError, RuntimeError)
+"""Exceptions from outside whose sentence is logged. The others' may quote a header's value."""
+
+
+class OneLine(logging.Formatter):
+    """Writes a record so that no value in it can look like another line or name a patient."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return CONTROL.sub(lambda found: ascii(found[0])[1:-1], super().formatMessage(record))
+
+    def formatException(
+        self,
+        ei: tuple[type[BaseException], BaseException, TracebackType | None]
+        | tuple[None, None, None],
+    ) -> str:
+        lines: list[str] = []
+        error = ei[1]
+        while error is not None:
+            for frame in traceback.extract_tb(error.__traceback__):
+                lines.append(f"{frame.filename}:{frame.lineno} in {frame.name}")
+            ours = type(error).__module__.partition(".")[0] in OURS
+            said = f": {error}" if ours or isinstance(error, SAY_NOTHING_OF_PATIENTS) else ""
+            lines.append(f"{type(error).__name__}{said}")
+            error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+        return "\n".join(
+            "    " + CONTROL.sub(lambda found: ascii(found[0])[1:-1], line) for line in lines
+        )
 
 
 class OrthancLog(logging.Handler):
@@ -20,7 +55,7 @@ class OrthancLog(logging.Handler):
     def __init__(self, orthanc: Any) -> None:
         super().__init__()
         self._orthanc = orthanc
-        self.setFormatter(logging.Formatter("oar: %(message)s"))
+        self.setFormatter(OneLine("oar: %(message)s"))
 
     def attach(self) -> None:
         """Begin to listen to our packages, and silence those that quote headers."""

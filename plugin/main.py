@@ -32,8 +32,8 @@ from plugin.quality import Quality
 from plugin.quality_routes import QualityRoutes
 from plugin.rest import Rest
 from plugin.results import description
-from plugin.router import Request
-from plugin.settings import Settings, stable_age_seconds
+from plugin.router import Request, from_elsewhere
+from plugin.settings import Settings, authenticates, stable_age_seconds
 from plugin.status import Status
 from plugin.work import Work
 from plugin.worker import Worker
@@ -43,9 +43,6 @@ log = logging.getLogger("plugin.main")
 
 configuration = json.loads(orthanc.GetConfiguration())
 settings = Settings.from_orthanc(configuration)
-authenticates = configuration.get(  # Orthanc's own default
-    "AuthenticationEnabled", configuration.get("RemoteAccessAllowed", False)
-)
 if settings.threads:
     torch.set_num_threads(settings.threads)
 catalogue = Catalogue(default=settings.model, device=settings.device)
@@ -158,19 +155,23 @@ def on_rest(output: Any, uri: str, **request: Any) -> None:
             output.SetHttpHeader(name, value)
         output.AnswerBuffer(page.content, page.content_type)
         return
+    user = user_of(request["headers"]) if authenticates(configuration) else ""
     response = rest(
         Request(
             method=request["method"],
             path=uri,
             query=request.get("get", {}),
             body=request.get("body", b""),
-            user=user_of(request["headers"]) if authenticates else "",
+            user=user,
+            role=settings.role_of(user),
+            from_elsewhere=from_elsewhere(request["headers"]),
         )
     )
     if response.status == HTTPStatus.METHOD_NOT_ALLOWED:
         output.SendMethodNotAllowed(response.headers["Allow"])  # Orthanc allows no body with it
         return
     output.SetHttpHeader("Content-Type", response.content_type)
+    output.SetHttpHeader("X-Content-Type-Options", "nosniff")
     text = response.text()
     try:
         output.SendHttpStatus(response.status, text, len(text.encode()))

@@ -46,6 +46,7 @@ class Pause:
                 summary="Take no further job; the running one goes on",
                 function=self.pause,
                 user=True,
+                role="administer",
                 answer=QueueState,
             ),
             Route(
@@ -54,6 +55,7 @@ class Pause:
                 summary="Take jobs again",
                 function=self.resume,
                 user=True,
+                role="administer",
                 answer=QueueState,
             ),
         )

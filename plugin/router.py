@@ -19,6 +19,11 @@ LARGEST_BODY = 64 * 1024
 
 JSON = "application/json"
 
+ROLES = ("none", "look", "ask", "administer")
+"""What somebody may do; each may also do what stands before it."""
+
+Role = Literal["none", "look", "ask", "administer"]
+
 IDENTIFIER = "[0-9A-Za-z-]+"
 """What stands for {…} in a path. No character that means something in an address."""
 
@@ -32,6 +37,8 @@ class Request:
     query: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
     user: str = ""  # who asks, if that is certain
+    role: Role = "administer"
+    from_elsewhere: bool = False  # a browser sends it for a page of another site
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +71,13 @@ class Route:
     body: type[BaseModel] | None = None
     query: type[BaseModel] | None = None
     user: bool = False  # whether the function takes who asks
+    role: Role | None = None  # needed for it; None: look to GET, ask to POST
     errors: tuple[int, ...] = ()
+
+    def allows(self, role: Role) -> bool:
+        """Whether somebody in this role may do it."""
+        needed = self.role or ("look" if self.method == "GET" else "ask")
+        return ROLES.index(role) >= ROLES.index(needed)
 
     def match(self, path: str) -> dict[str, str] | None:
         """The values of the names in the path, if this is the route of it."""
@@ -110,6 +123,10 @@ class Router:
             return _problem(404, f"There is nothing at {path}; see /oar/openapi.json.")
         for route, names in here:
             if route.method == request.method:
+                if not route.allows(request.role):
+                    return _problem(403, "Your role does not allow this; see Roles in SECURITY.md.")
+                if route.method != "GET" and request.from_elsewhere:
+                    return _problem(403, "A page of another site may not ask for this.")
                 return self._answer(route, names, request)
         allowed = ", ".join(route.method for route, _ in here)
         sentence = f"{path} takes {allowed}, not {request.method}."
@@ -132,6 +149,19 @@ class Router:
             return _problem(status, str(why.args[0]))
         content = answer.model_dump(mode="json")
         return Response(status=route.status, content=content, content_type=route.content_type)
+
+
+def from_elsewhere(headers: Mapping[str, str]) -> bool:
+    """Whether a browser sends this for a page of another site, with its user's password.
+
+    Args:
+        headers: with names in lower case.
+    """
+    if site := headers.get("sec-fetch-site"):
+        return site not in ("same-origin", "none")
+    # Browsers leave that header out where there is no TLS; this one they send with every POST.
+    origin = headers.get("origin")
+    return origin is not None and origin.partition("://")[2] != headers.get("host")
 
 
 def _read_body(body: bytes, kind: type[BaseModel]) -> BaseModel:

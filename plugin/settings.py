@@ -4,10 +4,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_serializer,
+    field_validator,
+)
 from pydantic.alias_generators import to_pascal
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
 
 from plugin.model_rules import ModelRule
+from plugin.router import Role
 from plugin.routing import RouteRule
 from plugin.rtstruct import Holes
 from plugin.seg import SegmentationType
@@ -90,6 +100,13 @@ class Settings(BaseModel):
             "beside Orthanc's index."
         ),
     ] = ""
+    roles: Annotated[
+        dict[str, Role],
+        Field(
+            description="What each of Orthanc's registered users may do here; who is not named may "
+            "do nothing. Empty: all may do everything."
+        ),
+    ] = {}
     max_attempts: Annotated[
         int, Field(ge=1, description="A job that our own fault stops is tried this often.")
     ] = 3
@@ -128,6 +145,20 @@ class Settings(BaseModel):
         default=SeriesRules.model_validate({}), description="Which CT series are suitable."
     )
 
+    @field_validator("database")
+    @classmethod
+    def _is_an_address(cls, database: str) -> str:
+        try:
+            if database:
+                make_url(database)
+        except (ArgumentError, ValueError):  # whose sentence may quote a piece of a password
+            raise ValueError("not an SQLAlchemy URL") from None
+        return database
+
+    @field_serializer("database")
+    def _without_its_password(self, database: str) -> str:
+        return make_url(database).render_as_string() if database else ""
+
     @field_validator("webhooks")
     @classmethod
     def _have_names_of_their_own(cls, webhooks: list[WebhookSettings]) -> list[WebhookSettings]:
@@ -143,13 +174,20 @@ class Settings(BaseModel):
             BadSettings: naming each unknown key and each value that is not allowed.
         """
         try:
-            return cls.model_validate(configuration.get("Oar", {}))
+            settings = cls.model_validate(configuration.get("Oar", {}))
         except ValidationError as error:
             wrong = "; ".join(
                 f"{'.'.join(['Oar', *map(str, each['loc'])])}: {each['msg']}"
                 for each in error.errors()
             )
-            raise BadSettings(f"Orthanc's configuration cannot be used: {wrong}.") from error
+            raise BadSettings(f"Orthanc's configuration cannot be used: {wrong}.") from None
+        if settings.roles and not authenticates(configuration):
+            raise BadSettings("Oar.Roles needs AuthenticationEnabled in Orthanc's configuration.")
+        return settings
+
+    def role_of(self, user: str) -> Role:
+        """What somebody may do whom Orthanc let in by this name."""
+        return self.roles.get(user, "none") if self.roles else "administer"
 
     def database_url(self, configuration: Mapping[str, Any], folder: Path) -> str:
         """SQLAlchemy URL of the queue.
@@ -163,6 +201,13 @@ class Settings(BaseModel):
         storage = configuration.get("StorageDirectory", ORTHANC_STORAGE)
         index = folder / configuration.get("IndexDirectory", storage)
         return f"sqlite:///{index.resolve() / DATABASE_FILE}"
+
+
+def authenticates(configuration: Mapping[str, Any]) -> bool:
+    """Whether Orthanc asks everybody for a password; the default is its own."""
+    return bool(
+        configuration.get("AuthenticationEnabled", configuration.get("RemoteAccessAllowed", False))
+    )
 
 
 def stable_age_seconds(configuration: Mapping[str, Any]) -> float:

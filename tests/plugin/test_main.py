@@ -131,7 +131,7 @@ def test_a_request_is_answered_with_its_status_in_any_version_of_orthanc(orthanc
     callback(output, "/oar/jobs/nobody", method="GET", get={}, headers={}, groups=())
 
     assert pattern == "/oar(/.*)?"
-    assert output.headers == {"Content-Type": "application/json"}
+    assert output.headers["Content-Type"] == "application/json"
     status, text, *length = output.answer
     assert status == 404
     assert json.loads(text) == {"error": "There is no job nobody."}
