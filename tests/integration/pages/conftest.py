@@ -72,9 +72,9 @@ def outside(url: str) -> list[str]:
 
 @pytest.fixture(scope="session")
 def steady_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Weights that find one organ in some seconds, in a few hundred small tiles."""
+    """Weights that find one organ in some seconds, in a few thousand small tiles."""
     folder = tmp_path_factory.mktemp("weights") / "steady"
-    save(folder, *tiny_model("steady", spacing_mm=(3.0, 3.0, 3.0), tile=(16, 16, 16)))
+    save(folder, *tiny_model("steady", spacing_mm=(1.5, 1.5, 1.5), tile=(16, 16, 16)))
     return folder
 
 
