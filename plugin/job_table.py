@@ -1,5 +1,6 @@
 """The database tables under jobs and deliveries, on SQLite or any other database of SQLAlchemy."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
@@ -14,13 +15,20 @@ from sqlalchemy import (
     TypeDecorator,
     create_engine,
     event,
+    func,
     inspect,
+    make_url,
+    select,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from sqlalchemy.schema import CreateColumn
 
 BUSY_SECONDS = 30
 """How long one thread waits for another's transaction on an SQLite file before it gives up."""
+
+
+MAKING_TABLES = 0x6F6172
+"""Number of PostgreSQL's lock that is held while tables are made; any that nobody else takes."""
 
 
 class Utc(TypeDecorator[datetime]):
@@ -98,6 +106,9 @@ class JobRow(Row):
     deliveries: Mapped[list[DeliveryRow]] = relationship(
         lazy="selectin", order_by=(DeliveryRow.kind, DeliveryRow.target)
     )
+    owner: Mapped[str] = mapped_column(default="", server_default="")  # the process that runs it
+    lease: Mapped[str] = mapped_column(default="", server_default="")  # token of its claim
+    lease_until: Mapped[datetime | None] = mapped_column(Utc)  # then others may take it
     created: Mapped[datetime] = mapped_column(Utc)
     due: Mapped[datetime] = mapped_column(Utc)  # not before: the back-off of a retry
     started: Mapped[datetime | None] = mapped_column(Utc)
@@ -106,7 +117,11 @@ class JobRow(Row):
 
 def open_database(url: str) -> Engine:
     """An engine on `url`, its tables made if they are new. SQLite files survive a power cut."""
-    engine = create_engine(url)
+    address = make_url(url)
+    if address.drivername == "postgresql":
+        address = address.set(drivername="postgresql+psycopg")
+    # A server may restart, and a line break, while a connection waits for its next use.
+    engine = create_engine(address, pool_pre_ping=address.get_backend_name() != "sqlite")
     if engine.dialect.name == "sqlite":
         if engine.url.database:  # Orthanc makes its own folder only after it has loaded us
             Path(engine.url.database).parent.mkdir(parents=True, exist_ok=True)
@@ -116,20 +131,32 @@ def open_database(url: str) -> Engine:
     return engine
 
 
+def clock_of(engine: Engine) -> Callable[[], datetime]:
+    """The clock that all processes of this database share: a server's own, or this machine's."""
+
+    def now() -> datetime:
+        with engine.connect() as connection:
+            return connection.execute(select(func.clock_timestamp(type_=Utc))).scalar_one()
+
+    return now if engine.dialect.name == "postgresql" else lambda: datetime.now(UTC)
+
+
 def make_tables(engine: Engine, *rows: type[Row]) -> None:
     """Make the tables that are not there, and in the others the columns that are not there."""
-    there = set(inspect(engine).get_table_names())
     tables = [cast(Table, row.__table__) for row in rows]
-    Row.metadata.create_all(engine, tables=tables)
-    for table in tables:
-        if table.name not in there:
-            continue
-        known = {column["name"] for column in inspect(engine).get_columns(table.name)}
-        for column in table.columns:
-            if column.name not in known:
-                add = f"ALTER TABLE {table.name} ADD COLUMN {CreateColumn(column).compile(engine)}"
-                with engine.begin() as connection:
-                    connection.exec_driver_sql(add)
+    with engine.begin() as connection:
+        if engine.dialect.name == "postgresql":  # several processes may start at the same time
+            connection.execute(select(func.pg_advisory_xact_lock(MAKING_TABLES)))
+        there = set(inspect(connection).get_table_names())
+        Row.metadata.create_all(connection, tables=tables)
+        for table in tables:
+            if table.name not in there:
+                continue
+            known = {column["name"] for column in inspect(connection).get_columns(table.name)}
+            for column in table.columns:
+                if column.name not in known:
+                    new = CreateColumn(column).compile(engine)
+                    connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {new}")
 
 
 def _configure_sqlite(connection: Any, _: Any) -> None:

@@ -1,24 +1,31 @@
 """The durable queue: one row for each series to segment, from the wish to the result."""
 
-import hashlib
 import logging
 import threading
 import uuid
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Engine, func, select, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import ColumnElement, Engine, and_, func, select, update
 from sqlalchemy.orm import Session
 
 from plugin.job import STATES, AskedBy, Job, Kind, Outcome, State
-from plugin.job_table import JobRow
+from plugin.job_changes import JobChanges, Note, digest
+from plugin.job_table import JobRow, clock_of
+from plugin.leases import Leases
 
 log = logging.getLogger(__name__)
 
 REASON_LENGTH = 1000
 """Characters kept of a reason; an exception of a numerical library can be pages long."""
+
+
+LEASE_S = 60.0
+"""How long a worker may be silent before its job is handed on, unless the settings say."""
+
+POLL_S = 1.0
+"""How often a queue is looked at that other processes fill too."""
 
 
 class UnknownJob(LookupError):
@@ -31,23 +38,11 @@ class WrongState(Exception):
 
 def source_of(series: str, instances: Sequence[str]) -> str:
     """What is to be segmented, as one hash: a slice more or less is another source."""
-    return _digest(series, *sorted(instances))
-
-
-def _digest(*parts: str) -> str:
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
+    return digest(series, *sorted(instances))
 
 
 def _ignore(_: Job) -> None:
     pass
-
-
-Note = Callable[[Session, Job, Outcome | None], None]
-"""Writes down, in the session given, that a job has come to its state, and with what outcome."""
 
 
 class Jobs:
@@ -57,28 +52,36 @@ class Jobs:
         self,
         engine: Engine,
         *,
+        owner: str = "",
         max_attempts: int = 3,
         retry_delay_seconds: float = 30.0,
+        lease_seconds: float = LEASE_S,
         notes: Sequence[Note] = (),
         changed: Callable[[Job], None] = _ignore,
-        now: Callable[[], datetime] = _now,
+        now: Callable[[], datetime] | None = None,
     ) -> None:
         """
         Args:
             engine: from `open_database`.
+            owner: this process, by a name that it has again after a restart, and that no other
+                process has: what it had claimed is then taken up again at once.
             max_attempts: a job is begun at most this often before it is failed.
             retry_delay_seconds: before the second attempt; doubles with each further one.
+            lease_seconds: a worker that is silent for as long has lost its job to others.
             notes: told of each change of a state within its transaction: what they write is
                 there if, and only if, the change is.
             changed: told afterwards, in the thread that changed it.
-            now: the clock, with its time zone.
+            now: the clock, with its time zone; the database's if there is none.
         """
         self._engine = engine
         self._max_attempts = max_attempts
         self._retry_delay = timedelta(seconds=retry_delay_seconds)
-        self._notes = tuple(notes)
-        self._changed = changed
-        self._now = now
+        self._now = now or clock_of(engine)
+        self._changes = JobChanges(engine, notes=notes, changed=changed, now=self._now)
+        self._leases = Leases(engine, owner=owner, seconds=lease_seconds, now=self._now)
+        self.lease_seconds = lease_seconds
+        # SQLite is for one process, which wakes itself.
+        self._poll_s = float("inf") if engine.dialect.name == "sqlite" else POLL_S
         self._work = threading.Event()
 
     # --- asking for work -------------------------------------------------------------------------
@@ -116,7 +119,7 @@ class Jobs:
         identifier = uuid.uuid4().hex
         run = identifier if force else ""
         source = source_of(series, instances)
-        key = _digest(source, identity, run)
+        key = digest(source, identity, run)
         now = self._now()
         row = JobRow(
             id=identifier,
@@ -134,22 +137,7 @@ class Jobs:
             created=now,
             due=now,
         )
-        with Session(self._engine) as session:
-            same = session.scalar(select(JobRow).where(JobRow.key == key))
-            if same is not None:
-                return Job.model_validate(same)
-            session.add(row)
-            try:
-                session.flush()
-            except IntegrityError:  # another process was faster
-                session.rollback()
-                return Job.model_validate(
-                    session.scalars(select(JobRow).where(JobRow.key == key)).one()
-                )
-            job = Job.model_validate(row)
-            self._note(session, job, None)
-            session.commit()
-        self._changed(job)
+        job = self._changes.add(row)
         self._work.set()
         return job
 
@@ -160,9 +148,8 @@ class Jobs:
             UnknownJob: there is no such job.
             WrongState: it has ended already.
         """
-        if job := self._move(
-            job_id,
-            "queued",
+        if job := self._changes.move(
+            and_(JobRow.id == job_id, JobRow.state == "queued"),
             state="cancelled",
             reason="Cancelled by a person.",
             user=user,
@@ -201,9 +188,8 @@ class Jobs:
         return job or self.get(job_id)
 
     def _queue_again(self, job_id: str, states: Sequence[State], user: str) -> Job | None:
-        job = self._move(
-            job_id,
-            *states,
+        job = self._changes.move(
+            and_(JobRow.id == job_id, JobRow.state.in_(states)),
             state="queued",
             user=user,
             due=self._now(),
@@ -278,11 +264,12 @@ class Jobs:
         """Sleep until there may be work: a new job, one whose back-off has ended, or `wake`.
 
         Args:
-            seconds: at most.
+            seconds: at most; where other processes fill the queue too, `POLL_S` at most.
             for_due: whether a job that is due, or becomes so, ends the sleep.
         """
         with Session(self._engine) as session:
             due = session.scalar(select(func.min(JobRow.due)).where(JobRow.state == "queued"))
+        seconds = min(seconds, self._poll_s)
         if for_due and due is not None:
             seconds = min(seconds, (due - self._now()).total_seconds())
         if seconds > 0:
@@ -296,39 +283,44 @@ class Jobs:
     def claim(self) -> Job | None:
         """Take the oldest job that is due, so that no other worker can; None if there is none.
 
-        Nobody waits for a shadow: every series gets its result first.
+        Nobody waits for a shadow: every series gets its result first. Jobs whose workers have been
+        silent for too long are handed on first.
         """
+        self._hand_on(self._leases.overdue())
         oldest = (
             select(JobRow.id)
             .where(JobRow.state == "queued", JobRow.due <= self._now())
             .order_by(JobRow.kind != "segment", JobRow.created, JobRow.id)
             .limit(1)
+            # Of those that no other worker is just taking; SQLite lets one write at a time.
+            .with_for_update(skip_locked=True)
         )
-        while True:
-            with Session(self._engine) as session:
-                job_id = session.scalar(oldest)
-            if job_id is None:
-                return None
-            job = self._move(
-                job_id,
-                "queued",
-                state="running",
-                attempts=JobRow.attempts + 1,
-                progress=0.0,
-                stage="",
-                reason="",
-                started=self._now(),
-                cancel_wanted=False,
-            )
-            if job is not None:  # else another worker was faster: take the next
-                return job
+        lease = self._leases.new()
+        job = self._changes.move(
+            JobRow.id == oldest.scalar_subquery(),
+            state="running",
+            attempts=JobRow.attempts + 1,
+            progress=0.0,
+            stage="",
+            reason="",
+            started=self._now(),
+            cancel_wanted=False,
+            **lease,
+        )
+        if job is not None:
+            self._leases.keep(job.id, lease["lease"])
+        return job
+
+    def renew(self, job_id: str) -> bool:
+        """Say that the worker of this job lives; False if the job is no longer its own."""
+        return self._leases.renew(job_id)
 
     def report(self, job_id: str, stage: str, progress: float) -> None:
         """Note how far a running job is."""
         with Session(self._engine) as session, session.begin():
             session.execute(
                 update(JobRow)
-                .where(JobRow.id == job_id, JobRow.state == "running")
+                .where(self._leases.held(job_id))
                 .values(stage=stage, progress=progress)
             )
 
@@ -342,34 +334,17 @@ class Jobs:
         values = outcome.model_dump(mode="json")
         values["reason"] = values["reason"][:REASON_LENGTH]
         progress = {"progress": 1.0} if outcome.state == "done" else {}
-        self._move(
-            job_id, "running", outcome=outcome, stage="", finished=self._now(), **progress, **values
-        )
+        self._end(job_id, outcome=outcome, finished=self._now(), **progress, **values)
 
     def stopped(self, job_id: str) -> None:
         """Note that a running job was cancelled by a person."""
-        self._move(
-            job_id,
-            "running",
-            state="cancelled",
-            reason="Cancelled by a person.",
-            stage="",
-            finished=self._now(),
-        )
+        self._end(job_id, state="cancelled", reason="Cancelled by a person.", finished=self._now())
 
     def put_back(self, job_id: str) -> None:
         """Give a running job back because the service stops. The attempt does not count."""
-        self._move(
-            job_id,
-            "running",
-            state="queued",
-            attempts=JobRow.attempts - 1,
-            stage="",
-            progress=0.0,
-            started=None,
-        )
+        self._end(job_id, state="queued", attempts=JobRow.attempts - 1, progress=0.0, started=None)
 
-    def fail(self, job_id: str, reason: str) -> Job | None:
+    def fail(self, job_id: str, reason: str) -> None:
         """Note that a running job met a fault of ours: queued again, or failed at last."""
         attempts = self.get(job_id).attempts
         if attempts >= self._max_attempts:
@@ -379,71 +354,38 @@ class Jobs:
                 "state": "queued",
                 "due": self._now() + self._retry_delay * 2 ** (attempts - 1),
             }
-        return self._move(job_id, "running", stage="", reason=reason[:REASON_LENGTH], **final)
+        self._end(job_id, reason=reason[:REASON_LENGTH], **final)
 
     def recover(self) -> None:
-        """Queue again the jobs that ran when the last process ended; call before any `claim`.
+        """Queue again what this process ran when it last ended; call before any `claim`.
 
-        A job that ended the process as often as it may be tried is failed instead: it would end
-        this one as well.
+        The jobs of other workers are left to them: they may be alive.
         """
-        for job in self.find(state="running"):
-            if job.attempts >= self._max_attempts:
-                reason = f"Orthanc ended {job.attempts} times while this job ran."
-                self._move(job.id, "running", state="failed", reason=reason, finished=self._now())
-            else:
-                self._move(job.id, "running", state="queued", stage="", progress=0.0)
-            log.warning("job %s ran when Orthanc last ended", job.id)
+        self._hand_on(self._leases.of_an_earlier_life())
 
-    def _move(
-        self, job_id: str, *states: State, outcome: Outcome | None = None, **values: Any
-    ) -> Job | None:
-        """Change a job that is in one of `states`, and tell of it; None if it is in none."""
-        with Session(self._engine) as session, session.begin():
-            moved = session.scalar(
-                update(JobRow)
-                .where(JobRow.id == job_id, JobRow.state.in_(states))
-                .values(**values)
-                .returning(JobRow.id)
-            )
-            if moved is None:
-                return None
-            row = session.get_one(JobRow, job_id)
-            job = Job.model_validate(row)
-            self._note(session, job, outcome)
-            shadow = self._begin_shadow(session, row) if job.state == "done" else None
-        self._changed(job)
-        if shadow is not None:
-            self._changed(shadow)
-        return job
+    def _end(self, job_id: str, **values: Any) -> None:
+        """Change a job that this process runs, which is then over for it."""
+        if self._changes.move(self._leases.held(job_id), stage="", **values) is None:
+            log.warning("job %s is no longer ours: what became of it here does not count", job_id)
+        self._leases.drop(job_id)
 
-    def _begin_shadow(self, session: Session, row: JobRow) -> Job | None:
-        """Queue the second model behind a job that is done, once."""
-        key = _digest("shadow of", row.key)
-        if not row.shadow_model or session.scalar(select(JobRow.id).where(JobRow.key == key)):
-            return None
-        shadow = JobRow(
-            id=uuid.uuid4().hex,
-            key=key,
-            kind="shadow",
-            of=row.id,
-            source=row.source,
-            study=row.study,
-            series=row.series,
-            state="queued",
-            model=row.shadow_model,
-            asked_by=row.asked_by,
-            user=row.user,
-            run=row.run,
-            created=self._now(),
-            due=self._now(),
-        )
-        session.add(shadow)
-        session.flush()
-        job = Job.model_validate(shadow)
-        self._note(session, job, None)
-        return job
+    def _hand_on(self, where: ColumnElement[bool]) -> None:
+        """Queue again the running jobs that fit, whose workers are gone.
 
-    def _note(self, session: Session, job: Job, outcome: Outcome | None) -> None:
-        for note in self._notes:
-            note(session, job, outcome)
+        A job that ended its worker as often as it may be tried is failed instead: it would end the
+        next one as well.
+        """
+        with Session(self._engine) as session:
+            rows = session.scalars(select(JobRow).where(where)).all()
+        for row in rows:
+            changes: dict[str, Any] = {"state": "queued", "stage": "", "progress": 0.0}
+            if row.cancel_wanted:
+                changes = {"state": "cancelled", "reason": "Cancelled by a person."}
+            elif row.attempts >= self._max_attempts:
+                reason = f"Its worker ended {row.attempts} times while this job ran."
+                changes = {"state": "failed", "reason": reason}
+            if changes["state"] != "queued":
+                changes["finished"] = self._now()
+            same_life = and_(JobRow.id == row.id, JobRow.lease == row.lease, where)
+            if self._changes.move(same_life, **changes) is not None:
+                log.warning("job %s was left by its worker %s", row.id, row.owner)

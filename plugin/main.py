@@ -6,6 +6,7 @@ the script, and stops its start.
 
 import json
 import logging
+import socket
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,7 @@ def changed(job: Job) -> None:
 
 jobs: Jobs = Jobs(
     database,
+    owner=f"{socket.gethostname()}:{configuration.get('HttpPort', '')}",
     max_attempts=settings.max_attempts,
     retry_delay_seconds=settings.retry_delay_seconds,
     notes=(audit.note, *outgoing.notes),

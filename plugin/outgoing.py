@@ -8,7 +8,7 @@ from sqlalchemy import Engine
 
 from plugin.courier import Courier
 from plugin.deliveries import Deliveries
-from plugin.jobs import Note
+from plugin.job_changes import Note
 from plugin.routing import OrthancCarrier, forgets_jobs
 from plugin.settings import BadSettings, Settings
 from plugin.webhook import Webhooks

@@ -29,7 +29,7 @@ class Status:
     def changed(self, jobs: Jobs, job: Job) -> None:
         """Show that a job has come to another state. A fault here is no fault of the job."""
         with self._one_at_a_time:  # what was read first must not be shown last
-            self._show_on_study(jobs, job)
+            show_on_study(self._archive, jobs, job)
             if job.finished:
                 self._add_seconds(job)
             self._show_counts(jobs)
@@ -38,16 +38,6 @@ class Status:
         """Give the number of jobs in each state to Prometheus."""
         with self._one_at_a_time:
             self._show_counts(jobs)
-
-    def _show_on_study(self, jobs: Jobs, job: Job) -> None:
-        try:
-            found = jobs.find(study=job.study, kind="segment")
-            latest = {one.series: one for one in reversed(found)}
-            self._archive.set_study_metadata(
-                job.study, STATE_METADATA, summary(list(latest.values()))
-            )
-        except (ArchiveError, SQLAlchemyError) as why:
-            log.warning("the state of job %s could not be noted on its study: %s", job.id, why)
 
     def _show_counts(self, jobs: Jobs) -> None:
         try:
@@ -68,6 +58,16 @@ class Status:
 
     def _set(self, name: str, value: float) -> None:
         self._orthanc.SetMetricsValue(name, float(value), self._orthanc.MetricsType.DEFAULT)
+
+
+def show_on_study(archive: OrthancArchive, jobs: Jobs, job: Job) -> None:
+    """Note the state of a job's study in its metadata. A fault here is no fault of the job."""
+    try:
+        found = jobs.find(study=job.study, kind="segment")
+        latest = {one.series: one for one in reversed(found)}
+        archive.set_study_metadata(job.study, STATE_METADATA, summary(list(latest.values())))
+    except (ArchiveError, SQLAlchemyError) as why:
+        log.warning("the state of job %s could not be noted on its study: %s", job.id, why)
 
 
 def summary(jobs: list[Job]) -> str:

@@ -9,6 +9,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from model.segmenter import Cancelled
 from plugin.archive import ArchiveError, UnknownResource
+from plugin.heartbeat import Heartbeat
 from plugin.job import Job, Outcome
 from plugin.jobs import Jobs
 from plugin.pipeline import Watch
@@ -17,6 +18,9 @@ log = logging.getLogger(__name__)
 
 REPORT_EVERY_S = 0.5
 """Progress is written, and the wish to cancel is read, at most this often."""
+
+BEATS_PER_LEASE = 4
+"""So often is a lease renewed while it holds: three renewals may fail in a row."""
 
 IDLE_S = 60.0
 """The longest sleep: after it, the queue is looked at in any case."""
@@ -112,11 +116,21 @@ class Worker:
         return min(IDLE_S, self._catch_up_at - time.monotonic())
 
     def _do(self, job: Job) -> None:
-        watch = self._watch(job)
+        log.info("job %s on series %s, attempt %d", job.id, job.series, job.attempts)
+        with Heartbeat(
+            lambda: self._jobs.renew(job.id),
+            every_s=self._jobs.lease_seconds / BEATS_PER_LEASE,
+            lease_s=self._jobs.lease_seconds,
+        ) as heartbeat:
+            self._do_alive(job, heartbeat)
+
+    def _do_alive(self, job: Job, heartbeat: Heartbeat) -> None:
         try:
-            self._jobs.finish(job.id, self._run(job, watch))
+            self._jobs.finish(job.id, self._run(job, self._watch(job, heartbeat)))
         except Cancelled:
-            if self._stopping.is_set():
+            if heartbeat.lost:
+                log.warning("job %s took too long to give a sign of life and was handed on", job.id)
+            elif self._stopping.is_set():
                 self._jobs.put_back(job.id)
             else:
                 self._jobs.stopped(job.id)
@@ -129,7 +143,7 @@ class Worker:
             log.exception("job %s on series %s failed", job.id, job.series)
             self._jobs.fail(job.id, f"{type(error).__name__}: {error}")
 
-    def _watch(self, job: Job) -> Watch:
+    def _watch(self, job: Job, heartbeat: Heartbeat) -> Watch:
         """What the job tells and asks, slowed down to what a database and a person need."""
         stage, reported_at = "", 0.0
         wanted, asked_at = False, 0.0
@@ -137,13 +151,15 @@ class Worker:
         def report(new_stage: str, progress: float) -> None:
             nonlocal stage, reported_at
             now = time.monotonic()
+            if new_stage != stage:
+                log.info("job %s: %s", job.id, new_stage)
             if new_stage != stage or now - reported_at >= REPORT_EVERY_S:
                 stage, reported_at = new_stage, now
                 self._jobs.report(job.id, new_stage, progress)
 
         def cancelled() -> bool:
             nonlocal wanted, asked_at
-            if self._stopping.is_set():
+            if self._stopping.is_set() or heartbeat.lost:
                 return True
             now = time.monotonic()
             if now - asked_at >= REPORT_EVERY_S:

@@ -1,7 +1,7 @@
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pytest
+from sqlalchemy.orm import Session
 
 from plugin.deliveries import LEASE, LONGEST_PAUSE, MOST_UNDER_WAY, POLL, Deliveries, Errand
 from plugin.job import Job, Outcome, Parcel
@@ -63,17 +63,17 @@ def test_a_job_that_ends_shows_what_it_sends_on(jobs):
 
 
 def test_a_delivery_is_there_only_if_its_job_has_ended(database, clock):
-    def fault(*_: Any) -> None:
-        raise RuntimeError("the power is cut")
+    def fault(session: Session, job: Job, outcome: Outcome | None) -> None:
+        if outcome is not None:
+            raise RuntimeError("the power is cut")
 
     deliveries = Deliveries(open_database(database), now=clock)
-    jobs = Jobs(open_database(database), notes=[deliveries.note])
+    jobs = Jobs(open_database(database), notes=[deliveries.note, fault])
     job = add(jobs)
     jobs.claim()
-    unlucky = Jobs(open_database(database), notes=[deliveries.note, fault])
 
     with pytest.raises(RuntimeError):
-        unlucky.finish(job.id, Outcome(state="done", parcels=(PACS,)))
+        jobs.finish(job.id, Outcome(state="done", parcels=(PACS,)))
 
     assert jobs.get(job.id).state == "running"
     assert deliveries.claim(KINDS) is None

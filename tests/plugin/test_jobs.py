@@ -132,7 +132,7 @@ def test_a_job_that_ends_orthanc_each_time_is_given_up(database):
 
     job = jobs.get(job.id)
     assert job.state == "failed"
-    assert job.reason == "Orthanc ended 3 times while this job ran."
+    assert job.reason == "Its worker ended 3 times while this job ran."
 
 
 def test_our_own_fault_is_retried_after_longer_and_longer_pauses_then_parked(database):
@@ -378,3 +378,55 @@ def test_notes_are_written_with_the_change_or_not_at_all(database):
         ("running", "carol"),
         ("done", "carol"),
     ]
+
+
+def at(clock: list[datetime], database: str, owner: str) -> Jobs:
+    return Jobs(open_database(database), owner=owner, lease_seconds=60, now=lambda: clock[0])
+
+
+def test_a_worker_that_starts_leaves_the_jobs_of_living_ones_alone(database):
+    clock = [datetime(2026, 1, 1, tzinfo=UTC)]
+    one, two = (at(clock, database, owner) for owner in ("one", "two"))
+    job = add(one)
+    one.claim()
+
+    two.recover()
+
+    assert two.claim() is None
+    one.finish(job.id, Outcome(state="done", results=(RESULT,)))
+    assert two.get(job.id).state == "done"
+
+
+def test_a_silent_worker_loses_its_job_and_can_say_nothing_of_it_any_more(database):
+    clock = [datetime(2026, 1, 1, tzinfo=UTC)]
+    one, two = (at(clock, database, owner) for owner in ("one", "two"))
+    job = add(one)
+    one.claim()
+    clock[0] += timedelta(seconds=59)
+    assert two.claim() is None
+    assert one.renew(job.id)
+    clock[0] += timedelta(seconds=59)
+    assert two.claim() is None
+    clock[0] += timedelta(seconds=1)
+
+    taken = two.claim()
+
+    assert (taken.id, taken.attempts) == (job.id, 2)
+    assert not one.renew(job.id)
+    one.report(job.id, "storing", 0.98)
+    one.finish(job.id, Outcome(state="skipped", reason="too late"))
+    assert two.get(job.id) == taken
+    two.finish(job.id, Outcome(state="done", results=(RESULT,)))
+    assert one.get(job.id).state == "done"
+
+
+def test_what_a_person_cancelled_is_not_handed_on(database):
+    clock = [datetime(2026, 1, 1, tzinfo=UTC)]
+    one, two = (at(clock, database, owner) for owner in ("one", "two"))
+    job = add(one)
+    one.claim()
+    one.cancel(job.id)
+    clock[0] += timedelta(seconds=60)
+
+    assert two.claim() is None
+    assert two.get(job.id).state == "cancelled"

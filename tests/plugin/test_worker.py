@@ -1,5 +1,7 @@
 import threading
+import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy.exc import OperationalError
@@ -7,13 +9,16 @@ from sqlalchemy.exc import OperationalError
 from model.segmenter import Cancelled
 from plugin import worker as worker_module
 from plugin.archive import ArchiveError, UnknownResource
+from plugin.heartbeat import Heartbeat
 from plugin.job import Job, Outcome, Result
+from plugin.job_table import open_database
 from plugin.jobs import Jobs
 from plugin.pipeline import Watch
 from plugin.worker import Worker
 from tests.plugin.test_jobs import add
 
 SOON_S = 20.0
+HOUR = timedelta(hours=1)
 DONE = Outcome(
     state="done", results=(Result(kind="seg", sop_instance_uid="2.25.1", orthanc_id="abc"),)
 )
@@ -25,7 +30,7 @@ class Ended:
     def __init__(self, jobs: Jobs) -> None:
         self.states: list[str] = []
         self._news = threading.Condition()
-        jobs._changed = self._told  # the fixture's queue tells nobody else
+        jobs._changes._changed = self._told  # the fixture's queue tells nobody else
 
     def _told(self, job: Job) -> None:
         with self._news:
@@ -183,7 +188,8 @@ def test_progress_is_written_seldom_but_every_stage_is(jobs, monkeypatch):
     monkeypatch.setattr(
         jobs, "report", lambda job, stage, progress: written.append((stage, progress))
     )
-    watch = Worker(jobs, lambda job, watch: DONE)._watch(add(jobs))
+    alive = Heartbeat(lambda: True, every_s=60, lease_s=60)
+    watch = Worker(jobs, lambda job, watch: DONE)._watch(add(jobs), alive)
 
     for step in range(1000):
         watch.report("segmenting", step / 1000)
@@ -192,3 +198,50 @@ def test_progress_is_written_seldom_but_every_stage_is(jobs, monkeypatch):
     assert written[0] == ("segmenting", 0.0)
     assert written[-1] == ("writing", 0.98)
     assert len(written) < 10
+
+
+def test_a_job_that_was_handed_on_is_given_up_and_left_to_its_new_worker(database):
+    slow = Jobs(open_database(database), owner="slow", lease_seconds=0.4)
+    job = add(slow)
+    begun, handed_on, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def run(job: Job, watch: Watch) -> Outcome:
+        begun.set()
+        handed_on.wait(SOON_S)
+        try:
+            return until_cancelled(job, watch)
+        finally:
+            ended.set()
+
+    worker = Worker(slow, run)
+    worker.start()
+    assert begun.wait(SOON_S)
+    fast = Jobs(open_database(database), owner="fast", now=lambda: datetime.now(UTC) + HOUR)
+    assert fast.claim().id == job.id
+    handed_on.set()
+    assert ended.wait(SOON_S)
+    fast.finish(job.id, DONE)
+    worker.stop()
+
+    assert slow.get(job.id).state == "done"
+    assert slow.get(job.id).attempts == 2
+
+
+def test_a_job_that_takes_longer_than_its_lease_stays_with_its_living_worker(database):
+    one = Jobs(open_database(database), owner="one", lease_seconds=1.0)
+    add(one)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def run(job: Job, watch: Watch) -> Outcome:
+        begun.set()
+        go_on.wait(SOON_S)
+        return DONE
+
+    worker = Worker(one, run)
+    worker.start()
+    assert begun.wait(SOON_S)
+    time.sleep(2.0)  # twice the lease
+
+    assert Jobs(open_database(database), owner="two").claim() is None
+    go_on.set()
+    worker.stop()
