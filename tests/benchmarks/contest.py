@@ -39,10 +39,10 @@ class Options:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One line of the table: seconds or gibibytes, the less the better."""
+    """One line of the table; the less of the unit the better."""
 
     what: str
-    unit: str  # "s" or "GiB"
+    unit: str  # "s", "GiB" or "%"
     ours: Sequence[float]  # a figure a repeat
     peer: str = ""  # empty: `target` is how much of the unit it may be
     theirs: Sequence[float] = ()
