@@ -174,5 +174,5 @@ class Segmenter:
 def runs_faster_in_bf16(device: str) -> bool:
     """Whether the processor or GPU multiplies bf16 in hardware (AVX512-BF16, AMX, Ampere)."""
     if torch.device(device).type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return torch.cuda.is_bf16_supported(including_emulation=False)
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

@@ -47,10 +47,9 @@ def precision(device: str, config: TrainConfig) -> torch.dtype:
     """What convolutions and products are computed in."""
     if not config.mixed_precision:
         return torch.float32
-    if torch.device(device).type == "cuda":
-        hardware = torch.cuda.is_bf16_supported(including_emulation=False)
-        return torch.bfloat16 if hardware else torch.float16
-    return torch.bfloat16 if runs_faster_in_bf16(device) else torch.float32
+    if runs_faster_in_bf16(device):
+        return torch.bfloat16
+    return torch.float16 if torch.device(device).type == "cuda" else torch.float32
 
 
 def autocast(device: str, dtype: torch.dtype) -> torch.autocast:
