@@ -29,7 +29,8 @@ NETWORK = UNetConfig(
 PATCH = (24, 96, 96)
 
 MEASURE = """
-import resource, sys
+import re, sys
+from pathlib import Path
 import torch
 from tests.training.test_memory import CONFIG, NETWORK, PATCH
 from model.unet import UNet, channels_last
@@ -44,7 +45,8 @@ def peak_after_step(patch):
     with torch.autocast("cpu", torch.bfloat16, enabled=sys.argv[1] == "mixed"):
         levels = network.forward_deep(image)
     deep_loss(levels, target, torch.ones(2, 7, dtype=torch.bool)).backward()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Not getrusage: its ru_maxrss begins with that of the process that started this one.
+    return int(re.search(r"VmHWM:\\s*(\\d+)", Path("/proc/self/status").read_text())[1])  # KiB
 
 before = peak_after_step((8, 32, 32))  # all that is loaded and made once
 print((peak_after_step(PATCH) - before) / 2**20)
