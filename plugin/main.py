@@ -17,25 +17,25 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from plugin.archive import ArchiveError, OrthancArchive, UnknownResource
 from plugin.audit import Audit, settings_digest, user_of
-from plugin.audit_routes import AuditRoutes
 from plugin.catalogue import Catalogue
-from plugin.intake import Intake
-from plugin.job import Job
-from plugin.job_table import open_database
-from plugin.jobs import Jobs
+from plugin.drawn.quality import Quality
+from plugin.jobs.intake import Intake
+from plugin.jobs.job import Job
+from plugin.jobs.job_table import open_database
+from plugin.jobs.jobs import Jobs
+from plugin.jobs.pause import Pause
 from plugin.log import OrthancLog
 from plugin.model_rules import ModelRules
-from plugin.ohif import is_served
-from plugin.outgoing import Outgoing
-from plugin.page_files import IN_ORTHANC_EXPLORER, PageFiles
-from plugin.pause import Pause
-from plugin.quality import Quality
-from plugin.quality_routes import QualityRoutes
-from plugin.rest import Rest
-from plugin.results import description
-from plugin.router import Request, from_elsewhere
+from plugin.objects.results import description
+from plugin.sending.outgoing import Outgoing
 from plugin.settings import Settings, authenticates, stable_age_seconds
 from plugin.status import Status
+from plugin.web.audit_routes import AuditRoutes
+from plugin.web.ohif import is_served
+from plugin.web.page_files import IN_ORTHANC_EXPLORER, PageFiles
+from plugin.web.quality_routes import QualityRoutes
+from plugin.web.rest import Rest
+from plugin.web.router import Request, from_elsewhere
 from plugin.work import Work
 from plugin.worker import Worker
 

@@ -10,12 +10,12 @@ from model.preprocess import NoBody
 from model.segmenter import Cancelled, Segmenter
 from model.volumes import volumes_ml
 from plugin.archive import Archive, Series
-from plugin.dicom_objects import NoOrganFound
-from plugin.identity import Model, Origin
-from plugin.job import Outcome, Result
-from plugin.results import Finding, build_results, find_results, seg_first, wanted_kinds
-from plugin.seg import read_seg, read_warnings
-from plugin.series import UnsuitableSeries, read_series
+from plugin.ct.series import UnsuitableSeries, read_series
+from plugin.jobs.job import Outcome, Result
+from plugin.objects.dicom_objects import NoOrganFound
+from plugin.objects.identity import Model, Origin
+from plugin.objects.results import Finding, build_results, find_results, seg_first, wanted_kinds
+from plugin.objects.seg import read_seg, read_warnings
 from plugin.settings import Settings
 from plugin.watch import PROGRESS_AT_END, Watch
 

@@ -19,11 +19,11 @@ from model.segmenter import Segmenter
 from plugin import __version__
 from plugin.archive import ArchiveError, FolderArchive, Series
 from plugin.catalogue import Catalogue, UnknownModel
-from plugin.explain import explain_series
-from plugin.job import Outcome
+from plugin.jobs.job import Outcome
+from plugin.objects.rtstruct import Holes
 from plugin.pipeline import Watch, segment_series
-from plugin.rtstruct import Holes
 from plugin.settings import Settings
+from plugin.web.explain import explain_series
 
 SEG = "seg.dcm"
 REPORT = "report.json"

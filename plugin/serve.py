@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from plugin.ohif import with_viewer
+from plugin.web.ohif import with_viewer
 
 ROOT = Path(__file__).parents[1]
 

@@ -16,13 +16,13 @@ from pydantic.alias_generators import to_pascal
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
+from plugin.ct.series_rules import SeriesRules
 from plugin.model_rules import ModelRule
-from plugin.router import Role
-from plugin.routing import RouteRule
-from plugin.rtstruct import Holes
-from plugin.seg import SegmentationType
-from plugin.series_rules import SeriesRules
-from plugin.webhook import WebhookSettings
+from plugin.objects.rtstruct import Holes
+from plugin.objects.seg import SegmentationType
+from plugin.sending.routing import RouteRule
+from plugin.sending.webhook import WebhookSettings
+from plugin.web.router import Role
 
 DATABASE_FILE = "oar-jobs.db"
 """Name of the queue's SQLite file, beside Orthanc's own index."""

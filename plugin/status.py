@@ -8,8 +8,8 @@ from typing import Any
 from sqlalchemy.exc import SQLAlchemyError
 
 from plugin.archive import ArchiveError, OrthancArchive
-from plugin.job import STATES, Job
-from plugin.jobs import Jobs
+from plugin.jobs.job import STATES, Job
+from plugin.jobs.jobs import Jobs
 
 log = logging.getLogger(__name__)
 

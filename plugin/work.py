@@ -8,13 +8,13 @@ from plugin.archive import OrthancArchive, Series, UnknownResource
 from plugin.audit import settings_digest
 from plugin.catalogue import Catalogue
 from plugin.conditions import SeriesFacts
-from plugin.corrections import Corrections
-from plugin.drawings import Drawings
-from plugin.job import Job, Outcome, Provenance, Result
-from plugin.jobs import Jobs
+from plugin.drawn.corrections import Corrections
+from plugin.drawn.drawings import Drawings
+from plugin.drawn.quality import Quality, agree
+from plugin.jobs.job import Job, Outcome, Provenance, Result
+from plugin.jobs.jobs import Jobs
 from plugin.pipeline import Watch, segment_series
-from plugin.quality import Quality, agree
-from plugin.routing import parcels
+from plugin.sending.routing import parcels
 from plugin.settings import Settings
 
 

@@ -9,9 +9,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from model.segmenter import Cancelled
 from plugin.archive import ArchiveError, UnknownResource
-from plugin.heartbeat import Heartbeat
-from plugin.job import Job, Outcome
-from plugin.jobs import Jobs
+from plugin.jobs.heartbeat import Heartbeat
+from plugin.jobs.job import Job, Outcome
+from plugin.jobs.jobs import Jobs
 from plugin.pipeline import Watch
 
 log = logging.getLogger(__name__)

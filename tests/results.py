@@ -7,7 +7,7 @@ from io import BytesIO
 
 from pydicom import Dataset
 
-from plugin.identity import Model, Origin
+from plugin.objects.identity import Model, Origin
 from tests.phantoms import Orientation, Phantom, ct_slices, make_phantom
 
 ORIENTATIONS: tuple[Orientation, ...] = ("axial", "flipped_rows", "feet_first", "oblique")

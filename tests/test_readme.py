@@ -7,11 +7,11 @@ import pytest
 from pydantic import BaseModel
 
 from model.checkpoint import CARD, read_card
+from plugin.ct.series_rules import SeriesRules
 from plugin.model_rules import ModelRule
-from plugin.routing import RouteRule
-from plugin.series_rules import SeriesRules
+from plugin.sending.routing import RouteRule
+from plugin.sending.webhook import WebhookSettings
 from plugin.settings import DeliverySettings, Settings
-from plugin.webhook import WebhookSettings
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

@@ -9,10 +9,10 @@ from pydicom import Dataset
 from pydicom.errors import InvalidDicomError
 
 from plugin.archive import Archive, Series
-from plugin.drawn_organs import DrawnOrgans, draw_organs, organs_of
-from plugin.series import SeriesRules, UnsuitableSeries, read_series
-from plugin.structure_names import StructureNames
-from plugin.structure_sets import (
+from plugin.ct.series import SeriesRules, UnsuitableSeries, read_series
+from plugin.drawn.drawn_organs import DrawnOrgans, draw_organs, organs_of
+from plugin.drawn.structure_names import StructureNames
+from plugin.drawn.structure_sets import (
     MODALITIES,
     StructureSet,
     UnusableStructureSet,

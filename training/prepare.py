@@ -32,8 +32,8 @@ from rich.progress import track
 
 from model.preprocess import Preprocessing, resample_labels
 from plugin.archive import ArchiveError
+from plugin.drawn.structure_names import StructureNames
 from plugin.rest_archive import RestArchive
-from plugin.structure_names import StructureNames
 from training.cases import UNKNOWN, Case, Dataset, in_table_order
 from training.checks import examine, without
 from training.collect import Collector, Finished
@@ -245,7 +245,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--names",
         type=Path,
         metavar="FILE",
-        help="TOML of structure names, laid out as plugin/structure_names.toml, that go before its",
+        help="TOML of structure names, as plugin/drawn/structure_names.toml, that go before its",
     )
     parser.add_argument(
         "--configuration",

@@ -8,9 +8,9 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from plugin.archive import ArchiveError, FolderArchive
+from plugin.ct.series import SeriesRules
+from plugin.drawn.structure_names import SHIPPED
 from plugin.rest_archive import RestArchive, login_for
-from plugin.series import SeriesRules
-from plugin.structure_names import SHIPPED
 from training.labelled import CT, case_folders
 
 

@@ -18,9 +18,9 @@ from pydicom import Dataset
 from pydicom.sr.codedict import codes
 
 from model.organs import ORGANS
-from plugin.dicom_objects import ANATOMICAL_STRUCTURE, organ_code
-from plugin.identity import Model, Origin
-from plugin.seg import build_seg
+from plugin.objects.dicom_objects import ANATOMICAL_STRUCTURE, organ_code
+from plugin.objects.identity import Model, Origin
+from plugin.objects.seg import build_seg
 from tests.benchmarks.contest import OURS, Options, Row, against, in_turns
 from tests.phantoms import Phantom, ct_slices, write_series
 

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from model.organs import BY_NAME
-from plugin.identity import Model, Origin
-from plugin.review import build_review
+from plugin.objects.identity import Model, Origin
+from plugin.objects.review import build_review
 from tests.phantoms import ct_slices, make_phantom
 
 pytestmark = [pytest.mark.orthanc, pytest.mark.slow]

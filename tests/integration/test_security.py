@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from plugin.page_files import FOLDER, STRICT, TYPES
+from plugin.web.page_files import FOLDER, STRICT, TYPES
 from tests.integration.conftest import PATIENCE_S, Orthanc
 
 pytestmark = [pytest.mark.orthanc, pytest.mark.slow]

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from plugin.deliveries import Errand, NotDelivered, Refused
-from plugin.routing import OrthancCarrier
+from plugin.sending.deliveries import Errand, NotDelivered, Refused
+from plugin.sending.routing import OrthancCarrier
 from tests.integration.conftest import Pacs, wait_until
 from tests.phantoms import ct_slices, make_phantom
 

@@ -12,8 +12,8 @@ import pydicom
 import pytest
 from pydicom.dataset import Dataset
 
-from plugin.job_table import open_database
-from plugin.jobs import Jobs
+from plugin.jobs.job_table import open_database
+from plugin.jobs.jobs import Jobs
 from tests.integration.conftest import Orthanc, wait_until
 from tests.phantoms import Phantom, ct_slices, make_phantom
 

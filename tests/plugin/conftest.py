@@ -7,8 +7,8 @@ import torch
 from pydicom.dataset import Dataset
 
 from model.checkpoint import save
-from plugin.job_table import open_database
-from plugin.jobs import Jobs
+from plugin.jobs.job_table import open_database
+from plugin.jobs.jobs import Jobs
 from tests.phantoms import Phantom, ct_slices, make_phantom
 from tests.tiny_model import tiny_model
 

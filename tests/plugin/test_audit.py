@@ -7,11 +7,11 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import DatabaseError
 
 from plugin.audit import NO_LINE, Audit, settings_digest, user_of
-from plugin.job import Outcome, Provenance
-from plugin.job_table import open_database
-from plugin.jobs import Jobs
+from plugin.jobs.job import Outcome, Provenance
+from plugin.jobs.job_table import open_database
+from plugin.jobs.jobs import Jobs
 from plugin.settings import Settings
-from tests.plugin.test_jobs import RESULT, add
+from tests.plugin.jobs.test_jobs import RESULT, add
 
 MADE_OF = Provenance(
     instances=2,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from plugin.catalogue import UnknownModel
-from plugin.job import Job, Result
+from plugin.jobs.job import Job, Result
 from plugin.settings import BadSettings
 from plugin.status import summary
 from tests.fake_orthanc import FakeOrthanc

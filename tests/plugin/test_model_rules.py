@@ -3,8 +3,8 @@ import pytest
 from plugin.archive import OrthancArchive
 from plugin.catalogue import Catalogue, UnknownModel
 from plugin.conditions import SeriesFacts
-from plugin.intake import Intake
-from plugin.job import Outcome
+from plugin.jobs.intake import Intake
+from plugin.jobs.job import Outcome
 from plugin.model_rules import ModelRule, ModelRules
 from tests.fake_orthanc import FakeOrthanc
 

@@ -13,7 +13,7 @@ from pydicom.tag import Tag
 
 from model.segmenter import Segmenter
 from plugin.archive import OrthancArchive
-from plugin.job import Outcome
+from plugin.jobs.job import Outcome
 from plugin.log import OURS, QUOTING, OrthancLog
 from plugin.pipeline import Watch, segment_series
 from plugin.settings import Settings

@@ -7,7 +7,7 @@ from pydicom.dataset import Dataset
 
 from model.segmenter import Cancelled, Segmenter
 from plugin.archive import ArchiveError, OrthancArchive
-from plugin.job import Outcome
+from plugin.jobs.job import Outcome
 from plugin.pipeline import PROGRESS_AT_END, Watch, segment_series
 from plugin.settings import Settings
 from tests.fake_orthanc import FakeOrthanc, OrthancException

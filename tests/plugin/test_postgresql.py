@@ -14,14 +14,14 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import DatabaseError
 
 from plugin.audit import Audit
-from plugin.deliveries import Deliveries
-from plugin.job import Outcome, Parcel
-from plugin.job_table import open_database
-from plugin.jobs import Jobs
-from plugin.quality import Quality
+from plugin.drawn.quality import Quality
+from plugin.jobs.job import Outcome, Parcel
+from plugin.jobs.job_table import open_database
+from plugin.jobs.jobs import Jobs
+from plugin.sending.deliveries import Deliveries
 from tests.demo import free_port
-from tests.plugin.test_jobs import add
-from tests.plugin.test_quality import DRAWING, GOOD
+from tests.plugin.drawn.test_quality import DRAWING, GOOD
+from tests.plugin.jobs.test_jobs import add
 
 pytestmark = pytest.mark.slow
 

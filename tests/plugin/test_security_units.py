@@ -9,8 +9,8 @@ import pytest
 
 from plugin.audit import settings_digest
 from plugin.log import OneLine
-from plugin.router import from_elsewhere
 from plugin.settings import BadSettings, Settings
+from plugin.web.router import from_elsewhere
 
 ROOT = Path(__file__).parents[2]
 

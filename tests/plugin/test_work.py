@@ -6,15 +6,15 @@ from pydicom.dataset import Dataset
 
 from plugin.archive import ArchiveError, OrthancArchive
 from plugin.catalogue import Catalogue
-from plugin.job import Job, Outcome
-from plugin.job_table import open_database
-from plugin.jobs import Jobs
+from plugin.drawn.quality import Quality
+from plugin.jobs.job import Job, Outcome
+from plugin.jobs.job_table import open_database
+from plugin.jobs.jobs import Jobs
 from plugin.pipeline import Watch
-from plugin.quality import Quality
 from plugin.settings import Settings
 from plugin.work import Work
 from tests.fake_orthanc import FakeOrthanc
-from tests.plugin.test_jobs import add
+from tests.plugin.jobs.test_jobs import add
 
 
 @pytest.fixture

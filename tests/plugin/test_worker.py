@@ -9,13 +9,13 @@ from sqlalchemy.exc import OperationalError
 from model.segmenter import Cancelled
 from plugin import worker as worker_module
 from plugin.archive import ArchiveError, UnknownResource
-from plugin.heartbeat import Heartbeat
-from plugin.job import Job, Outcome, Result
-from plugin.job_table import open_database
-from plugin.jobs import Jobs
+from plugin.jobs.heartbeat import Heartbeat
+from plugin.jobs.job import Job, Outcome, Result
+from plugin.jobs.job_table import open_database
+from plugin.jobs.jobs import Jobs
 from plugin.pipeline import Watch
 from plugin.worker import Worker
-from tests.plugin.test_jobs import add
+from tests.plugin.jobs.test_jobs import add
 
 SOON_S = 20.0
 HOUR = timedelta(hours=1)

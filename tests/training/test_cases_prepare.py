@@ -11,7 +11,7 @@ import SimpleITK
 
 from model.organs import BY_NAME, ORGANS
 from model.preprocess import Preprocessing
-from plugin.series import SeriesRules, read_series
+from plugin.ct.series import SeriesRules, read_series
 from tests.phantoms import COSINES, Orientation, Phantom, make_phantom, write_case, write_series
 from training.cases import UNKNOWN, Case, Dataset, in_table_order
 from training.prepare import case_folders, main, prepare, read_case

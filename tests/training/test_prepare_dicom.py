@@ -17,7 +17,7 @@ from pydicom.dataset import Dataset as Dicom
 from model.organs import BY_NAME, Organ
 from model.preprocess import Preprocessing
 from model.segmenter import Segmenter
-from plugin.series import SeriesRules, read_series
+from plugin.ct.series import SeriesRules, read_series
 from tests.phantoms import (
     Orientation,
     Phantom,

@@ -12,9 +12,9 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from model.organs import BY_NAME
-from plugin.drawn_organs import draw_organs
-from plugin.structure_names import StructureNames
-from plugin.structure_sets import read_structure_set
+from plugin.drawn.drawn_organs import draw_organs
+from plugin.drawn.structure_names import StructureNames
+from plugin.drawn.structure_sets import read_structure_set
 from tests.integration.conftest import Orthanc, wait_until
 from tests.structure_sets import seg
 

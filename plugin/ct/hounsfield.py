@@ -1,0 +1,153 @@
+"""The stored pixels of CT slices as Hounsfield units.
+
+Padding is decided here and nowhere else. Scanners fill the corners outside their circle with
+values such as -2000 or -3024 that are no measurement. Every value below -1024 HU, and every
+pixel of a PixelPaddingValue above the scale of a 12-bit scanner, becomes -1024 HU, which is air
+to the network. A PixelPaddingValue within the scale is left as it is: some archives write
+one where it means water, and a wrong header must not punch holes into a patient.
+"""
+
+import math
+
+import numpy as np
+from pydicom import Dataset
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
+
+from plugin.ct.series_rules import UnsuitableSeries
+
+AIR_HU = -1024.0
+"""Lowest number of the CT scale, and what padding becomes."""
+
+HIGHEST_12_BIT_HU = 3071.0
+"""Highest number of the usual CT scale; a padding value above it can only be padding."""
+
+HIGHEST_HU = 65535.0
+"""No CT scale goes beyond 16 bits; a higher number means a wrong header."""
+
+TISSUE_HU = -200.0
+"""Fat is about -100 HU: a series with nothing above this shows no patient."""
+
+
+NATIVE_SYNTAXES = (
+    ImplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    DeflatedExplicitVRLittleEndian,  # pydicom inflates these when it reads the file
+    ExplicitVRBigEndian,
+)
+"""Transfer syntaxes that hold the pixels as they are; all others are compressed."""
+
+
+def check_pixel_header(header: Dataset) -> str | None:
+    """What keeps the pixels from becoming Hounsfield units, or None. Needs no pixel data."""
+    if header.get("SamplesPerPixel", 1) != 1:
+        return f"SamplesPerPixel is {header.get('SamplesPerPixel')}, expected 1 (grey)"
+    if header.get("PhotometricInterpretation", "MONOCHROME2") != "MONOCHROME2":
+        return (
+            f"PhotometricInterpretation is {header.PhotometricInterpretation}, expected MONOCHROME2"
+        )
+    if header.get("NumberOfFrames") not in (None, "", 1):
+        return f"an image has {header.NumberOfFrames} frames, expected 1"
+    if header.get("BitsAllocated") not in (8, 16, 32):
+        return f"BitsAllocated is {header.get('BitsAllocated')}, expected 16"
+    if header.get("PixelRepresentation") not in (0, 1):
+        return f"PixelRepresentation is {header.get('PixelRepresentation')}, expected 0 or 1"
+    slope, intercept = _rescale(header)
+    if slope is None or intercept is None:
+        return (
+            "RescaleSlope or RescaleIntercept is missing or not a number, "
+            "so the pixels cannot be turned into Hounsfield units"
+        )
+    if slope <= 0:
+        return f"RescaleSlope is {slope:g}, expected a positive number"
+    if header.get("RescaleType") not in (None, "", "HU"):
+        return f"RescaleType is {header.RescaleType}, expected HU"
+    return None
+
+
+def is_cut_short(dataset: Dataset) -> bool:
+    """Whether uncompressed pixel data has fewer bytes than the header promises."""
+    if _transfer_syntax(dataset) not in NATIVE_SYNTAXES:
+        return False
+    sides = dataset.get("Rows"), dataset.get("Columns"), dataset.get("BitsAllocated")
+    if not all(isinstance(side, int) for side in sides):
+        return False  # the header is at fault, and is judged elsewhere
+    return len(dataset.PixelData) < math.prod(sides) // 8
+
+
+def fill_with_hounsfield(dataset: Dataset, out: np.ndarray) -> None:
+    """Decode one slice into ``out``.
+
+    Args:
+        dataset: a slice with pixel data that passed ``check_pixel_header``.
+        out: ``(rows, columns)`` float32, overwritten.
+
+    Raises:
+        UnsuitableSeries: the pixel data is absent, too short, cannot be decoded or is no CT.
+    """
+    stored = _stored_pixels(dataset, out.shape)
+    slope, intercept = _rescale(dataset)
+    if slope is None or intercept is None:
+        raise UnsuitableSeries("RescaleSlope or RescaleIntercept is missing or not a number.")
+    np.multiply(stored, np.float32(slope), out=out, casting="unsafe")
+    out += np.float32(intercept)
+    padding = dataset.get("PixelPaddingValue")
+    if isinstance(padding, int) and padding * slope + intercept > HIGHEST_12_BIT_HU:
+        out[stored == padding] = AIR_HU
+    np.maximum(out, AIR_HU, out=out)
+    if (highest := float(out.max())) > HIGHEST_HU:
+        raise UnsuitableSeries(
+            f"A pixel would be {highest:.0f} HU; expected at most {HIGHEST_HU:.0f}, "
+            "so the rescale values or the pixel format in the header are wrong."
+        )
+
+
+def _rescale(header: Dataset) -> tuple[float | None, float | None]:
+    return _finite(header, "RescaleSlope"), _finite(header, "RescaleIntercept")
+
+
+def _finite(header: Dataset, keyword: str) -> float | None:
+    try:
+        number = float(header.get(keyword))
+    except (TypeError, ValueError, OverflowError):  # absent, several, or not a number
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _stored_pixels(dataset: Dataset, shape: tuple[int, ...]) -> np.ndarray:
+    """``(rows, columns)`` of the stored integers."""
+    syntax = _transfer_syntax(dataset)
+    if syntax not in NATIVE_SYNTAXES:
+        try:
+            pixels = dataset.pixel_array
+        # What pydicom and its decoding plugins raise on damaged or unknown compressed data.
+        except (AttributeError, NotImplementedError, RuntimeError, ValueError, IndexError) as why:
+            raise UnsuitableSeries(
+                f"The compressed pixels ({syntax.name}) of an image cannot be decoded."
+            ) from why
+        if pixels.shape != shape:
+            raise UnsuitableSeries(
+                f"The compressed pixels of an image are {_times(pixels.shape)}, "
+                f"but its header says {_times(shape)}."
+            )
+        return pixels
+    # Native pixels without pydicom's general machinery, which takes most of the reading time.
+    if is_cut_short(dataset):
+        raise UnsuitableSeries("The pixel data of an image is cut short.")
+    order = ">" if syntax == ExplicitVRBigEndian else "<"
+    kind = "i" if dataset.PixelRepresentation == 1 else "u"
+    dtype = np.dtype(f"{order}{kind}{dataset.BitsAllocated // 8}")
+    return np.frombuffer(dataset.PixelData, dtype, math.prod(shape)).reshape(shape)
+
+
+def _transfer_syntax(dataset: Dataset) -> UID:
+    return UID(dataset.file_meta.get("TransferSyntaxUID", ImplicitVRLittleEndian))
+
+
+def _times(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))

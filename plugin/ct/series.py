@@ -1,0 +1,235 @@
+"""Which CT series are segmented, why not the others, and slices as a volume in HU."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import highdicom as hd
+import numpy as np
+import pydicom
+from pydicom import Dataset
+from pydicom.errors import InvalidDicomError
+from pydicom.uid import UID, CTImageStorage, EnhancedCTImageStorage
+
+from plugin.ct.hounsfield import (
+    TISSUE_HU,
+    check_pixel_header,
+    fill_with_hounsfield,
+    is_cut_short,
+)
+from plugin.ct.series_rules import SeriesRules, UnsuitableSeries, counted
+from plugin.ct.stack import Stack, stack_slices, values_of
+
+__all__ = [
+    "CtSeries",
+    "SeriesRules",
+    "Stack",
+    "UnsuitableSeries",
+    "Verdict",
+    "judge",
+    "read_series",
+    "sort_and_check",
+]
+
+
+@dataclass(frozen=True)
+class CtSeries:
+    """A suitable series as a volume."""
+
+    volume: hd.Volume  # float32, HU, first axis from slice to slice
+    slices: tuple[Dataset, ...]  # headers without pixel data, in the order of the first axis
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a series is chosen, and the reason as a sentence."""
+
+    chosen: bool
+    reason: str
+
+
+def judge(headers: Sequence[Dataset], rules: SeriesRules) -> Verdict:
+    """Say whether a series would be segmented, from its headers alone."""
+    try:
+        stack = sort_and_check(headers, rules)
+    except UnsuitableSeries as why:
+        return Verdict(chosen=False, reason=str(why))
+    slices, rows, columns = stack.geometry.spatial_shape
+    between, row, column = stack.geometry.spacing
+    return Verdict(
+        chosen=True,
+        reason=f"{slices} axial CT slices of {rows} x {columns} pixels, "
+        f"{row:.3g} x {column:.3g} mm, every {between:.3g} mm over {slices * between:.0f} mm.",
+    )
+
+
+def read_series(files: Iterable[bytes | Path], rules: SeriesRules) -> CtSeries:
+    """Read, check and decode one series.
+
+    Args:
+        files: each a whole DICOM file, in any order. A file given twice counts once.
+        rules: which series are accepted.
+
+    Raises:
+        UnsuitableSeries: any fault of the files or of the series that they make.
+    """
+    datasets = _parse(files)
+    _check_pixel_data(datasets)
+    stack = sort_and_check(datasets, rules)
+    voxels = np.empty(stack.geometry.spatial_shape, np.float32)
+    for number, dataset in enumerate(stack.slices):
+        fill_with_hounsfield(dataset, voxels[number])
+        del dataset.PixelData  # one slice at a time, so that no more than one copy is held
+    if voxels.max() < TISSUE_HU:
+        raise UnsuitableSeries(f"The images show no patient: nothing is above {TISSUE_HU:.0f} HU.")
+    return CtSeries(volume=stack.geometry.with_array(voxels), slices=stack.slices)
+
+
+def _parse(files: Iterable[bytes | Path]) -> list[Dataset]:
+    datasets: list[Dataset] = []
+    unreadable = 0
+    for file in files:
+        try:
+            dataset = pydicom.dcmread(BytesIO(file) if isinstance(file, bytes) else file)
+        # What pydicom raises on a file that is no DICOM, ends early or has broken elements.
+        except (InvalidDicomError, EOFError, ValueError, KeyError, NotImplementedError):
+            unreadable += 1
+            continue
+        # pydicom reads a file that ends too early as far as it goes, without complaint.
+        if "SOPInstanceUID" not in dataset and "PixelData" not in dataset:
+            unreadable += 1
+        else:
+            datasets.append(dataset)
+    if unreadable:
+        total = counted(unreadable + len(datasets), "file")
+        raise UnsuitableSeries(f"{unreadable} of {total} cannot be read: not DICOM, or cut short.")
+    return datasets
+
+
+def _check_pixel_data(datasets: Sequence[Dataset]) -> None:
+    """Say what a file cut short lacks, before the header that it also lacks is complained of."""
+    images = [ds for ds in datasets if ds.get("SOPClassUID") == CTImageStorage]
+    total = counted(len(images), "image")
+    if missing := sum("PixelData" not in ds for ds in images):
+        raise UnsuitableSeries(f"{missing} of {total} have no pixel data.")
+    if short := sum(is_cut_short(ds) for ds in images):
+        raise UnsuitableSeries(
+            f"{short} of {total} have fewer bytes of pixel data than their rows and columns need."
+        )
+
+
+def sort_and_check(headers: Sequence[Dataset], rules: SeriesRules) -> Stack:
+    """Judge a series by its headers, and put them in order.
+
+    Pixel data is not needed and not touched. The reason that says most comes first: what kind
+    of images these are, then whether they are wanted, then what is wrong with them.
+
+    Raises:
+        UnsuitableSeries: with the first reason found.
+    """
+    if not headers:
+        raise UnsuitableSeries("The series has no images.")
+    _check_kind(headers)
+    headers = _without_repeats(headers)
+    _check_image_type(headers, rules)
+    _check_descriptions(headers[0], rules)
+    if not rules.min_slices <= len(headers) <= rules.max_slices:
+        raise UnsuitableSeries(
+            f"The series has {counted(len(headers), 'slice')}, "
+            f"expected {rules.min_slices} to {rules.max_slices}."
+        )
+    _check_same(headers, "FrameOfReferenceUID")
+    for header in headers:
+        if fault := check_pixel_header(header):
+            raise UnsuitableSeries(f"The pixels cannot be used: {fault}.")
+    return stack_slices(headers, rules)
+
+
+def _check_kind(headers: Sequence[Dataset]) -> None:
+    """Refuse what is not one series of single-slice CT images."""
+    total = len(headers)
+    for keyword in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):
+        if missing := sum(not _has_one(header, keyword) for header in headers):
+            raise UnsuitableSeries(
+                f"{keyword} is missing or not one value in {missing} of {counted(total, 'image')}, "
+                "so a result could not refer to them."
+            )
+    for sop_class, number in Counter(UID(h.SOPClassUID) for h in headers).most_common():
+        if sop_class == EnhancedCTImageStorage:
+            raise UnsuitableSeries(
+                "The series is Enhanced CT (multi-frame), which is not supported; "
+                "expected CT Image Storage, one slice an image."
+            )
+        if sop_class != CTImageStorage:
+            raise UnsuitableSeries(
+                f"The images are {sop_class.name} ({number} of {total}), expected CT Image Storage."
+            )
+    for header in headers:
+        if header.get("Modality") != "CT":
+            raise UnsuitableSeries(
+                f"Modality is {header.get('Modality') or 'missing'}, expected CT."
+            )
+        if header.get("AnatomicalOrientationType") == "QUADRUPED":
+            raise UnsuitableSeries("The patient is declared a quadruped, expected a human.")
+    _check_same(headers, "StudyInstanceUID")
+    _check_same(headers, "SeriesInstanceUID")
+
+
+def _without_repeats(headers: Sequence[Dataset]) -> list[Dataset]:
+    """The same instance received twice is one instance."""
+    return list({str(header.SOPInstanceUID): header for header in headers}.values())
+
+
+def _check_image_type(headers: Sequence[Dataset], rules: SeriesRules) -> None:
+    total = len(headers)
+    types = [[str(value).upper() for value in values_of(h.get("ImageType"))] for h in headers]
+    if number := sum("LOCALIZER" in values for values in types):
+        raise UnsuitableSeries(
+            f"Localisers (scout views) among the images: {number} of {total}, expected only slices."
+        )
+    if rules.accept_derived:
+        return
+    for values in types:
+        if values[:2] != ["ORIGINAL", "PRIMARY"]:
+            raise UnsuitableSeries(
+                f"ImageType is {chr(92).join(values[:3]) or 'missing'}: reformatted or otherwise "
+                "derived images are not accepted, expected ORIGINAL\\PRIMARY (see AcceptDerived)."
+            )
+
+
+def _check_descriptions(header: Dataset, rules: SeriesRules) -> None:
+    # The values themselves stay out of the message: people type patients' names into them.
+    for keyword, include, exclude in (
+        ("BodyPartExamined", rules.include_body_part, rules.exclude_body_part),
+        (
+            "SeriesDescription",
+            rules.include_series_description,
+            rules.exclude_series_description,
+        ),
+        ("StudyDescription", rules.include_study_description, rules.exclude_study_description),
+    ):
+        value = str(header.get(keyword) or "")
+        if include and not re.search(include, value, re.IGNORECASE):
+            raise UnsuitableSeries(f"{keyword} does not match the wanted {include!r}.")
+        if exclude and re.search(exclude, value, re.IGNORECASE):
+            raise UnsuitableSeries(f"{keyword} matches the unwanted {exclude!r}.")
+
+
+def _check_same(headers: Sequence[Dataset], keyword: str) -> None:
+    missing = sum(not _has_one(header, keyword) for header in headers)
+    if missing:
+        raise UnsuitableSeries(
+            f"{keyword} is missing or not one value in {missing} of "
+            f"{counted(len(headers), 'image')}."
+        )
+    if (kinds := len({str(header.get(keyword)) for header in headers})) > 1:
+        raise UnsuitableSeries(f"The images have {kinds} different {keyword}, expected one.")
+
+
+def _has_one(header: Dataset, keyword: str) -> bool:
+    """Whether there is one text that is not empty; several in one element are a list."""
+    value = header.get(keyword)
+    return isinstance(value, str) and value != ""

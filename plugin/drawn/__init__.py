@@ -1,0 +1,1 @@
+"""What people drew: structure sets read, compared with our results, and counted."""

@@ -1,0 +1,139 @@
+"""The quality loop: an RTSTRUCT or SEG that people drew on a CT, against our results for it."""
+
+import logging
+from collections.abc import Sequence
+
+import highdicom as hd
+
+from model.segmenter import Cancelled
+from plugin.archive import OrthancArchive, Series, UnknownResource
+from plugin.catalogue import Catalogue
+from plugin.ct.series import UnsuitableSeries
+from plugin.ct.series_rules import counted
+from plugin.drawn.drawings import Drawings
+from plugin.drawn.drawn_organs import DrawnOrgans
+from plugin.drawn.quality import Drawing, Quality, agree
+from plugin.drawn.structure_sets import StructureSet, UnusableStructureSet
+from plugin.jobs.job import Job, Outcome
+from plugin.jobs.jobs import Jobs
+from plugin.pipeline import Watch
+
+log = logging.getLogger(__name__)
+
+
+class Corrections:
+    """Compares what people drew with what we made. A job of the kind `compare` is one series."""
+
+    def __init__(
+        self,
+        *,
+        archive: OrthancArchive,
+        jobs: Jobs,
+        catalogue: Catalogue,
+        quality: Quality,
+        drawings: Drawings,
+    ) -> None:
+        self._archive = archive
+        self._jobs = jobs
+        self._catalogue = catalogue
+        self._quality = quality
+        self._drawings = drawings
+
+    def __call__(self, job: Job, watch: Watch) -> Outcome:
+        """Compare every drawing of a series with every result that it was not compared with yet.
+
+        Raises:
+            Cancelled: the watcher wanted it; what was compared before is kept.
+            ArchiveError: the archive did not give what is needed.
+        """
+        drawn = self._archive.series(job.series)
+        results = latest_results(self._jobs.find(study=job.study, state="done"))
+        compared, reasons = 0, list[str]()
+        for number, instance in enumerate(drawn.instances):
+            try:
+                compared += self._compare(instance, results, watch)
+            except (UnusableStructureSet, UnsuitableSeries) as why:
+                reasons.append(str(why))
+            watch.report("comparing", (number + 1) / len(drawn.instances))
+        if compared:
+            log.info("series %s compared with %s", drawn.id, counted(compared, "result"))
+            return Outcome(state="done", warnings=tuple(reasons))
+        reason = " ".join(dict.fromkeys(reasons)) or "There is nothing new to compare it with."
+        return Outcome(state="skipped", reason=reason)
+
+    def _compare(self, instance: str, results: Sequence[Job], watch: Watch) -> int:
+        """Compare one drawing; with how many results it was compared."""
+        drawing = self._drawings.read(instance)
+        if drawing.ours:
+            raise UnusableStructureSet("It is our own result, and nobody has approved it.")
+        compared = 0
+        cts = [ct for ct in self._cts(results) if self._is_of(drawing, ct)]
+        if not cts:
+            raise UnusableStructureSet("It was drawn on a series that has no result of ours.")
+        for ct in cts:
+            new = [
+                result
+                for result in results
+                if result.series == ct.id and not self._quality.has(drawn=instance, job=result.id)
+            ]
+            if not new:
+                continue
+            grid = self._drawings.grid(ct)
+            theirs = self._drawings.draw(drawing, grid)
+            for result in new:
+                if watch.cancelled():
+                    raise Cancelled
+                compared += self._keep(instance, drawing, theirs, result, grid)
+        return compared
+
+    def _cts(self, results: Sequence[Job]) -> list[Series]:
+        ids = dict.fromkeys(result.series for result in results)
+        return [self._archive.series(one) for one in ids]
+
+    def _is_of(self, drawing: StructureSet, ct: Series) -> bool:
+        """Whether a drawing may be of a CT: it says so, or does not say of which it is."""
+        return not drawing.series or self._archive.series_instance_uid(ct) in drawing.series
+
+    def _keep(
+        self,
+        instance: str,
+        drawing: StructureSet,
+        theirs: DrawnOrgans,
+        result: Job,
+        grid: hd.VolumeGeometry,
+    ) -> bool:
+        known = set(self._catalogue.card(result.model).organs)
+        organs = [organ for organ in theirs.organs if organ.name in known]
+        try:
+            ours = self._drawings.result(result, grid)
+        except UnknownResource:
+            return False  # somebody has deleted our result
+        found = list(agree(ours, theirs.labels, organs))
+        self._quality.keep(
+            Drawing(
+                study=result.study,
+                series=result.series,
+                job=result.id,
+                kind=result.kind,
+                model=result.model,
+                model_version=result.provenance.model_version if result.provenance else "",
+                drawn=instance,
+                drawn_as=drawing.modality,
+                drawn_at=drawing.drawn_at,
+            ),
+            found,
+        )
+        return bool(found)
+
+
+def latest_results(jobs: Sequence[Job]) -> list[Job]:
+    """Of each CT, model and kind the latest that has made a result.
+
+    Args:
+        jobs: done ones, the newest first.
+    """
+    latest: dict[tuple[str, str, str], Job] = {}
+    for job in jobs:
+        if job.kind != "compare" and any(result.kind == "seg" for result in job.results):
+            latest.setdefault((job.series, job.model, job.kind), job)
+    return list(latest.values())

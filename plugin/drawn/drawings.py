@@ -1,0 +1,54 @@
+"""Structure sets in the archive, ours and other people's, as labels on the grid of their CT."""
+
+from io import BytesIO
+
+import highdicom as hd
+import pydicom
+from pydicom.errors import InvalidDicomError
+
+from plugin.archive import Archive, Series
+from plugin.ct.series import sort_and_check
+from plugin.ct.series_rules import SeriesRules
+from plugin.drawn.drawn_organs import DrawnOrgans, draw_organs
+from plugin.drawn.structure_names import StructureNames
+from plugin.drawn.structure_sets import StructureSet, UnusableStructureSet, read_structure_set
+from plugin.jobs.job import Job
+
+
+class Drawings:
+    """Reads them."""
+
+    def __init__(self, archive: Archive, rules: SeriesRules) -> None:
+        self._archive = archive
+        self._rules = rules
+        self._names = StructureNames.read()
+
+    def grid(self, ct: Series) -> hd.VolumeGeometry:
+        """Of a CT series, its slices along the first axis.
+
+        Raises:
+            UnsuitableSeries: it makes no even stack.
+        """
+        files = (BytesIO(self._archive.file(instance)) for instance in ct.instances)
+        headers = [pydicom.dcmread(file, stop_before_pixels=True) for file in files]
+        return sort_and_check(headers, self._rules).geometry
+
+    def read(self, instance: str) -> StructureSet:
+        """An RTSTRUCT or SEG.
+
+        Raises:
+            UnusableStructureSet: it is none, or cannot be used.
+        """
+        try:
+            return read_structure_set(pydicom.dcmread(BytesIO(self._archive.file(instance))))
+        except InvalidDicomError as error:
+            raise UnusableStructureSet("It is not a DICOM file.") from error
+
+    def draw(self, drawing: StructureSet, grid: hd.VolumeGeometry) -> DrawnOrgans:
+        """Its organs on a grid; raises UnusableStructureSet if it was drawn on another CT."""
+        return draw_organs(drawing, grid, self._names)
+
+    def result(self, job: Job, grid: hd.VolumeGeometry) -> hd.Volume:
+        """The organs of a job's SEG on the grid of its CT."""
+        [seg] = [one.orthanc_id for one in job.results if one.kind == "seg"]
+        return self.draw(self.read(seg), grid).labels

@@ -1,0 +1,243 @@
+"""What other people drew: the structures of an RTSTRUCT or SEG, each as a mask on a CT's own grid.
+
+Nothing of it is repaired. A structure that cannot be turned into a mask says why; the others can.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import highdicom as hd
+import numpy as np
+from pydicom import Dataset
+from pydicom.dataelem import RawDataElement
+from pydicom.uid import RTStructureSetStorage, SegmentationStorage
+
+from model.organs import ORGANS, Organ
+from plugin.drawn.contour_fill import Contour, UnusableStructure, fill_contours
+from plugin.drawn.segment_masks import LABEL_MAP_SEGMENTATION_STORAGE, segment_masks
+from plugin.objects.dicom_objects import LATERALITY
+from plugin.objects.identity import MANUFACTURER
+
+MODALITIES = frozenset({"RTSTRUCT", "SEG"})
+"""Of the series that hold structure sets."""
+
+CLOSED = {"CLOSED_PLANAR": False, "CLOSEDPLANAR_XOR": True}
+"""Contour Geometric Types that enclose something, and whether by exclusive or."""
+
+
+class UnusableStructureSet(Exception):
+    """Nothing of this RTSTRUCT or SEG can be used; the message says why and names no patient."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Structure:
+    """One region that somebody drew."""
+
+    name: str  # as they wrote it
+    concept: tuple[Organ, ...] = ()  # what its code says it is, if it has one of ours
+    fill: Callable[[hd.VolumeGeometry], hd.Volume]  # a CT's grid to a uint8 mask on it
+
+
+@dataclass(frozen=True, kw_only=True)
+class StructureSet:
+    """One RTSTRUCT or SEG."""
+
+    modality: str
+    sop_instance_uid: str
+    frames_of_reference: frozenset[str]  # UIDs
+    series: frozenset[str]  # Series Instance UIDs of the images it was drawn on, if it says
+    drawn_at: str  # YYYYMMDDHHMMSS, or ""
+    ours: bool  # made by this software and not approved by anybody
+    structures: tuple[Structure, ...]  # those that enclose anything
+
+
+def read_structure_set(dataset: Dataset) -> StructureSet:
+    """Read an RTSTRUCT or SEG.
+
+    Raises:
+        UnusableStructureSet: it is neither, or lacks what every structure needs.
+    """
+    kind = dataset.get("SOPClassUID")
+    try:
+        if kind == RTStructureSetStorage:
+            return _read_rtstruct(dataset)
+        if kind in (SegmentationStorage, LABEL_MAP_SEGMENTATION_STORAGE):
+            return _read_seg(hd.seg.Segmentation.from_dataset(dataset, copy=False))
+    # What pydicom and highdicom raise on objects that are not as the standard wants them.
+    except (ValueError, TypeError, AttributeError, LookupError, RuntimeError) as error:
+        raise UnusableStructureSet(
+            f"The {dataset.get('Modality')} is not as DICOM wants it."
+        ) from error
+    raise UnusableStructureSet("It is neither an RT Structure Set nor a Segmentation.")
+
+
+def check_frame_of_reference(structure_set: StructureSet, ct: hd.VolumeGeometry) -> None:
+    """Refuse what was drawn in another coordinate system.
+
+    Raises:
+        UnusableStructureSet: with the reason.
+    """
+    if not structure_set.frames_of_reference:
+        raise UnusableStructureSet(
+            f"The {structure_set.modality} does not say its frame of reference."
+        )
+    if ct.frame_of_reference_uid not in structure_set.frames_of_reference:
+        raise UnusableStructureSet(
+            f"The {structure_set.modality} was drawn in another frame of reference than the CT's: "
+            "its coordinates mean other places."
+        )
+
+
+# --- RTSTRUCT ------------------------------------------------------------------------------------
+
+
+def _read_rtstruct(dataset: Dataset) -> StructureSet:
+    regions = list(dataset.get("StructureSetROISequence") or [])
+    numbers = Counter(region.get("ROINumber") for region in regions)
+    if any(count > 1 for count in numbers.values()):
+        raise UnusableStructureSet("Two structures of the RTSTRUCT have one number.")
+    contours = {
+        item.get("ReferencedROINumber"): list(item.get("ContourSequence") or [])
+        for item in dataset.get("ROIContourSequence") or []
+    }
+    referenced = list(dataset.get("ReferencedFrameOfReferenceSequence") or [])
+    frames = {str(frame.get("FrameOfReferenceUID") or "") for frame in referenced} - {""}
+    usual = frames.copy().pop() if len(frames) == 1 else ""
+    structures = []
+    for region in regions:
+        frame = str(region.get("ReferencedFrameOfReferenceUID") or usual)
+        closed = [c for c in contours.get(region.get("ROINumber"), []) if _encloses(c)]
+        if closed:
+            frames.add(frame)
+            structures.append(
+                Structure(name=str(region.get("ROIName") or ""), fill=_contours(closed, frame))
+            )
+    return StructureSet(
+        modality="RTSTRUCT",
+        sop_instance_uid=str(dataset.get("SOPInstanceUID") or ""),
+        frames_of_reference=frozenset(frames - {""}),
+        series=frozenset(
+            str(series.SeriesInstanceUID)
+            for frame in referenced
+            for study in frame.get("RTReferencedStudySequence") or []
+            for series in study.get("RTReferencedSeriesSequence") or []
+            if "SeriesInstanceUID" in series
+        ),
+        drawn_at=_time(dataset, "StructureSet"),
+        ours=_is_ours(dataset),
+        structures=tuple(structures),
+    )
+
+
+def _encloses(contour: Dataset) -> bool:
+    """Whether it is closed and has an inside; points and open lines are no structure."""
+    if contour.get("ContourGeometricType", "CLOSED_PLANAR") not in CLOSED:
+        return False
+    return len(_values(contour)) >= 9  # three points
+
+
+def _contours(contours: list[Dataset], frame: str) -> Callable[[hd.VolumeGeometry], hd.Volume]:
+    def fill(ct: hd.VolumeGeometry) -> hd.Volume:
+        if frame != ct.frame_of_reference_uid:
+            raise UnusableStructure("it was drawn in another frame of reference than the CT's")
+        return fill_contours([_contour(contour) for contour in contours], ct)
+
+    return fill
+
+
+def _contour(contour: Dataset) -> Contour:
+    try:
+        numbers = np.array([float(value) for value in _values(contour)])
+    except ValueError:
+        numbers = np.array([np.nan])
+    if len(numbers) % 3 or not np.isfinite(numbers).all():
+        raise UnusableStructure("a contour is not a list of points")
+    return Contour(
+        points_mm=numbers.reshape(-1, 3),
+        xor=CLOSED[contour.get("ContourGeometricType", "CLOSED_PLANAR")],
+    )
+
+
+def _values(contour: Dataset) -> list[bytes] | list[float]:
+    """Contour Data, without pydicom's costly object for each of a million numbers."""
+    if "ContourData" not in contour:
+        return []
+    element = contour.get_item("ContourData")
+    if isinstance(element, RawDataElement):
+        text = (element.value or b"").strip(b" \0")
+        return text.split(b"\\") if text else []
+    value = element.value
+    return [] if value in (None, "") else list(value)
+
+
+# --- SEG -----------------------------------------------------------------------------------------
+
+
+def _read_seg(seg: hd.seg.Segmentation) -> StructureSet:
+    series = {str(s.SeriesInstanceUID) for s in seg.get("ReferencedSeriesSequence") or []}
+    drawn, masks = set(_drawn_segments(seg)), segment_masks(seg)
+    return StructureSet(
+        modality="SEG",
+        sop_instance_uid=str(seg.SOPInstanceUID),
+        frames_of_reference=frozenset({str(seg.get("FrameOfReferenceUID") or "")} - {""}),
+        series=frozenset(series),
+        drawn_at=_time(seg, "Content"),
+        ours=_is_ours(seg),
+        structures=tuple(
+            Structure(
+                name=str(item.get("SegmentLabel") or ""),
+                concept=_concept(item),
+                fill=partial(masks, int(item.SegmentNumber)),
+            )
+            for item in seg.SegmentSequence
+            if item.SegmentNumber in drawn
+        ),
+    )
+
+
+def _drawn_segments(seg: hd.seg.Segmentation) -> list[int]:
+    """Numbers of the segments that have a frame; of a label map all but the background."""
+    if seg.SOPClassUID == LABEL_MAP_SEGMENTATION_STORAGE:
+        return [n for n in seg.segment_numbers if n != 0]
+    return [
+        int(frame.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
+        for frame in (*seg.PerFrameFunctionalGroupsSequence, *seg.SharedFunctionalGroupsSequence)
+        if "SegmentIdentificationSequence" in frame
+    ]
+
+
+def _concept(segment: Dataset) -> tuple[Organ, ...]:
+    """The organs that a segment's codes mean: two for a pair without a side, none if unknown."""
+    for keyword, modifier in (
+        ("SegmentedPropertyTypeCodeSequence", "SegmentedPropertyTypeModifierCodeSequence"),
+        ("AnatomicRegionSequence", "AnatomicRegionModifierSequence"),
+    ):
+        for code in segment.get(keyword) or []:
+            sides = {str(m.get("CodeValue")) for m in code.get(modifier) or []}
+            found = tuple(
+                organ
+                for organ in ORGANS
+                if (organ.snomed_ct, "SCT") == (code.get("CodeValue"), code.CodingSchemeDesignator)
+                and (not organ.side or not sides or LATERALITY[organ.side].value in sides)
+            )
+            if found:
+                return found
+    return ()
+
+
+# --- both ----------------------------------------------------------------------------------------
+
+
+def _time(dataset: Dataset, what: str) -> str:
+    """When it was drawn, in a form that sorts as time does."""
+    for prefix in (what, "InstanceCreation", "Series"):
+        if date := str(dataset.get(f"{prefix}Date") or ""):
+            return date + str(dataset.get(f"{prefix}Time") or "")[:6]
+    return ""
+
+
+def _is_ours(dataset: Dataset) -> bool:
+    approved = dataset.get("ApprovalStatus") == "APPROVED"
+    return dataset.get("Manufacturer") == MANUFACTURER and not approved

@@ -1,0 +1,151 @@
+"""How a study becomes jobs: one for each of its CT series, whoever asks."""
+
+import logging
+from datetime import UTC, datetime, timedelta
+
+from plugin.archive import OrthancArchive, Series, UnknownResource
+from plugin.catalogue import Catalogue
+from plugin.drawn.structure_sets import MODALITIES
+from plugin.jobs.job import AskedBy, Job
+from plugin.jobs.jobs import Jobs, source_of
+from plugin.model_rules import ModelRules
+from plugin.objects.identity import Model
+
+log = logging.getLogger(__name__)
+
+PAGE = 50
+"""Studies asked of Orthanc at a time: a long answer would hold every Python thread."""
+
+
+class Intake:
+    """Turns studies and series into jobs of the queue."""
+
+    def __init__(
+        self,
+        *,
+        archive: OrthancArchive,
+        jobs: Jobs,
+        catalogue: Catalogue,
+        rules: ModelRules | None = None,
+        automatic: bool = True,
+        corrections: bool = True,
+        result: str = "BINARY",
+    ) -> None:
+        self._archive = archive
+        self._jobs = jobs
+        self._catalogue = catalogue
+        self._automatic = automatic
+        self._corrections = corrections
+        self._rules = rules or ModelRules(default=catalogue.default)
+        self._result = result
+
+    def take(self, study: str, *, asked_by: AskedBy) -> list[Job]:
+        """The new jobs of a study that is complete, as far as the settings want any by themselves.
+
+        Our own result makes its study stable again, and then there is nothing new here.
+        """
+        return [
+            *(self.take_study(study, asked_by=asked_by) if self._automatic else ()),
+            *(self.take_corrections(study, asked_by=asked_by) if self._corrections else ()),
+        ]
+
+    def take_study(self, study: str, *, asked_by: AskedBy) -> list[Job]:
+        """A job for each CT series that never had one; what has been done or tried stays as it is.
+
+        A new model does not begin to redo old studies.
+        """
+        return [
+            self._add(series, asked_by=asked_by)
+            for series in self._archive.series_of_study(study)
+            if series.modality == "CT"
+            and not self._jobs.knows(source_of(series.id, series.instances))
+        ]
+
+    def take_corrections(self, study: str, *, asked_by: AskedBy) -> list[Job]:
+        """A job for each RTSTRUCT or SEG of other people, to compare it with all our results.
+
+        A result that comes later makes the study stable again, and then a job for it as well.
+        """
+        jobs = self._jobs.find(study=study, state="done")
+        ours = {result.orthanc_id for job in jobs for result in job.results}
+        if not ours:
+            return []
+        return [
+            self._jobs.add(
+                kind="compare",
+                study=study,
+                series=series.id,
+                instances=series.instances,
+                model="",
+                identity=" ".join(["compare", *sorted(ours)]),
+                asked_by=asked_by,
+            )
+            for series in self._archive.series_of_study(study)
+            if series.modality in MODALITIES and not ours.issuperset(series.instances)
+        ]
+
+    def request(
+        self, series: Series, *, force: bool = False, model: str | None = None, user: str = ""
+    ) -> Job:
+        """The job that a person asks for: a new one, or an old one tried again if it has no result.
+
+        Raises:
+            UnknownModel: there is no such model.
+            ArchiveError: the archive did not say whether it holds the result.
+        """
+        job = self._add(series, asked_by="rest", force=force, model=model, user=user)
+        if job.state in ("failed", "cancelled", "skipped") or self._result_is_gone(job):
+            return self._jobs.redo(job.id, user=user)
+        return job
+
+    def catch_up(self, days: int) -> None:
+        """Take the studies of the last days that became stable while nobody looked.
+
+        Call when Orthanc has run for its "StableAge": a study that a stop interrupted is then
+        either complete, or growing again and not stable.
+        """
+        since = datetime.now(UTC) - timedelta(days=days)
+        first = 0
+        while page := self._archive.studies(first, PAGE):
+            first += len(page)
+            for study in page:
+                if study.stable and study.last_update >= since.strftime("%Y%m%dT%H%M%S"):
+                    self._take_missed(study.id)
+
+    def _take_missed(self, study: str) -> None:
+        try:
+            for job in self.take(study, asked_by="start"):
+                log.info("series %s was missed and is queued now", job.series)
+        except UnknownResource:
+            log.info("study %s was deleted meanwhile", study)
+
+    def _add(
+        self,
+        series: Series,
+        *,
+        asked_by: AskedBy,
+        force: bool = False,
+        model: str | None = None,
+        user: str = "",
+    ) -> Job:
+        if model is None:
+            choice = self._rules.choose(lambda: self._archive.facts(series))
+            name, shadow_model = choice.model, choice.shadow_model
+        else:
+            name, shadow_model = self._catalogue.name(model), ""
+        return self._jobs.add(
+            study=series.study,
+            series=series.id,
+            instances=series.instances,
+            model=name,
+            identity=f"{Model.of(self._catalogue.card(name))} {self._result}",
+            asked_by=asked_by,
+            user=user,
+            shadow_model=shadow_model,
+            force=force,
+        )
+
+    def _result_is_gone(self, job: Job) -> bool:
+        return job.state == "done" and any(
+            self._archive.find_instance(result.sop_instance_uid) is None for result in job.results
+        )

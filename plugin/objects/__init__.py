@@ -1,0 +1,1 @@
+"""The DICOM objects that are written of a result."""

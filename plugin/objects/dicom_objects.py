@@ -1,0 +1,240 @@
+"""What every DICOM object that we write has in common: whose it is, who made it, when, and of what.
+
+Each kind of object (SEG, RTSTRUCT, SR, review pages) is a module with a function
+``build_KIND(labels, slices, *, organs, origin, ...)`` that begins with ``new_object``, or with one
+of highdicom's classes given ``without_patient`` slices, takes its UIDs from ``origin.uid``, and
+ends with ``sign``.
+"""
+
+import math
+from collections.abc import Sequence
+
+import highdicom as hd
+import numpy as np
+from highdicom.sr import CodedConcept
+from pydicom import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code
+from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.valuerep import DA, DT, TM
+
+from model.organs import Organ
+from model.volumes import count_voxels
+from plugin.objects.identity import MANUFACTURER, NOTICE, Origin
+
+SERIES_NUMBER_OFFSET = {"SEG": 9000, "RTSTRUCT": 10000, "SR": 11000, "OT": 12000}
+"""Added by modality to the CT's series number, so that results stand behind the images."""
+
+HIGHEST_SERIES_NUMBER = 2**31 - 1
+"""Limit of the value representation IS."""
+
+ANATOMICAL_STRUCTURE = Code("123037004", "SCT", "Anatomical Structure")
+
+LATERALITY = {
+    "left": Code("7771000", "SCT", "Left"),
+    "right": Code("24028007", "SCT", "Right"),
+}
+
+TYPE_2_OF_PATIENT_AND_STUDY = (
+    "PatientName",
+    "PatientID",
+    "PatientBirthDate",
+    "PatientSex",
+    "StudyID",
+    "StudyDate",
+    "StudyTime",
+    "AccessionNumber",
+    "ReferringPhysicianName",
+)
+"""What every object has, if only empty."""
+
+NEEDED_OF_A_SLICE = (
+    "SOPClassUID",
+    "SOPInstanceUID",
+    "StudyInstanceUID",
+    "SeriesInstanceUID",
+    "FrameOfReferenceUID",
+    "PositionReferenceIndicator",
+    "Modality",
+    "ImageType",
+    "Rows",
+    "Columns",
+    "LossyImageCompression",
+    "LossyImageCompressionRatio",
+    "LossyImageCompressionMethod",
+    "Manufacturer",
+    "ManufacturerModelName",
+    "DeviceSerialNumber",
+    "SoftwareVersions",
+    "StationName",
+    "InstitutionName",
+)
+"""What highdicom is shown of each slice."""
+
+
+class NoOrganFound(Exception):
+    """The label volume is all background, so there is nothing to write."""
+
+
+def present_organs(labels: hd.Volume, organs: Sequence[Organ]) -> list[Organ]:
+    """Those of the organs that have a voxel, in the order of the table.
+
+    Raises:
+        NoOrganFound: no voxel is labelled.
+        ValueError: a label belongs to none of the organs.
+    """
+    counts = count_voxels(labels)
+    known = {organ.label for organ in organs}
+    if unknown := set(counts.nonzero()[0].tolist()) - {0} - known:
+        raise ValueError(f"labels {sorted(unknown)} are not among the organs of the model")
+    present = sorted((o for o in organs if counts[o.label]), key=lambda organ: organ.label)
+    if not present:
+        raise NoOrganFound("No organ was found in the series.")
+    return present
+
+
+def check_planes(slices: Sequence[Dataset], grid: hd.VolumeGeometry | hd.Volume) -> None:
+    """Check that the planes of a grid are those of the slices, one by one.
+
+    Raises:
+        ValueError: they are not, which is our mistake.
+    """
+    if grid.spatial_shape[0] != len(slices):
+        raise ValueError(f"{grid.spatial_shape[0]} planes of labels for {len(slices)} slices")
+    for header, [plane] in zip(slices, grid.get_plane_positions(), strict=True):
+        offset_mm = np.subtract(header.ImagePositionPatient, plane.ImagePositionPatient)
+        if np.linalg.norm(offset_mm.astype(float)) > grid.spacing[0] / 2:
+            raise ValueError("the slices are not in the order and place of the planes of labels")
+
+
+def organ_code(organ: Organ) -> CodedConcept:
+    """The organ's concept, its side not said."""
+    return CodedConcept(organ.snomed_ct, "SCT", organ.meaning)
+
+
+def side_code(organ: Organ) -> CodedConcept | None:
+    """The modifier that says the side, None for an organ on the midline."""
+    return CodedConcept.from_code(LATERALITY[organ.side]) if organ.side else None
+
+
+def software_versions(origin: Origin) -> str:
+    """The model's version, and enough of its weights' hash to tell them from all others."""
+    return f"{origin.model.version} {origin.model.weights_sha256[:12]}"
+
+
+def device_serial_number(origin: Origin) -> str:
+    """Of a device that is software: what its weights are."""
+    return origin.model.weights_sha256[:16]
+
+
+def series_description(origin: Origin) -> str:
+    """The name of the series in every list of series."""
+    what = "SHADOW, not for use" if origin.shadow else "Organs at risk"
+    return f"{what}, {NOTICE.lower()}, {origin.model.name}"[:64]
+
+
+def series_number(header: Dataset, modality: str) -> int:
+    """The CT's own, moved behind all images; the offset alone if it has none that is usable."""
+    offset = SERIES_NUMBER_OFFSET[modality]
+    number = number_in(header, "SeriesNumber") or 0.0
+    return offset + int(number) if 0 < number <= HIGHEST_SERIES_NUMBER - offset else offset
+
+
+def new_object(
+    header: Dataset,
+    origin: Origin,
+    *,
+    sop_class_uid: str,
+    modality: str,
+    kind: str,
+    instance_number: int = 1,
+    transfer_syntax_uid: str = ExplicitVRLittleEndian,
+) -> hd.SOPClass:
+    """An object of a class that highdicom has no constructor for, with nothing of its own yet.
+
+    Args:
+        header: of any slice of the CT.
+        origin: of the result.
+        sop_class_uid: what it is.
+        modality: one of SERIES_NUMBER_OFFSET.
+        kind: with " series" and " instance 1" behind it, what its two UIDs are for.
+        instance_number: within its series.
+        transfer_syntax_uid: how it will be written.
+    """
+    return hd.SOPClass(
+        study_instance_uid=header.StudyInstanceUID,
+        series_instance_uid=origin.uid(f"{kind} series"),
+        series_number=series_number(header, modality),
+        sop_instance_uid=origin.uid(f"{kind} instance {instance_number}"),
+        sop_class_uid=sop_class_uid,
+        instance_number=instance_number,
+        modality=modality,
+        transfer_syntax_uid=transfer_syntax_uid,
+    )
+
+
+def without_patient(header: Dataset) -> Dataset:
+    """What highdicom needs of a slice, with patient and study left blank.
+
+    It refuses headers without type 2 attributes or with a sex outside the standard, and logs names
+    that it finds odd: so it never sees the patient, whom `sign` adds.
+    """
+    shown = Dataset()
+    for keyword in NEEDED_OF_A_SLICE:
+        if keyword in header:
+            shown.add(header[keyword])
+    for keyword in TYPE_2_OF_PATIENT_AND_STUDY:
+        setattr(shown, keyword, None)
+    return shown
+
+
+def sign(result: hd.SOPClass, header: Dataset, origin: Origin) -> None:
+    """Say whose an object is, who made it and when; nothing is left to chance or to the clock.
+
+    Patient and study are as the scanner wrote them, in its own character set.
+
+    Args:
+        result: complete but for this.
+        header: of any slice of the CT.
+        origin: of the result.
+    """
+    if "SpecificCharacterSet" in header:
+        result.add(header["SpecificCharacterSet"])
+    result.copy_patient_and_study_information(header)
+    for keyword in TYPE_2_OF_PATIENT_AND_STUDY:
+        if keyword not in result:
+            setattr(result, keyword, None)
+    created = origin.created
+    result.SeriesDate = result.InstanceCreationDate = DA(created.date())
+    result.SeriesTime = result.InstanceCreationTime = TM(created.time())
+    result.SeriesDescription = series_description(origin)
+    result.Manufacturer = MANUFACTURER
+    result.ManufacturerModelName = origin.model.name
+    result.SoftwareVersions = software_versions(origin)
+    result.DeviceSerialNumber = device_serial_number(origin)
+    equipment = [*result.get("ContributingEquipmentSequence", []), _equipment(origin)]
+    for item in equipment:  # highdicom has added itself, with the clock's time
+        if "ContributionDateTime" in item:
+            item.ContributionDateTime = DT(created)
+    result.ContributingEquipmentSequence = equipment
+
+
+def _equipment(origin: Origin) -> hd.ContributingEquipment:
+    return hd.ContributingEquipment(
+        manufacturer=MANUFACTURER,
+        purpose_of_reference=codes.DCM.ProcessingEquipment,
+        manufacturer_model_name=origin.model.name,
+        software_versions=origin.model.version,
+        device_serial_number=device_serial_number(origin),
+        contribution_datetime=origin.created,
+        contribution_description=f"Automatic segmentation of organs at risk. {NOTICE}.",
+    )
+
+
+def number_in(header: Dataset, keyword: str) -> float | None:
+    """A value that scanners sometimes leave out or fill with text."""
+    try:
+        number = float(header.get(keyword))
+    except (TypeError, ValueError, OverflowError):  # absent, several, or text
+        return None
+    return number if math.isfinite(number) else None

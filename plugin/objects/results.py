@@ -1,0 +1,149 @@
+"""The DICOM objects that a result consists of: which are wanted, which are there, and how to build.
+
+The SEG is the result; the others are made of the same labels, and which of them are wanted is a
+setting. They are stored before the SEG, so that where a SEG is, all is that was wanted with it.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import highdicom as hd
+from pydicom import Dataset
+
+from model.organs import Organ
+from model.plausibility import Doubt
+from plugin.archive import Archive
+from plugin.ct.series import CtSeries
+from plugin.jobs.job import Result, ResultKind
+from plugin.objects.identity import Origin
+from plugin.objects.measurements import build_volume_report, volume_report_uid
+from plugin.objects.review import build_review, review_uid
+from plugin.objects.rtstruct import build_rtstruct, rtstruct_uid
+from plugin.objects.seg import build_seg, seg_uid
+from plugin.settings import Settings
+
+
+@dataclass(frozen=True, eq=False)
+class Finding:
+    """What was found in one CT: all that its objects are made of."""
+
+    ct: CtSeries
+    labels: hd.Volume  # uint8, on the grid of the CT
+    organs: Sequence[Organ]  # those that the model knows
+    warnings: Sequence[str]  # all sentences for the person who reviews
+    doubts: Sequence[Doubt]  # those of the warnings that are about one organ
+
+
+def wanted_kinds(settings: Settings) -> tuple[ResultKind, ...]:
+    """What a result consists of, in the order of storing."""
+    kinds: list[ResultKind] = []
+    if settings.rtstruct:
+        kinds.append("rtstruct")
+    if settings.volume_report:
+        kinds.append("sr")
+    if settings.review_pages:
+        kinds.append("review")
+    return (*kinds, "seg")
+
+
+def description(settings: Settings) -> str:
+    """What a result consists of, in words: the same words, the same objects."""
+    words = {"rtstruct": f"rtstruct {settings.rtstruct_holes}"}
+    extra = [words.get(kind, kind) for kind in wanted_kinds(settings) if kind != "seg"]
+    return " ".join([settings.segmentation_type, *extra])
+
+
+def find_results(
+    kinds: Sequence[ResultKind], origin: Origin, settings: Settings, archive: Archive
+) -> tuple[Result, ...]:
+    """Those of the wanted objects that the archive holds. Where the first page is, all are."""
+    return tuple(found for kind in kinds for found in _find(kind, origin, settings, archive))
+
+
+def _find(
+    kind: ResultKind, origin: Origin, settings: Settings, archive: Archive
+) -> Iterator[Result]:
+    for uid in _uids(kind, origin, settings):
+        existing = archive.find_instance(uid)
+        if existing is None:
+            return
+        yield Result(kind=kind, sop_instance_uid=uid, orthanc_id=existing)
+
+
+def _uids(kind: ResultKind, origin: Origin, settings: Settings) -> Iterator[str]:
+    """Of the instances of a kind, in their order."""
+    match kind:
+        case "seg":
+            yield seg_uid(origin, settings.segmentation_type)
+        case "rtstruct":
+            yield rtstruct_uid(origin, settings.rtstruct_holes)
+        case "sr":
+            yield volume_report_uid(origin, settings.segmentation_type)
+        case "review":
+            page = 1
+            while True:
+                yield review_uid(origin, page)
+                page += 1
+
+
+def seg_first(results: Sequence[Result]) -> tuple[Result, ...]:
+    """The results as people are told of them: the SEG, and what was made with it."""
+    return tuple(sorted(results, key=lambda one: one.kind != "seg"))
+
+
+def build_results(
+    kinds: Sequence[ResultKind], finding: Finding, origin: Origin, settings: Settings
+) -> list[tuple[ResultKind, Dataset]]:
+    """The instances of these kinds, in the order of storing.
+
+    Raises:
+        NoOrganFound: no voxel is labelled.
+    """
+    return [(kind, made) for kind in kinds for made in _build(kind, finding, origin, settings)]
+
+
+def _build(
+    kind: ResultKind, finding: Finding, origin: Origin, settings: Settings
+) -> Sequence[Dataset]:
+    labels, slices, organs = finding.labels, finding.ct.slices, finding.organs
+    match kind:
+        case "seg":
+            seg = build_seg(
+                labels,
+                slices,
+                organs=organs,
+                origin=origin,
+                segmentation_type=settings.segmentation_type,
+                warnings=finding.warnings,
+            )
+            return [seg]
+        case "rtstruct":
+            rtstruct = build_rtstruct(
+                labels,
+                slices,
+                organs=organs,
+                origin=origin,
+                holes=settings.rtstruct_holes,
+                doubts=finding.doubts,
+            )
+            return [rtstruct]
+        case "sr":
+            report = build_volume_report(
+                labels,
+                slices,
+                organs=organs,
+                origin=origin,
+                segmentation_type=settings.segmentation_type,
+                doubts=finding.doubts,
+            )
+            return [report]
+        case "review":
+            pages = build_review(
+                finding.ct.volume,
+                labels,
+                slices,
+                organs=organs,
+                origin=origin,
+                warnings=finding.warnings,
+            )
+            return pages[::-1]  # where the first page is, all are

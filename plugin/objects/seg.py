@@ -1,0 +1,201 @@
+"""Organ labels as a DICOM Segmentation in the patient and study of the CT they were made from."""
+
+from collections.abc import Sequence
+from io import BytesIO
+from typing import Literal
+
+import highdicom as hd
+import numpy as np
+from highdicom.color import CIELabColor
+from pydicom import Dataset, dcmread
+from pydicom.sr.codedict import codes
+from pydicom.uid import ExplicitVRLittleEndian, RLELossless
+from pydicom.valuerep import DS
+
+from model.organs import ORGANS, Organ
+from plugin.objects.dicom_objects import (
+    ANATOMICAL_STRUCTURE,
+    check_planes,
+    device_serial_number,
+    number_in,
+    organ_code,
+    present_organs,
+    series_number,
+    side_code,
+    sign,
+    software_versions,
+    without_patient,
+)
+from plugin.objects.identity import MANUFACTURER, NOTICE, Origin
+
+SegmentationType = Literal["BINARY", "LABELMAP"]
+
+TRANSFER_SYNTAX = {
+    "BINARY": ExplicitVRLittleEndian,  # one bit a pixel; DICOM has no common compression for it
+    "LABELMAP": RLELossless,  # one byte a pixel, nearly all background
+}
+
+LINE_END = "\r\n"
+
+LT_LENGTH = 10240
+"""Limit of the value representation LT."""
+
+GRID_TOLERANCE = 1e-3
+"""Between the grid of a CT and that of its SEG, which is written with 16 characters a number."""
+
+LABELS = {organ.tg263: organ.label for organ in ORGANS}
+
+
+def seg_uid(origin: Origin, segmentation_type: SegmentationType = "BINARY") -> str:
+    """The SOP Instance UID that ``build_seg`` gives; known before the work is done."""
+    return origin.uid(f"SEG {segmentation_type} instance")
+
+
+def build_seg(
+    labels: hd.Volume,
+    slices: Sequence[Dataset],
+    *,
+    organs: Sequence[Organ],
+    origin: Origin,
+    segmentation_type: SegmentationType = "BINARY",
+    warnings: Sequence[str] = (),
+) -> hd.seg.Segmentation:
+    """Write the organs present in a label volume as one SEG instance.
+
+    Segments are numbered from 1 in the order of the table, organs without a voxel left out.
+    The same arguments give the same bytes.
+
+    Args:
+        labels: uint8, ``Organ.label`` or 0, on the grid of the CT.
+        slices: headers of the CT, one for each plane of the labels and in their order; not
+            altered, and may lack type 2 attributes.
+        organs: those that may be present.
+        origin: gives the UIDs and the dates.
+        segmentation_type: LABELMAP is smaller and newer, and few viewers show it yet.
+        warnings: sentences for the person who reviews; ``read_warnings`` gives them back.
+
+    Raises:
+        NoOrganFound: no voxel is labelled.
+        ValueError: a label belongs to none of ``organs``, or the slices are not those of the grid.
+    """
+    present = present_organs(labels, organs)
+    model = origin.model
+    algorithm = hd.AlgorithmIdentificationSequence(
+        name=model.name,
+        family=codes.DCM.ArtificialIntelligence,
+        version=software_versions(origin),
+        source=MANUFACTURER,
+        parameters={"weights_sha256": model.weights_sha256},
+    )
+    seg = hd.seg.Segmentation(
+        source_images=_sources(slices, labels),
+        pixel_array=_numbered(labels, present),
+        segmentation_type=segmentation_type,
+        segment_descriptions=[
+            _describe(organ, number, algorithm) for number, organ in enumerate(present, 1)
+        ],
+        series_instance_uid=origin.uid(f"SEG {segmentation_type} series"),
+        series_number=series_number(slices[0], "SEG"),
+        sop_instance_uid=seg_uid(origin, segmentation_type),
+        instance_number=1,
+        manufacturer=MANUFACTURER,
+        manufacturer_model_name=model.name,
+        software_versions=software_versions(origin),
+        device_serial_number=device_serial_number(origin),
+        content_label="ORGANS_AT_RISK",
+        content_description=f"Automatic organs at risk, {NOTICE.lower()}",
+        transfer_syntax_uid=TRANSFER_SYNTAX[segmentation_type],
+        content_qualification="RESEARCH",
+        content_date=origin.created.date(),
+        content_time=origin.created.time(),
+    )
+    # highdicom draws this one at random.
+    dimensions = origin.uid(f"SEG {segmentation_type} dimensions")
+    for item in (*seg.DimensionOrganizationSequence, *seg.DimensionIndexSequence):
+        item.DimensionOrganizationUID = dimensions
+    if warnings:
+        seg.ImageComments = LINE_END.join([*warnings])[:LT_LENGTH]
+    sign(seg, slices[0], origin)
+    return seg
+
+
+def read_seg(file: bytes, *, on: hd.Volume | None = None) -> hd.Volume:
+    """The labels that ``build_seg`` was given.
+
+    Args:
+        file: of the SEG.
+        on: the CT, to have them on its whole grid; else on that part of it which has any.
+    """
+    seg = hd.seg.segread(BytesIO(file))
+    label_of = np.zeros(256, np.uint8)
+    for segment in seg.SegmentSequence:
+        if segment.SegmentLabel in LABELS:  # a LABELMAP also describes its background
+            label_of[segment.SegmentNumber] = LABELS[segment.SegmentLabel]
+    volume = seg.get_volume(combine_segments=True)
+    labels = volume.with_array(label_of[volume.array])
+    if on is None:
+        return labels
+    array = labels.match_geometry(on, tol=GRID_TOLERANCE).array
+    return on.with_array(array)
+
+
+def read_warnings(file: bytes) -> tuple[str, ...]:
+    """The warnings that ``build_seg`` was given."""
+    seg = dcmread(BytesIO(file), specific_tags=["ImageComments"])
+    return (
+        tuple(str(seg.get("ImageComments", "")).split(LINE_END)) if "ImageComments" in seg else ()
+    )
+
+
+def _numbered(labels: hd.Volume, present: Sequence[Organ]) -> hd.Volume:
+    """Segment numbers in place of labels, 1 to n without gaps as DICOM wants them."""
+    number_of = np.zeros(256, np.uint8)
+    number_of[[organ.label for organ in present]] = np.arange(1, len(present) + 1)
+    numbers = np.zeros(labels.shape, np.uint8)
+    # Slice by slice: numpy makes an eight-byte integer of each label that it counts or looks up.
+    for plane, out in zip(labels.array, numbers, strict=True):
+        if plane.any():
+            np.take(number_of, plane, out=out, mode="clip")
+    return labels.with_array(numbers)
+
+
+def _describe(
+    organ: Organ, number: int, algorithm: hd.AlgorithmIdentificationSequence
+) -> hd.seg.SegmentDescription:
+    description = hd.seg.SegmentDescription(
+        segment_number=number,
+        segment_label=organ.tg263,
+        segmented_property_category=ANATOMICAL_STRUCTURE,
+        segmented_property_type=organ_code(organ),
+        algorithm_type="AUTOMATIC",
+        algorithm_identification=algorithm,
+        # highdicom takes L*a*b* relative to D65, and so do the viewers that turn it back.
+        display_color=CIELabColor.from_rgb(*organ.rgb),
+    )
+    if (side := side_code(organ)) is not None:
+        # The side modifies the type and stands within its item (PS3.3, Segment Description Macro).
+        [property_type] = description.SegmentedPropertyTypeCodeSequence
+        property_type.SegmentedPropertyTypeModifierCodeSequence = [side]
+    return description
+
+
+def _sources(slices: Sequence[Dataset], labels: hd.Volume) -> list[Dataset]:
+    """What highdicom needs of the slices, exactly on the grid.
+
+    highdicom takes slices for a frame's source only where their geometry agrees to the last
+    digits, and refuses some headers that series.py accepts within its tolerances.
+    """
+    check_planes(slices, labels)
+    [orientation] = labels.get_plane_orientation()
+    [measures] = labels.get_pixel_measures()
+    sources = []
+    for header, [plane] in zip(slices, labels.get_plane_positions(), strict=True):
+        source = without_patient(header)
+        source.ImagePositionPatient = plane.ImagePositionPatient
+        source.ImageOrientationPatient = orientation.ImageOrientationPatient
+        source.PixelSpacing = measures.PixelSpacing
+        source.SliceThickness = DS(
+            number_in(header, "SliceThickness") or measures.SpacingBetweenSlices, auto_format=True
+        )
+        sources.append(source)
+    return sources

@@ -1,0 +1,1 @@
+"""What leaves this machine by itself: results sent on, and news of jobs."""

@@ -1,0 +1,153 @@
+"""Where results go from here: the rules of the settings, and Orthanc's own jobs that send.
+
+A call into Orthanc stops every Python thread for as long as it lasts, so nothing is sent by such
+a call: Orthanc is told to send in a job of its own, and asked now and then how far it is.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+from pydantic import Field, StringConstraints
+
+from plugin.archive import UNKNOWN_RESOURCE
+from plugin.conditions import Condition, SeriesFacts
+from plugin.jobs.job import Parcel, Result, ResultKind
+from plugin.sending.deliveries import Errand, NotDelivered, Refused
+
+INEXISTENT_ITEM = 7
+"""Orthanc's error code for an identifier or a name that it does not hold."""
+
+JOBS_KEPT = 10
+"""Finished jobs that Orthanc must remember, for us to learn how they ended; its own default."""
+
+WHERE = {
+    "modality": ("/modalities", "/modalities/{name}/store"),
+    "peer": ("/peers", "/peers/{name}/store"),
+    "dicomweb": ("{dicomweb}servers", "{dicomweb}servers/{name}/stow"),
+}
+"""Orthanc's addresses: of all names there are, and where to ask for a sending."""
+
+Address = Annotated[str, StringConstraints(pattern="^((modality|dicomweb|peer):[^/?#%]+|sender)$")]
+"""As in "modality:PACS", "dicomweb:ARCHIVE", "peer:BACKUP": by its name in Orthanc's configuration.
+"sender" is the modality that the CT came from."""
+
+
+class RouteRule(Condition):
+    """One rule: which results of which series go where. Every rule that fits counts."""
+
+    to: Annotated[
+        tuple[Address, ...],
+        Field(min_length=1, description="modality:NAME, dicomweb:NAME, peer:NAME or sender."),
+    ]
+    kinds: Annotated[
+        tuple[ResultKind, ...], Field(description="Which results; none named: all.")
+    ] = ()
+    models: Annotated[
+        tuple[str, ...], Field(description="Of which models; none named: of all.")
+    ] = ()
+
+
+def parcels(
+    rules: Sequence[RouteRule], facts: SeriesFacts, *, model: str, results: Sequence[Result]
+) -> tuple[Parcel, ...]:
+    """What goes where: for each destination the results that the rules send there, once."""
+    contents: dict[tuple[str, str], dict[str, None]] = {}
+    for rule in rules:
+        if not rule.holds(facts) or (rule.models and model not in rule.models):
+            continue
+        chosen = [one.orthanc_id for one in results if not rule.kinds or one.kind in rule.kinds]
+        for address in rule.to if chosen else ():
+            kind, _, name = address.partition(":")
+            target = name if kind != "sender" else f"{facts.sender_aet}@{facts.sender_ip}"
+            contents.setdefault((kind, target), {}).update(dict.fromkeys(chosen))
+    return tuple(
+        Parcel.model_validate({"kind": kind, "target": target, "instances": tuple(instances)})
+        for (kind, target), instances in contents.items()
+    )
+
+
+def forgets_jobs(configuration: Mapping[str, Any]) -> bool:
+    """Whether Orthanc forgets its jobs before we could ask how they ended."""
+    return int(configuration.get("JobsHistorySize", JOBS_KEPT)) < JOBS_KEPT
+
+
+class OrthancCarrier:
+    """Has Orthanc send results on. Each call is one short step; see `Courier`."""
+
+    def __init__(self, orthanc: Any, *, dicomweb_root: str = "/dicom-web/") -> None:
+        """
+        Args:
+            orthanc: the module.
+            dicomweb_root: "Root" in the section "DicomWeb" of Orthanc's configuration.
+        """
+        self._orthanc = orthanc
+        self._dicomweb = f"/{dicomweb_root.strip('/')}/"
+
+    def __call__(self, errand: Errand) -> str | None:
+        """Begin or look after one sending.
+
+        Returns:
+            The identifier of Orthanc's job as long as it runs, None when all has arrived.
+
+        Raises:
+            NotDelivered: this attempt has failed.
+            Refused: a person must change something first.
+        """
+        return self._look(errand.ticket) if errand.ticket else self._begin(errand)
+
+    def _begin(self, errand: Errand) -> str:
+        kind, name = errand.kind, errand.target
+        if kind == "sender":
+            kind, name = "modality", self._modality_of(errand.target)
+        all_names, sending = (
+            path.format(name=name, dicomweb=self._dicomweb) for path in WHERE[kind]
+        )
+        if name not in self._get(all_names):
+            raise Refused(f"Orthanc's configuration names no {kind} {name!r}.")
+        wish = json.dumps({"Resources": errand.content["instances"], "Asynchronous": True})
+        try:
+            answer = self._orthanc.RestApiPostAfterPlugins(sending, wish)
+        except self._orthanc.OrthancException as error:
+            code, message = error.args
+            if code in (UNKNOWN_RESOURCE, INEXISTENT_ITEM):
+                raise Refused("The result is no longer in the archive.") from error
+            raise NotDelivered(f"Orthanc does not send it: {message}.") from error
+        return str(json.loads(answer)["ID"])
+
+    def _modality_of(self, sender: str) -> str:
+        """The modality of Orthanc's configuration that a CT came from."""
+        aet, _, ip = sender.rpartition("@")
+        if not aet:
+            raise Refused("The CT did not come by C-STORE, so there is no sender to return it to.")
+        known = self._get("/modalities?expand")
+        named = [name for name, one in known.items() if one["AET"].strip() == aet.strip()]
+        if len(named) > 1:  # several machines of one title are told apart by where they are
+            named = [name for name in named if known[name]["Host"] == ip]
+        if len(named) != 1:
+            found = "several modalities" if named else "no modality"
+            raise Refused(
+                f"The CT came from the AE title {aet!r} at {ip}, and Orthanc's configuration "
+                f"(DicomModalities) names {found} of this title."
+            )
+        return named[0]
+
+    def _look(self, ticket: str) -> str | None:
+        try:
+            job = self._get(f"/jobs/{ticket}")
+        except NotDelivered as why:
+            raise NotDelivered("Orthanc forgot its job, perhaps in a restart.") from why
+        if job["State"] == "Success":
+            return None
+        if job["State"] != "Failure":
+            return ticket
+        content = job["Content"]
+        details = job["ErrorDetails"] or content.get("FunctionErrorDetails", "")
+        said = content.get("FunctionErrorDescription") or job["ErrorDescription"]
+        raise NotDelivered(f"{said}{f' ({details})' if details else ''}.")
+
+    def _get(self, path: str) -> Any:
+        try:
+            return json.loads(self._orthanc.RestApiGetAfterPlugins(path))
+        except self._orthanc.OrthancException as error:
+            raise NotDelivered(f"Orthanc, asked for {path}, says: {error.args[1]}.") from error

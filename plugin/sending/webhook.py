@@ -1,0 +1,136 @@
+"""Tells other programs that a job has ended: who it was about stays here, how it went does not.
+
+The news has Orthanc's identifiers, the model and figures; no UID, name, date or description. It is
+a delivery like any other, so it survives restarts and is tried again until it arrives.
+"""
+
+import hashlib
+import hmac
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from http.client import HTTPException, responses
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints
+from pydantic.alias_generators import to_pascal
+from sqlalchemy.orm import Session
+
+from plugin import __version__
+from plugin.jobs.job import Job, Outcome, Parcel
+from plugin.sending.deliveries import Deliveries, Errand, NotDelivered, Refused
+
+SIGNATURE = "X-Oar-Signature"
+"""Header with "sha256=" and the HMAC-SHA-256 of the body under the secret, as hex digits."""
+
+DELIVERY = "X-Oar-Delivery"
+"""Header with the identifier of the delivery, the same in each attempt."""
+
+End = Literal["done", "failed", "skipped", "cancelled"]
+
+
+class WebhookSettings(BaseModel):
+    """One program that wants to know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_pascal)
+
+    name: Annotated[str, Field(min_length=1, description="For the log and the job.")]
+    url: Annotated[
+        str,
+        StringConstraints(pattern="^https?://[^/?#@]+([/?#].*)?$"),
+        Field(description="Takes a POST of JSON."),
+    ]
+    secret: Annotated[
+        SecretStr, Field(min_length=16, description="Signs the news; at least 16 characters.")
+    ]
+    on: Annotated[tuple[End, ...], Field(description="How a job ends that is told of.")] = (
+        "done",
+        "failed",
+    )
+    volumes: Annotated[bool, Field(description="Also tell the millilitres by organ.")] = False
+    timeout_seconds: Annotated[
+        float, Field(gt=0, le=60, description="How long the receiver may be silent.")
+    ] = 10.0
+
+
+def news(job: Job, *, volumes: bool) -> dict[str, Any]:
+    """What is told of a job that has ended."""
+    told: dict[str, Any] = {
+        "event": job.state,
+        "job": job.id,
+        "study": job.study,
+        "series": job.series,
+        "results": [{"kind": one.kind, "orthanc_id": one.orthanc_id} for one in job.results],
+        "model": job.model,
+        "model_version": job.provenance.model_version if job.provenance else "",
+        "attempts": job.attempts,
+        # Stages alone: "segmenting.network" is a part of "segmenting".
+        "seconds": round(sum(s for stage, s in job.seconds.items() if "." not in stage), 3),
+        "finished": job.finished.isoformat() if job.finished else None,
+        "software": f"orthanc-oar {__version__}",
+        "research_use_only": True,
+    }
+    return told | ({"volumes_ml": job.volumes_ml} if volumes else {})
+
+
+def sign(body: bytes, secret: str) -> str:
+    """The value of the signature's header."""
+    return f"sha256={hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()}"
+
+
+class Webhooks:
+    """Every program that wants to know: writes its news down, and carries them."""
+
+    def __init__(self, settings: Sequence[WebhookSettings], deliveries: Deliveries) -> None:
+        self._settings = {one.name: one for one in settings}
+        self._deliveries = deliveries
+        # Redirections are not followed: the news would go to an address that nobody configured.
+        self._opener = urllib.request.build_opener(_NoRedirection)
+
+    def note(self, session: Session, job: Job, _: Outcome | None) -> None:
+        """Write down whom to tell that a job has ended, within the transaction that ends it."""
+        for name, one in self._settings.items():
+            if job.kind == "segment" and job.state in one.on:
+                parcel = Parcel(kind="webhook", target=name)
+                self._deliveries.add(session, job.id, parcel, news(job, volumes=one.volumes))
+
+    def __call__(self, errand: Errand) -> None:
+        """Tell one program of one job.
+
+        Raises:
+            NotDelivered: it did not answer with success.
+            Refused: the settings no longer name it.
+        """
+        receiver = self._settings.get(errand.target)
+        if receiver is None:
+            raise Refused(f"The settings name no webhook {errand.target!r}.")
+        body = json.dumps(errand.content).encode()
+        request = urllib.request.Request(
+            receiver.url,
+            data=body,
+            method="POST",
+            headers={
+                "Content-Type": "application/json",
+                "User-Agent": f"orthanc-oar/{__version__}",
+                DELIVERY: errand.id,
+                SIGNATURE: sign(body, receiver.secret.get_secret_value()),
+            },
+        )
+        try:
+            with self._opener.open(request, timeout=receiver.timeout_seconds):
+                pass
+        except urllib.error.HTTPError as error:
+            with error:
+                said = f"{error.code} {responses.get(error.code, '')}".strip()
+            raise NotDelivered(f"The receiver answered {said}.") from error
+        # Not the address in the sentence, which may hold a password.
+        except (OSError, HTTPException, ValueError) as error:
+            cause = getattr(error, "reason", None) or error
+            said = getattr(cause, "strerror", None) or type(cause).__name__
+            raise NotDelivered(f"The receiver cannot be reached: {said}.") from error
+
+
+class _NoRedirection(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_: Any) -> None:
+        return None

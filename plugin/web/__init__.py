@@ -1,0 +1,1 @@
+"""What answers under /oar: routes, pages, the viewer."""

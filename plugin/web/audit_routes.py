@@ -1,0 +1,69 @@
+"""The routes under /oar/audit: to read the record of every job, and to check it."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from plugin.audit import Audit, AuditLine, Verdict
+from plugin.web.router import Route
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class AuditQuery(_Strict):
+    """Which lines to give."""
+
+    job: Annotated[str | None, Field(description="Only those of this job.")] = None
+    after: Annotated[int, Field(ge=0, description="Only those behind the line of this number.")] = 0
+    limit: Annotated[int, Field(ge=1, le=1000)] = 100
+
+
+class VerifyQuery(_Strict):
+    """A line that somebody has kept a note of, if anybody has."""
+
+    number: Annotated[int | None, Field(ge=1)] = None
+    hash: Annotated[str | None, Field(pattern="^[0-9a-f]{64}$")] = None
+
+
+class AuditLines(_Strict):
+    """Lines of the record, the oldest first."""
+
+    lines: tuple[AuditLine, ...]
+
+
+class AuditRoutes:
+    """Answers for the record."""
+
+    def __init__(self, audit: Audit) -> None:
+        self._audit = audit
+        self.routes = (
+            Route(
+                method="GET",
+                path="/oar/audit",
+                summary="Read the record of every change of a job's state",
+                function=self.lines,
+                role="administer",
+                query=AuditQuery,
+                answer=AuditLines,
+                errors=(400,),
+            ),
+            Route(
+                method="GET",
+                path="/oar/audit/verify",
+                summary="Say whether the record is as it was written",
+                function=self.verify,
+                role="administer",
+                query=VerifyQuery,
+                answer=Verdict,
+                errors=(400,),
+            ),
+        )
+
+    def lines(self, query: AuditQuery) -> AuditLines:
+        found = self._audit.lines(job=query.job, after=query.after, limit=query.limit)
+        return AuditLines(lines=tuple(found))
+
+    def verify(self, query: VerifyQuery) -> Verdict:
+        return self._audit.verify(number=query.number, hash=query.hash)

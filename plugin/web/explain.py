@@ -1,0 +1,83 @@
+"""Why each series of a study is segmented or not, and by which model, for a person who asks."""
+
+from functools import partial
+from io import BytesIO
+from typing import Annotated
+
+import pydicom
+from pydantic import BaseModel, ConfigDict, Field
+from pydicom.errors import InvalidDicomError
+
+from plugin.archive import Archive, OrthancArchive, Series
+from plugin.ct.series import SeriesRules, Verdict, judge
+from plugin.jobs.job import Job
+from plugin.jobs.jobs import Jobs
+from plugin.model_rules import ModelRules
+
+
+class SeriesExplanation(BaseModel):
+    """One series, the rules' verdict on it, and what became of it."""
+
+    model_config = ConfigDict(frozen=True, protected_namespaces=())
+
+    series: str
+    modality: str
+    chosen: bool
+    reason: str
+    model: Annotated[str, Field(description="that would be taken, or empty if none would")]
+    shadow_model: Annotated[str, Field(description="that would run after it; or empty")]
+    model_reason: Annotated[str, Field(description="why this model; or empty")]
+    job: Job | None  # the latest
+
+
+class StudyExplanation(BaseModel):
+    """Every series of a study."""
+
+    model_config = ConfigDict(frozen=True)
+
+    study: str
+    series: tuple[SeriesExplanation, ...]
+
+
+def explain_study(
+    study: str,
+    *,
+    archive: OrthancArchive,
+    jobs: Jobs,
+    rules: SeriesRules,
+    model_rules: ModelRules,
+) -> StudyExplanation:
+    """Judge every series of a study by its headers, now."""
+    explained = []
+    for series in archive.series_of_study(study):
+        verdict = explain_series(series, archive=archive, rules=rules)
+        choice = model_rules.choose(partial(archive.facts, series)) if verdict.chosen else None
+        explained.append(
+            SeriesExplanation(
+                series=series.id,
+                modality=series.modality,
+                chosen=verdict.chosen,
+                reason=verdict.reason,
+                model=choice.model if choice else "",
+                shadow_model=choice.shadow_model if choice else "",
+                model_reason=choice.reason if choice else "",
+                job=next(iter(jobs.find(series=series.id, kind="segment", limit=1)), None),
+            )
+        )
+    return StudyExplanation(study=study, series=tuple(explained))
+
+
+def explain_series(series: Series, *, archive: Archive, rules: SeriesRules) -> Verdict:
+    """Judge one series by its headers. One that is not CT is not even read."""
+    if series.modality != "CT":
+        reason = f"Modality is {series.modality or 'missing'}, expected CT."
+        return Verdict(chosen=False, reason=reason)
+    headers = []
+    for instance in series.instances:
+        file = archive.file(instance)
+        try:
+            headers.append(pydicom.dcmread(BytesIO(file), stop_before_pixels=True))
+        # What pydicom raises on a file that is no DICOM, ends early or has broken elements.
+        except (InvalidDicomError, EOFError, ValueError, KeyError, NotImplementedError):
+            return Verdict(chosen=False, reason="A file cannot be read: not DICOM, or cut short.")
+    return judge(headers, rules)

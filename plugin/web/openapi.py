@@ -1,0 +1,81 @@
+"""The OpenAPI 3.1 description of the REST routes, made from the table that also serves them."""
+
+import re
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from plugin.web.router import JSON, Problem, Route
+
+SCHEMAS = "#/components/schemas/{model}"
+
+
+def openapi(routes: Sequence[Route], *, version: str) -> dict[str, Any]:
+    """The whole document.
+
+    Args:
+        routes: in the order to be described.
+        version: of our software.
+    """
+    models = {Problem} | {route.answer for route in routes}
+    bodies = {route.body for route in routes if route.body}
+    _, definitions = models_json_schema(
+        [(model, "serialization") for model in sorted(models, key=_name)]
+        + [(model, "validation") for model in sorted(bodies, key=_name)],
+        ref_template=SCHEMAS,
+    )
+    paths: dict[str, dict[str, Any]] = {}
+    for route in routes:
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "orthanc-oar",
+            "version": version,
+            "description": "Organs at risk on head-and-neck CT, as DICOM SEG. Research use only.",
+        },
+        "paths": paths,
+        "components": {"schemas": definitions["$defs"]},
+    }
+
+
+def _operation(route: Route) -> dict[str, Any]:
+    operation: dict[str, Any] = {
+        "summary": route.summary,
+        "parameters": [
+            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+            for name in re.findall(r"\{(\w+)\}", route.path)
+        ]
+        + (_query_parameters(route.query) if route.query else []),
+        "responses": {
+            str(route.status): _content(route.status, route.answer, route.content_type),
+            **{str(status): _content(status, Problem) for status in route.errors},
+        },
+    }
+    if route.body:
+        operation["requestBody"] = {"required": False, "content": _schema(route.body, JSON)}
+    return operation
+
+
+def _query_parameters(query: type[BaseModel]) -> list[dict[str, Any]]:
+    schema = query.model_json_schema(ref_template=SCHEMAS)
+    properties: Mapping[str, Any] = schema["properties"]
+    return [
+        {"name": name, "in": "query", "required": False, "schema": each}
+        for name, each in properties.items()
+    ]
+
+
+def _content(status: int, model: type[BaseModel], content_type: str = JSON) -> dict[str, Any]:
+    return {"description": HTTPStatus(status).phrase, "content": _schema(model, content_type)}
+
+
+def _schema(model: type[BaseModel], content_type: str) -> dict[str, Any]:
+    return {content_type: {"schema": {"$ref": SCHEMAS.format(model=_name(model))}}}
+
+
+def _name(model: type[BaseModel]) -> str:
+    return model.__name__

@@ -1,0 +1,99 @@
+"""The routes of /oar/quality: how our results agreed with what people drew."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, RootModel
+
+from plugin.drawn.quality import Comparison, Quality, Trend, as_csv, trends
+from plugin.web.router import Route
+
+MOST = 50_000
+"""Comparisons that count for the trends, the newest ones: some two thousand CTs of 22 organs."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class WhichQuery(_Strict):
+    """Which comparisons count."""
+
+    study: str | None = None
+    model: str | None = None
+    organ: str | None = None
+
+
+class QualityQuery(WhichQuery):
+    """Which comparisons to list."""
+
+    limit: Annotated[int, Field(ge=1, le=10_000, description="The newest ones.")] = 1000
+
+
+class TrendQuery(WhichQuery):
+    """Which comparisons count, and how many are shown."""
+
+    last: Annotated[int, Field(ge=1, le=1000, description="Points of each trend.")] = 100
+
+
+class ComparisonList(_Strict):
+    """One entry for each organ of each drawing, the newest first."""
+
+    comparisons: tuple[Comparison, ...]
+
+
+class TrendList(_Strict):
+    """One entry for each organ of each model."""
+
+    trends: tuple[Trend, ...]
+
+
+class Csv(RootModel[str]):
+    """A table with a line of names."""
+
+
+class QualityRoutes:
+    """Answers for the comparisons."""
+
+    def __init__(self, quality: Quality) -> None:
+        self._quality = quality
+        self.routes = (
+            Route(
+                method="GET",
+                path="/oar/quality",
+                summary="List how results agreed with what people drew",
+                function=self.comparisons,
+                query=QualityQuery,
+                answer=ComparisonList,
+                errors=(400,),
+            ),
+            Route(
+                method="GET",
+                path="/oar/quality/trend",
+                summary="The same by model and organ, over time",
+                function=self.trend,
+                query=TrendQuery,
+                answer=TrendList,
+                errors=(400,),
+            ),
+            Route(
+                method="GET",
+                path="/oar/quality.csv",
+                summary="All of it as a table",
+                function=self.table,
+                query=WhichQuery,
+                answer=Csv,
+                content_type="text/csv",
+                errors=(400,),
+            ),
+        )
+
+    def comparisons(self, query: QualityQuery) -> ComparisonList:
+        return ComparisonList(comparisons=tuple(self._quality.find(**query.model_dump())))
+
+    def trend(self, query: TrendQuery) -> TrendList:
+        which = query.model_dump(exclude={"last"})
+        found = self._quality.find(**which, limit=MOST)
+        return TrendList(trends=tuple(trends(found, last=query.last)))
+
+    def table(self, query: WhichQuery) -> Csv:
+        return Csv(as_csv(self._quality.find(**query.model_dump())))

@@ -1,0 +1,317 @@
+"""The REST routes under /oar: one table of them, and what each does."""
+
+from collections.abc import Callable, Sequence
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from model.checkpoint import Card
+from plugin import __version__
+from plugin.archive import ArchiveError, OrthancArchive, Series, UnknownResource
+from plugin.catalogue import Catalogue, UnknownModel
+from plugin.jobs.intake import Intake
+from plugin.jobs.job import STATES, Job, State
+from plugin.jobs.jobs import Jobs, UnknownJob, WrongState
+from plugin.model_rules import ModelRules
+from plugin.sending.deliveries import Deliveries
+from plugin.settings import Settings
+from plugin.web.explain import StudyExplanation, explain_study
+from plugin.web.openapi import openapi
+from plugin.web.router import Request, Response, Route, Router
+from plugin.worker import Worker
+
+
+class NothingToSegment(Exception):
+    """The study or series exists but holds no CT."""
+
+
+FAULTS: tuple[tuple[type[Exception], int], ...] = (
+    (UnknownResource, 404),
+    (UnknownJob, 404),
+    (UnknownModel, 404),
+    (WrongState, 409),
+    (NothingToSegment, 422),
+    (ArchiveError, 503),
+)
+"""The first kind that fits counts. Any other is a fault of ours: Orthanc logs it and says 500."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class JobRequest(_Strict):
+    """What may be wished of a segmentation. An empty body wishes nothing special."""
+
+    force: Annotated[
+        bool, Field(strict=True, description="Make a new result even if there is one.")
+    ] = False
+    model: Annotated[str | None, Field(description="Name of a model; null: the usual one.")] = None
+
+
+class JobQuery(_Strict):
+    """Which jobs to list."""
+
+    state: State | None = None
+    study: str | None = None
+    limit: Annotated[int, Field(ge=1, le=1000, description="The newest ones.")] = 100
+
+
+class JobList(_Strict):
+    """Jobs, the newest first."""
+
+    jobs: tuple[Job, ...]
+
+
+class ModelEntry(_Strict):
+    """One model that jobs may ask for."""
+
+    name: str
+    default: bool
+    loaded: bool
+    card: Card
+
+
+class ModelList(_Strict):
+    """The models that jobs may ask for."""
+
+    models: tuple[ModelEntry, ...]
+
+
+class Health(_Strict):
+    """Whether the service works."""
+
+    status: Annotated[Literal["ok", "stopped"], Field(description="stopped: no job is taken")]
+    version: str
+    worker_alive: bool
+    paused: Annotated[bool, Field(description="by a person: no further job is taken")]
+    queue_length: Annotated[int, Field(description="jobs queued or running")]
+    jobs: Annotated[dict[str, int], Field(description="number of jobs by state")]
+    model: str
+    model_version: str
+    device: str
+    automatic: Annotated[bool, Field(description="stable studies are segmented by themselves")]
+    viewer: Annotated[bool, Field(description="OHIF is there: /oar/viewer?study=ID shows a study")]
+    research_use_only: Literal[True] = True
+
+
+class _Document(BaseModel):
+    """The OpenAPI description itself, whose schema is not ours to give."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class Rest:
+    """Answers requests. Each public method below `__call__` is one route."""
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        archive: OrthancArchive,
+        jobs: Jobs,
+        intake: Intake,
+        catalogue: Catalogue,
+        worker: Worker,
+        deliveries: Deliveries,
+        model_rules: ModelRules,
+        paused: Callable[[], bool] = lambda: False,
+        viewer: bool = False,
+        more: Sequence[Route] = (),
+    ) -> None:
+        self._settings = settings
+        self._archive = archive
+        self._jobs = jobs
+        self._intake = intake
+        self._catalogue = catalogue
+        self._worker = worker
+        self._deliveries = deliveries
+        self._model_rules = model_rules
+        self._paused = paused
+        self._viewer = viewer
+        self.routes = (*self._table(), *more)
+        self._router = Router(self.routes, faults=FAULTS)
+
+    def __call__(self, request: Request) -> Response:
+        """Answer; every fault that we know of is a sentence with the right status."""
+        return self._router(request)
+
+    def _table(self) -> tuple[Route, ...]:
+        return (
+            Route(
+                method="POST",
+                path="/oar/studies/{study}/jobs",
+                summary="Segment every CT series of a study",
+                function=self.request_study,
+                user=True,
+                body=JobRequest,
+                answer=JobList,
+                status=202,
+                errors=(400, 404, 422),
+            ),
+            Route(
+                method="POST",
+                path="/oar/series/{series}/jobs",
+                summary="Segment one CT series",
+                function=self.request_series,
+                user=True,
+                body=JobRequest,
+                answer=JobList,
+                status=202,
+                errors=(400, 404, 422),
+            ),
+            Route(
+                method="GET",
+                path="/oar/studies/{study}/explain",
+                summary="Say for every series of a study whether it is segmented, and why",
+                function=self.explain,
+                answer=StudyExplanation,
+                errors=(404,),
+            ),
+            Route(
+                method="GET",
+                path="/oar/jobs",
+                summary="List jobs",
+                function=self.list_jobs,
+                query=JobQuery,
+                answer=JobList,
+                errors=(400,),
+            ),
+            Route(
+                method="GET",
+                path="/oar/jobs/{job}",
+                summary="Look at one job",
+                function=self.job,
+                answer=Job,
+                errors=(404,),
+            ),
+            Route(
+                method="POST",
+                path="/oar/jobs/{job}/cancel",
+                summary="Cancel a job that is queued or running",
+                function=self.cancel,
+                user=True,
+                answer=Job,
+                errors=(404, 409),
+            ),
+            Route(
+                method="POST",
+                path="/oar/jobs/{job}/retry",
+                summary="Try a failed, cancelled or skipped job again",
+                function=self.retry,
+                user=True,
+                answer=Job,
+                errors=(404, 409),
+            ),
+            Route(
+                method="POST",
+                path="/oar/jobs/{job}/deliver",
+                summary="Try again to deliver what was not delivered",
+                function=self.deliver,
+                answer=Job,
+                errors=(404, 409),
+            ),
+            Route(
+                method="GET",
+                path="/oar/models",
+                summary="List the models and their cards",
+                function=self.models,
+                answer=ModelList,
+            ),
+            Route(
+                method="GET",
+                path="/oar/health",
+                summary="Say whether the service works",
+                function=self.health,
+                answer=Health,
+            ),
+            Route(
+                method="GET",
+                path="/oar/openapi.json",
+                summary="Describe these routes",
+                function=self.describe,
+                answer=_Document,
+            ),
+        )
+
+    def request_study(self, study: str, body: JobRequest, user: str) -> JobList:
+        chosen = [one for one in self._archive.series_of_study(study) if one.modality == "CT"]
+        if not chosen:
+            raise NothingToSegment("The study has no series of modality CT.")
+        return self._request(chosen, body, user)
+
+    def request_series(self, series: str, body: JobRequest, user: str) -> JobList:
+        chosen = self._archive.series(series)
+        if chosen.modality != "CT":
+            found = chosen.modality or "missing"
+            raise NothingToSegment(f"The modality of the series is {found}, expected CT.")
+        return self._request([chosen], body, user)
+
+    def _request(self, chosen: list[Series], body: JobRequest, user: str) -> JobList:
+        return JobList(
+            jobs=tuple(
+                self._intake.request(series, force=body.force, model=body.model, user=user)
+                for series in chosen
+            )
+        )
+
+    def explain(self, study: str) -> StudyExplanation:
+        return explain_study(
+            study,
+            archive=self._archive,
+            jobs=self._jobs,
+            rules=self._settings.series,
+            model_rules=self._model_rules,
+        )
+
+    def list_jobs(self, query: JobQuery) -> JobList:
+        found = self._jobs.find(state=query.state, study=query.study, limit=query.limit)
+        return JobList(jobs=tuple(found))
+
+    def job(self, job: str) -> Job:
+        return self._jobs.get(job)
+
+    def cancel(self, job: str, user: str) -> Job:
+        return self._jobs.cancel(job, user=user)
+
+    def retry(self, job: str, user: str) -> Job:
+        return self._jobs.retry(job, user=user)
+
+    def deliver(self, job: str) -> Job:
+        self._jobs.get(job)
+        if not self._deliveries.send_again(job):
+            raise WrongState("Nothing of this job is left undelivered that is not tried already.")
+        return self._jobs.get(job)
+
+    def models(self) -> ModelList:
+        return ModelList(
+            models=tuple(
+                ModelEntry(
+                    name=name,
+                    default=name == self._catalogue.default,
+                    loaded=self._catalogue.is_loaded(name),
+                    card=card,
+                )
+                for name, card in self._catalogue.cards().items()
+            )
+        )
+
+    def health(self) -> Health:
+        counts = self._jobs.counts()
+        segmenter = self._catalogue.get(self._catalogue.default)
+        return Health(
+            status="ok" if self._worker.alive else "stopped",
+            version=__version__,
+            worker_alive=self._worker.alive,
+            paused=self._paused(),
+            queue_length=counts["queued"] + counts["running"],
+            jobs={state: counts[state] for state in STATES},
+            model=segmenter.name,
+            model_version=segmenter.version,
+            device=segmenter.device,
+            automatic=self._settings.automatic,
+            viewer=self._viewer,
+        )
+
+    def describe(self) -> _Document:
+        return _Document.model_validate(openapi(self.routes, version=__version__))

@@ -1,0 +1,210 @@
+"""A colleague corrects what we made, and we learn how far off it was."""
+
+from pathlib import Path
+
+import highdicom as hd
+import numpy as np
+import pytest
+from pydicom.dataset import Dataset
+from pydicom.uid import generate_uid
+
+from model.organs import BY_NAME
+from plugin.archive import OrthancArchive
+from plugin.catalogue import Catalogue
+from plugin.drawn.drawings import Drawings
+from plugin.drawn.quality import Quality
+from plugin.jobs.intake import Intake
+from plugin.jobs.job import Job
+from plugin.jobs.job_table import open_database
+from plugin.jobs.jobs import Jobs
+from plugin.pipeline import Watch
+from plugin.settings import Settings
+from plugin.work import Work
+from tests.fake_orthanc import FakeOrthanc
+from tests.phantoms import ct_slices, make_phantom
+from tests.plugin.jobs.test_jobs import add
+from tests.structure_sets import outlines_of, rtstruct, seg
+
+BRAINSTEM = BY_NAME["brainstem"]
+
+
+class Clinic:
+    """An archive with one CT that has its result, and all that happens to it by itself."""
+
+    def __init__(self, orthanc: FakeOrthanc, database: str, weights: Path) -> None:
+        self.orthanc = orthanc
+        self.archive = OrthancArchive(orthanc)
+        engine = open_database(database)
+        self.jobs = Jobs(engine)
+        self.quality = Quality(engine)
+        catalogue = Catalogue(default="quick", weights=weights, device="cpu")
+        self.intake = Intake(archive=self.archive, jobs=self.jobs, catalogue=catalogue)
+        self.work = Work(
+            archive=self.archive,
+            jobs=self.jobs,
+            catalogue=catalogue,
+            quality=self.quality,
+            settings=Settings(),
+        )
+        [self.study] = orthanc.last_update
+        [self.ct] = self.archive.series_of_study(self.study)
+
+    def stable(self) -> list[Job]:
+        """What comes of it when the study is stable."""
+        ended = []
+        self.intake.take(self.study, asked_by="stable study")
+        while (job := self.jobs.claim()) is not None:
+            self.jobs.finish(job.id, self.work(job, Watch()))
+            ended.append(self.jobs.get(job.id))
+        return ended
+
+    def ours(self) -> hd.Volume:
+        """Our result on the CT's grid."""
+        drawings = Drawings(self.archive, Settings().series)
+        [job] = self.jobs.find(kind="segment")
+        return drawings.result(job, drawings.grid(self.ct))
+
+
+@pytest.fixture
+def clinic(ct: list[Dataset], database: str, weights: Path) -> Clinic:
+    orthanc = FakeOrthanc()
+    orthanc.receive(ct)
+    one = Clinic(orthanc, database, weights)
+    [job] = one.stable()
+    assert job.state == "done"
+    return one
+
+
+def corrected(labels: hd.Volume) -> hd.Volume:
+    """Without the lower half of its slices."""
+    array = labels.array.copy()
+    array[array.shape[0] // 2 :] = 0
+    return labels.with_array(array)
+
+
+def dice(a: hd.Volume, b: hd.Volume) -> float:
+    both = np.count_nonzero((a.array > 0) & (b.array > 0))
+    return 2 * both / (np.count_nonzero(a.array) + np.count_nonzero(b.array))
+
+
+@pytest.mark.parametrize("kind", ["SEG", "RTSTRUCT"])
+def test_a_correction_is_compared_with_our_result(clinic, ct, kind):
+    ours = clinic.ours()
+    theirs = corrected(ours)
+    if kind == "SEG":
+        drawing = seg(ct, theirs, [BRAINSTEM])
+    else:
+        mask = theirs.with_array((theirs.array == BRAINSTEM.label).astype(np.uint8))
+        drawing = rtstruct(ct, {"Brain Stem": outlines_of(mask), "PTV_70": outlines_of(mask)})
+    clinic.orthanc.receive([drawing])
+
+    [job] = clinic.stable()
+
+    assert (job.kind, job.state, job.model) == ("compare", "done", "")
+    [found] = clinic.quality.find()
+    assert found.dice == pytest.approx(dice(ours, theirs), abs=1e-4)
+    assert (found.organ, found.model, found.model_version) == ("brainstem", "quick", "1.0.0")
+    assert (found.drawn_as, found.series, found.study) == (kind, clinic.ct.id, clinic.study)
+    assert found.drawn_ml < found.volume_ml
+    assert clinic.stable() == []  # once
+
+
+def test_what_was_drawn_before_our_result_is_compared_as_soon_as_it_is_there(ct, database, weights):
+    orthanc = FakeOrthanc()
+    orthanc.receive(ct)
+    clinic = Clinic(orthanc, database, weights)
+    labels = make_phantom(spacing_mm=(6.0, 8.0, 8.0), shape=(22, 32, 32)).labels
+    drawing = seg(ct, labels, [BRAINSTEM])
+    orthanc.receive([drawing])
+
+    assert [job.kind for job in clinic.stable()] == ["segment"]
+    assert [job.kind for job in clinic.stable()] == ["compare"]  # our SEG made the study stable
+
+    [found] = clinic.quality.find()
+    assert found.organ == "brainstem"
+
+
+def test_our_own_result_is_no_correction(clinic):
+    assert clinic.stable() == []
+
+
+def test_a_result_of_ours_that_the_queue_does_not_know_is_no_correction_either(clinic):
+    [mine] = [one for one in clinic.archive.series_of_study(clinic.study) if one.modality == "SEG"]
+    where = {"study": clinic.study, "series": mine.id, "instances": mine.instances}
+    add(clinic.jobs, kind="compare", model="", identity="compare", **where)
+
+    [job] = clinic.stable()
+
+    assert job.state == "skipped"
+    assert job.reason == "It is our own result, and nobody has approved it."
+    assert clinic.quality.find() == []
+
+
+def test_a_drawing_on_another_ct_of_the_study_is_not_compared(clinic, small_phantom):
+    other = ct_slices(small_phantom, series_number=2)
+    drawing = seg(other, small_phantom.labels, [BRAINSTEM])
+    clinic.orthanc.receive([drawing])
+
+    [job] = clinic.stable()
+
+    assert job.state == "skipped"
+    assert job.reason == "It was drawn on a series that has no result of ours."
+
+
+def test_another_frame_of_reference_is_refused_with_the_reason(clinic, ct):
+    mask = clinic.ours().with_array((clinic.ours().array > 0).astype(np.uint8))
+    drawing = rtstruct(ct, {"Brainstem": outlines_of(mask)})
+    elsewhere = generate_uid(entropy_srcs=["elsewhere"])
+    drawing.ReferencedFrameOfReferenceSequence[0].FrameOfReferenceUID = elsewhere
+    drawing.StructureSetROISequence[0].ReferencedFrameOfReferenceUID = elsewhere
+    clinic.orthanc.receive([drawing])
+
+    [job] = clinic.stable()
+
+    assert job.state == "skipped"
+    assert "another frame of reference" in job.reason
+
+
+def test_a_result_that_was_deleted_is_not_compared(clinic, ct):
+    clinic.orthanc.receive([seg(ct, clinic.ours(), [BRAINSTEM])])
+    [first] = clinic.jobs.find(kind="segment")
+    instance = first.results[0].orthanc_id
+    del clinic.orthanc.files[instance], clinic.orthanc.headers[instance]
+
+    [job] = clinic.stable()
+
+    assert (job.state, clinic.quality.find()) == ("skipped", [])
+
+
+def test_organs_that_the_model_does_not_know_say_nothing(clinic, ct):
+    mask = clinic.ours().with_array((clinic.ours().array > 0).astype(np.uint8))
+    clinic.orthanc.receive([rtstruct(ct, {"Pituitary": outlines_of(mask)})])
+
+    [job] = clinic.stable()
+
+    assert (job.state, clinic.quality.find()) == ("skipped", [])
+
+
+def test_a_service_that_does_not_want_it_compares_nothing(clinic, ct, weights):
+    clinic.orthanc.receive([seg(ct, clinic.ours(), [BRAINSTEM])])
+    clinic.intake = Intake(
+        archive=clinic.archive,
+        jobs=clinic.jobs,
+        catalogue=Catalogue(default="quick", weights=weights),
+        corrections=False,
+    )
+
+    assert clinic.stable() == []
+
+
+def test_a_service_that_is_not_automatic_still_compares(clinic, ct, weights, small_phantom):
+    clinic.orthanc.receive([seg(ct, clinic.ours(), [BRAINSTEM])])
+    clinic.orthanc.receive(ct_slices(small_phantom, series_number=2))
+    clinic.intake = Intake(
+        archive=clinic.archive,
+        jobs=clinic.jobs,
+        catalogue=Catalogue(default="quick", weights=weights),
+        automatic=False,
+    )
+
+    assert [job.kind for job in clinic.stable()] == ["compare"]

@@ -1,0 +1,283 @@
+"""What a colleague drew arrives as labels on the CT's grid, or with the reason why not."""
+
+from typing import Any
+
+import highdicom as hd
+import numpy as np
+import pytest
+from pydicom.dataelem import RawDataElement
+from pydicom.dataset import Dataset
+
+from model.organs import BY_NAME, ORGANS, Organ
+from plugin.drawn.drawn_organs import DrawnOrgans, draw_organs
+from plugin.drawn.structure_names import StructureNames
+from plugin.drawn.structure_sets import UnusableStructureSet, read_structure_set
+from tests.phantoms import COSINES, Orientation, Phantom, ct_slices, make_phantom
+from tests.structure_sets import Outline, as_read, ellipse, outlines_of, rtstruct, seg
+
+NAMES = StructureNames.read()
+LEFT, RIGHT = BY_NAME["parotid_left"], BY_NAME["parotid_right"]
+
+
+@pytest.fixture(scope="module")
+def phantom() -> Phantom:
+    return make_phantom(spacing_mm=(4.0, 3.1, 2.9), shape=(60, 70, 72), noise_hu=0)
+
+
+@pytest.fixture(scope="module")
+def slices(phantom: Phantom) -> list[Dataset]:
+    return ct_slices(phantom)
+
+
+def mask_of(phantom: Phantom, *organs: str) -> hd.Volume:
+    labels = [BY_NAME[organ].label for organ in organs]
+    return phantom.labels.with_array(np.isin(phantom.labels.array, labels).astype(np.uint8))
+
+
+def outlines(phantom: Phantom, *organs: str) -> list[Outline]:
+    return outlines_of(mask_of(phantom, *organs))
+
+
+def drawn(dataset: Dataset, phantom: Phantom) -> DrawnOrgans:
+    return draw_organs(read_structure_set(dataset), phantom.ct.get_geometry(), NAMES)
+
+
+def present(phantom: Phantom) -> list[Organ]:
+    return [organ for organ in ORGANS if (phantom.labels.array == organ.label).any()]
+
+
+@pytest.mark.parametrize("orientation", COSINES)
+def test_contours_and_segments_come_back_as_the_masks_they_were_drawn_from(
+    orientation: Orientation,
+) -> None:
+    one = make_phantom(
+        spacing_mm=(5.0, 3.1, 2.9), shape=(48, 72, 74), noise_hu=0, orientation=orientation
+    )
+    images, organs = ct_slices(one), present(one)
+
+    by_contours = drawn(rtstruct(images, {o.tg263: outlines(one, o.name) for o in organs}), one)
+    by_segments = drawn(seg(images, one.labels, organs), one)
+
+    for found in (by_contours, by_segments):
+        assert list(found.organs) == organs
+        assert found.labels.geometry_equal(one.ct)
+        np.testing.assert_array_equal(found.labels.array, one.labels.array)
+        assert found.unmatched == ()
+        assert found.left_out == {}
+
+
+@pytest.mark.parametrize("kind", ["FRACTIONAL", "LABELMAP"])
+def test_other_kinds_of_segmentation_are_read(
+    phantom: Phantom, slices: list[Dataset], kind: str
+) -> None:
+    found = drawn(seg(slices, phantom.labels, present(phantom), segmentation_type=kind), phantom)
+
+    assert list(found.organs) == present(phantom)
+    np.testing.assert_array_equal(found.labels.array, phantom.labels.array)
+
+
+def test_a_segmentation_on_another_grid_is_brought_to_the_cts(slices: list[Dataset]) -> None:
+    fine = make_phantom(spacing_mm=(2.0, 1.55, 1.45), shape=(80, 140, 144), noise_hu=0)
+    coarse = make_phantom(spacing_mm=(4.0, 3.1, 2.9), shape=(60, 70, 72), noise_hu=0)
+    dataset = seg(ct_slices(fine), fine.labels, [BY_NAME["brainstem"]])
+    dataset.FrameOfReferenceUID = coarse.ct.frame_of_reference_uid
+
+    found = drawn(dataset, coarse)
+
+    ours, theirs = found.labels.array == 1, coarse.labels.array == 1
+    assert 2 * (ours & theirs).sum() / (ours.sum() + theirs.sum()) > 0.93
+    volume_mm3 = fine.labels.voxel_volume * (fine.labels.array == 1).sum()
+    assert found.labels.voxel_volume * ours.sum() == pytest.approx(volume_mm3, rel=0.05)
+
+
+def test_a_segment_is_known_by_its_code_if_its_name_says_nothing(
+    phantom: Phantom, slices: list[Dataset]
+) -> None:
+    dataset = seg(slices, phantom.labels, [LEFT, RIGHT], {LEFT: "Segment_1", RIGHT: "Segment_2"})
+    for item, side in zip(dataset.SegmentSequence, ("7771000", None), strict=True):
+        code = item.SegmentedPropertyTypeCodeSequence[0]
+        code.CodeValue = LEFT.snomed_ct
+        if side is not None:
+            modifier = Dataset()
+            modifier.CodeValue, modifier.CodingSchemeDesignator = side, "SCT"
+            modifier.CodeMeaning = "Left"
+            code.SegmentedPropertyTypeModifierCodeSequence = [modifier]
+
+    found = drawn(as_read(dataset), phantom)
+
+    assert found.organs == (LEFT,)
+    assert found.unmatched == ("Segment_2",)  # a parotid of unknown side
+
+
+def test_a_mandible_drawn_whole_is_halved_at_its_middle(
+    phantom: Phantom, slices: list[Dataset]
+) -> None:
+    whole = outlines(phantom, "mandible_left", "mandible_right")
+
+    found = drawn(rtstruct(slices, {"Mandible": whole}), phantom)
+
+    halves = tuple(BY_NAME[name] for name in ("mandible_left", "mandible_right"))
+    assert found.organs == halves
+    for organ in halves:
+        ours, theirs = (v.array == organ.label for v in (found.labels, phantom.labels))
+        assert 2 * (ours & theirs).sum() / (ours.sum() + theirs.sum()) > 0.95
+
+
+def test_halves_that_are_drawn_go_before_the_whole(phantom: Phantom, slices: list[Dataset]) -> None:
+    structures = {
+        "Mandible": outlines(phantom, "mandible_left", "mandible_right", "spinal_cord"),
+        "Mandible_L": outlines(phantom, "mandible_left"),
+        "Mandible_R": outlines(phantom, "mandible_right"),
+    }
+
+    found = drawn(rtstruct(slices, structures), phantom)
+
+    for organ in (BY_NAME["mandible_left"], BY_NAME["mandible_right"]):
+        np.testing.assert_array_equal(
+            found.labels.array == organ.label, phantom.labels.array == organ.label
+        )
+
+
+def test_two_structures_of_one_organ_leave_it_out_and_empty_ones_do_not_count(
+    phantom: Phantom, slices: list[Dataset]
+) -> None:
+    left, right = outlines(phantom, "parotid_left"), outlines(phantom, "parotid_right")
+    point = Outline(ellipse((0, 0, 0), (1, 1), points=2).points_mm)
+    marker = Outline(left[0].points_mm[:1], "POINT")
+
+    found = drawn(
+        rtstruct(
+            slices,
+            {
+                "Parotid_L": left,
+                "L parotid": left[1:],
+                "Parotid_R": right,
+                "R Parotid": None,
+                "PAROTID RT": [],
+                "Rt parotid": [point, marker],
+                "PTV_66": left,
+            },
+        ),
+        phantom,
+    )
+
+    assert found.organs == (RIGHT,)
+    assert found.left_out == {LEFT: "several structures are this organ: Parotid_L, L parotid"}
+    assert found.unmatched == ("PTV_66",)
+    assert not (found.labels.array == LEFT.label).any()
+
+
+def test_a_lens_within_its_eye_stays_a_lens_in_whichever_order_they_were_drawn(
+    phantom: Phantom, slices: list[Dataset]
+) -> None:
+    eye, lens = outlines(phantom, "eye_left", "lens_left"), outlines(phantom, "lens_left")
+
+    for structures in ({"Eye_L": eye, "Lens_L": lens}, {"Lens_L": lens, "Eye_L": eye}):
+        found = drawn(rtstruct(slices, structures), phantom)
+        expected = np.where(
+            np.isin(phantom.labels.array, [BY_NAME[n].label for n in ("eye_left", "lens_left")]),
+            phantom.labels.array,
+            0,
+        )
+        np.testing.assert_array_equal(found.labels.array, expected)
+
+
+def test_an_organ_drawn_within_a_smaller_one_has_no_voxel_of_its_own(
+    phantom: Phantom, slices: list[Dataset]
+) -> None:
+    same = outlines(phantom, "pituitary")
+    found = drawn(rtstruct(slices, {"Pituitary": same, "Chiasm": same}), phantom)
+    assert len(found.organs) == 1
+    assert list(found.left_out.values()) == ["it lies wholly within smaller organs"]
+
+
+def broken(contour: Any) -> Any:
+    contour.ContourData = contour.ContourData[:-1]
+    return contour
+
+
+def test_one_bad_structure_does_not_spoil_the_others(
+    phantom: Phantom, slices: list[Dataset]
+) -> None:
+    upright = Outline(outlines(phantom, "brainstem")[0].points_mm[:, [0, 2, 1]])
+    dataset = rtstruct(
+        slices,
+        {
+            "Parotid_L": outlines(phantom, "parotid_left"),
+            "Parotid_R": outlines(phantom, "parotid_right"),
+            "Brainstem": [upright],
+            "SpinalCord": outlines(phantom, "spinal_cord"),
+        },
+    )
+    broken(dataset.ROIContourSequence[1].ContourSequence[2])
+    dataset.StructureSetROISequence[3].ReferencedFrameOfReferenceUID = "1.2.3"
+
+    found = drawn(as_read(dataset), phantom)
+
+    assert found.organs == (LEFT,)
+    assert {organ.name: why for organ, why in found.left_out.items()} == {
+        "parotid_right": "a contour is not a list of points",
+        "brainstem": "its contours are not parallel to the slices of the CT",
+        "spinal_cord": "it was drawn in another frame of reference than the CT's",
+    }
+
+
+def test_a_number_that_is_none_is_not_drawn(phantom: Phantom, slices: list[Dataset]) -> None:
+    dataset = rtstruct(slices, {"Parotid_L": outlines(phantom, "parotid_left")})
+    contour = dataset.ROIContourSequence[0].ContourSequence[0]
+    raw = contour.get_item("ContourData")
+    assert isinstance(raw, RawDataElement)
+    contour[raw.tag] = raw._replace(value=b"nan\\" * 11 + b"nan")
+
+    found = drawn(dataset, phantom)
+
+    assert found.left_out == {LEFT: "a contour is not a list of points"}
+
+
+def test_structures_of_another_frame_of_reference_are_refused(
+    phantom: Phantom, slices: list[Dataset]
+) -> None:
+    contours = rtstruct(slices, {"Parotid_L": outlines(phantom, "parotid_left")})
+    frame = contours.ReferencedFrameOfReferenceSequence[0]
+    frame.FrameOfReferenceUID = "1.2.3"
+    contours.StructureSetROISequence[0].ReferencedFrameOfReferenceUID = "1.2.3"
+    segments = seg(slices, phantom.labels, [LEFT])
+    segments.FrameOfReferenceUID = "1.2.3"
+    silent = as_read(contours)
+    del silent.ReferencedFrameOfReferenceSequence
+    del silent.StructureSetROISequence[0].ReferencedFrameOfReferenceUID
+
+    for dataset in (contours, segments):
+        with pytest.raises(UnusableStructureSet, match="another frame of reference than the CT's"):
+            drawn(as_read(dataset), phantom)
+    with pytest.raises(UnusableStructureSet, match="does not say its frame of reference"):
+        drawn(silent, phantom)
+
+
+def test_what_is_no_structure_set_is_refused(slices: list[Dataset]) -> None:
+    with pytest.raises(UnusableStructureSet, match="neither an RT Structure Set nor"):
+        read_structure_set(slices[0])
+    strange = rtstruct(slices, {"Parotid_L": []})
+    strange.ROIContourSequence[0].ReferencedROINumber = [1, 2]
+    with pytest.raises(UnusableStructureSet, match=r"The RTSTRUCT is not as DICOM wants it\."):
+        read_structure_set(strange)
+    twice = rtstruct(slices, {"Parotid_L": [], "Parotid_R": []})
+    twice.StructureSetROISequence[1].ROINumber = 1
+    with pytest.raises(UnusableStructureSet, match=r"Two structures .* have one number"):
+        read_structure_set(twice)
+
+
+def test_a_structure_set_says_when_and_on_what_it_was_drawn_and_by_whom(
+    phantom: Phantom, slices: list[Dataset]
+) -> None:
+    found = read_structure_set(rtstruct(slices, {}))
+    segments = read_structure_set(seg(slices, phantom.labels, [LEFT]))
+    for one in (found, segments):
+        assert one.series == {slices[0].SeriesInstanceUID}
+        assert one.frames_of_reference == {phantom.ct.frame_of_reference_uid}
+        assert not one.ours
+    assert found.drawn_at == "20200102080000"
+    assert len(segments.drawn_at) == 14
+    mine = {"Manufacturer": "orthanc-oar"}
+    assert read_structure_set(rtstruct(slices, {}, **mine)).ours
+    assert not read_structure_set(rtstruct(slices, {}, ApprovalStatus="APPROVED", **mine)).ours

@@ -1,0 +1,199 @@
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from plugin.archive import OrthancArchive
+from plugin.catalogue import Catalogue, UnknownModel
+from plugin.jobs.intake import Intake
+from plugin.jobs.job import Outcome, Result
+from plugin.jobs.jobs import Jobs
+from plugin.objects.results import description
+from plugin.settings import Settings
+from tests.fake_orthanc import FakeOrthanc
+from tests.phantoms import ct_slices, make_phantom
+
+
+@pytest.fixture
+def orthanc() -> FakeOrthanc:
+    return FakeOrthanc()
+
+
+@pytest.fixture
+def intake(orthanc: FakeOrthanc, jobs: Jobs, weights: Path) -> Intake:
+    catalogue = Catalogue(default="quick", weights=weights)
+    return Intake(archive=OrthancArchive(orthanc), jobs=jobs, catalogue=catalogue)
+
+
+def finish(jobs: Jobs, outcome: Outcome) -> None:
+    job = jobs.claim()
+    assert job is not None
+    jobs.finish(job.id, outcome)
+
+
+def stored(orthanc: FakeOrthanc) -> Outcome:
+    """A job done, with something in the archive for its result."""
+    instance = next(iter(orthanc.headers))
+    uid = str(orthanc.headers[instance].SOPInstanceUID)
+    return Outcome(
+        state="done", results=(Result(kind="seg", sop_instance_uid=uid, orthanc_id=instance),)
+    )
+
+
+def test_every_ct_series_of_a_stable_study_becomes_a_job_and_others_do_not(
+    orthanc, intake, jobs, ct, small_phantom
+):
+    second = ct_slices(small_phantom, series_number=2)
+    mr = ct_slices(small_phantom, series_number=3)
+    for image in mr:
+        image.Modality = "MR"
+    study = orthanc.receive([*ct, *second, *mr])
+
+    taken = intake.take_study(study, asked_by="stable study")
+
+    assert len(taken) == 2
+    assert {job.model for job in taken} == {"quick"}
+    assert {job.study for job in taken} == {study}
+
+
+@pytest.mark.parametrize("end", ["done", "skipped", "cancelled"])
+def test_a_study_that_becomes_stable_again_is_not_taken_again(orthanc, intake, jobs, ct, end):
+    study = orthanc.receive(ct)
+    [job] = intake.take_study(study, asked_by="stable study")
+    if end == "cancelled":
+        jobs.cancel(job.id)
+    else:
+        finish(jobs, Outcome(state=end, reason="why"))
+
+    assert intake.take_study(study, asked_by="stable study") == []
+    assert jobs.get(job.id).state == end
+
+
+def test_a_late_slice_is_taken_as_new_work(orthanc, intake, ct):
+    study = orthanc.receive(ct[:-1])
+    intake.take_study(study, asked_by="stable study")
+    orthanc.receive(ct[-1:])
+
+    assert len(intake.take_study(study, asked_by="stable study")) == 1
+
+
+def test_a_new_model_does_not_redo_old_studies_by_itself_but_a_person_can(
+    orthanc, jobs, weights, ct
+):
+    archive = OrthancArchive(orthanc)
+    study = orthanc.receive(ct)
+    old = Intake(archive=archive, jobs=jobs, catalogue=Catalogue(default="quick", weights=weights))
+    new = Intake(archive=archive, jobs=jobs, catalogue=Catalogue(default="blind", weights=weights))
+    [first] = old.take_study(study, asked_by="stable study")
+
+    assert new.take_study(study, asked_by="start") == []
+    [series] = archive.series_of_study(study)
+    assert new.request(series).id != first.id
+
+
+def test_a_person_who_asks_for_what_is_done_gets_it(orthanc, intake, jobs, ct):
+    orthanc.receive(ct)
+    [series] = OrthancArchive(orthanc).series_of_study(*orthanc.last_update)
+    job = intake.request(series)
+    finish(jobs, stored(orthanc))
+
+    assert intake.request(series).state == "done"
+    assert intake.request(series).id == job.id
+
+
+def test_a_person_who_asks_for_a_result_that_is_gone_gets_it_made_again(orthanc, intake, jobs, ct):
+    orthanc.receive(ct)
+    [series] = OrthancArchive(orthanc).series_of_study(*orthanc.last_update)
+    job = intake.request(series)
+    lost = Result(kind="seg", sop_instance_uid="2.25.404", orthanc_id="lost")
+    finish(jobs, Outcome(state="done", results=(lost,)))
+
+    again = intake.request(series)
+
+    assert (again.id, again.state, again.results) == (job.id, "queued", ())
+
+
+def test_a_person_who_asks_for_what_failed_gets_another_try(orthanc, intake, jobs, ct):
+    orthanc.receive(ct)
+    [series] = OrthancArchive(orthanc).series_of_study(*orthanc.last_update)
+    job = intake.request(series)
+    finish(jobs, Outcome(state="skipped", reason="The rules did not allow it."))
+
+    assert intake.request(series).state == "queued"
+    forced = intake.request(series, force=True)
+    assert forced.id != job.id
+    assert intake.request(series, model="blind").model == "blind"
+    with pytest.raises(UnknownModel, match="there are: blind, quick"):
+        intake.request(series, model="../quick")
+
+
+def test_what_is_wanted_later_is_a_new_job_when_a_person_asks_and_not_before(
+    orthanc, jobs, weights, ct
+):
+    archive = OrthancArchive(orthanc)
+    study = orthanc.receive(ct)
+    catalogue = Catalogue(default="quick", weights=weights)
+    before = Intake(archive=archive, jobs=jobs, catalogue=catalogue)
+    after = Intake(
+        archive=archive,
+        jobs=jobs,
+        catalogue=catalogue,
+        result=description(Settings(Rtstruct=True)),
+    )
+    [first] = before.take_study(study, asked_by="stable study")
+
+    assert after.take_study(study, asked_by="stable study") == []
+    [series] = archive.series_of_study(study)
+    second = after.request(series)
+    assert second.id != first.id
+    assert after.request(series).id == second.id
+    assert before.request(series).id == first.id
+
+
+def test_each_choice_of_objects_is_described_in_words_of_its_own() -> None:
+    assert description(Settings()) == "BINARY"  # the keys of jobs that are done hold this
+    choices = [
+        Settings(SegmentationType="LABELMAP"),
+        Settings(Rtstruct=True),
+        Settings(Rtstruct=True, RtstructHoles="xor"),
+        Settings(VolumeReport=True),
+        Settings(ReviewPages=True),
+        Settings(Rtstruct=True, VolumeReport=True, ReviewPages=True),
+    ]
+    assert len({description(one) for one in [Settings(), *choices]}) == 7
+    assert description(Settings(RtstructHoles="xor")) == "BINARY", "there are no holes to write"
+
+
+def test_catching_up_takes_recent_stable_studies_that_have_no_job(orthanc, intake, jobs):
+    studies = {}
+    for seed, name in enumerate(("missed", "known", "arriving", "old")):
+        patient = make_phantom(spacing_mm=(6.0, 8.0, 8.0), shape=(22, 32, 32), seed=seed)
+        studies[name] = orthanc.receive(ct_slices(patient))
+    intake.take_study(studies["known"], asked_by="stable study")
+    orthanc.unstable.add(studies["arriving"])
+    eight_days_ago = datetime.now(UTC) - timedelta(days=8)
+    orthanc.last_update[studies["old"]] = eight_days_ago.strftime("%Y%m%dT%H%M%S")
+
+    intake.catch_up(days=7)
+
+    taken = [job for job in jobs.find() if job.asked_by == "start"]
+    assert [job.study for job in taken] == [studies["missed"]]
+
+
+def test_a_default_model_may_lie_anywhere_but_must_be_there(weights, tmp_path):
+    elsewhere = Catalogue(default=str(weights / "quick"), weights=tmp_path)
+    assert elsewhere.default == "quick"
+    assert elsewhere.get("quick") is elsewhere.get("quick")  # loaded once
+
+    with pytest.raises(UnknownModel, match="there are: none"):
+        Catalogue(default="quick", weights=tmp_path)
+
+
+def test_a_damaged_card_hides_its_model_alone(weights, tmp_path, caplog):
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "card.json").write_text("{}")
+
+    cards = Catalogue(default=str(weights / "quick"), weights=tmp_path).cards()
+
+    assert list(cards) == ["quick"]
+    assert "card.json is not a model card" in caplog.text

@@ -1,0 +1,55 @@
+import time
+
+import pytest
+
+from plugin.jobs.job import Outcome
+from plugin.jobs.job_table import open_database
+from plugin.jobs.pause import Pause
+from plugin.worker import Worker
+from tests.plugin.jobs.test_jobs import add
+from tests.plugin.test_worker import DONE, Ended
+
+
+@pytest.fixture
+def pause(database, jobs) -> Pause:
+    return Pause(open_database(database), jobs)
+
+
+def test_no_job_is_taken_while_a_person_pauses_the_queue(jobs, pause):
+    ended, begun = Ended(jobs), []
+
+    def run(job, watch) -> Outcome:
+        begun.append(pause.holds())
+        return DONE
+
+    pause.pause()
+    add(jobs)
+    worker = Worker(jobs, run, paused=pause.holds)
+    worker.start()
+    jobs.wake()  # as news of any kind would
+    pause.resume()
+    ended.wait_for("done")
+    worker.stop()
+
+    assert begun == [False]
+
+
+def test_a_pause_outlives_the_process_and_may_be_asked_for_twice(database, jobs, pause):
+    pause.pause()
+    pause.pause(user="physicist")
+    after_a_restart = Pause(open_database(database), jobs)
+
+    assert after_a_restart.holds()
+    assert not after_a_restart.resume().paused
+    assert not after_a_restart.resume().paused
+    assert not pause.holds()
+
+
+def test_a_job_that_is_due_does_not_wake_a_paused_worker(jobs):
+    add(jobs)
+    jobs.wait(0)  # the news of it is read
+    begun = time.monotonic()
+
+    jobs.wait(0.2, for_due=False)
+
+    assert time.monotonic() - begun >= 0.2

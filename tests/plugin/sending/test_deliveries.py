@@ -1,0 +1,192 @@
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy.orm import Session
+
+from plugin.jobs.job import Job, Outcome, Parcel
+from plugin.jobs.job_table import open_database
+from plugin.jobs.jobs import Jobs
+from plugin.sending.deliveries import LEASE, LONGEST_PAUSE, MOST_UNDER_WAY, POLL, Deliveries, Errand
+from tests.plugin.jobs.test_jobs import RESULT, add
+
+PACS = Parcel(kind="modality", target="PACS", instances=("abc",))
+SENDER = Parcel(kind="sender", target="CT1@10.0.0.1", instances=("abc",))
+KINDS = ("modality", "sender")
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.time = datetime(2026, 1, 1, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.time
+
+    def later(self, by: timedelta) -> None:
+        self.time += by
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def deliveries(database: str, clock: Clock) -> Deliveries:
+    return Deliveries(open_database(database), owner="one", retry_delay_seconds=30, now=clock)
+
+
+@pytest.fixture
+def jobs(database: str, deliveries: Deliveries) -> Jobs:
+    return Jobs(open_database(database), notes=[deliveries.note])
+
+
+def done(jobs: Jobs, *parcels: Parcel, series: str = "series") -> Job:
+    job = add(jobs, series=series)
+    assert jobs.claim() is not None
+    jobs.finish(job.id, Outcome(state="done", results=(RESULT,), parcels=parcels))
+    return jobs.get(job.id)
+
+
+def taken(deliveries: Deliveries) -> Errand:
+    errand = deliveries.claim(KINDS)
+    assert errand is not None
+    return errand
+
+
+def test_a_job_that_ends_shows_what_it_sends_on(jobs):
+    job = done(jobs, PACS, SENDER)
+
+    assert [(one.kind, one.target, one.state) for one in job.deliveries] == [
+        ("modality", "PACS", "waiting"),
+        ("sender", "CT1@10.0.0.1", "waiting"),
+    ]
+
+
+def test_a_delivery_is_there_only_if_its_job_has_ended(database, clock):
+    def fault(session: Session, job: Job, outcome: Outcome | None) -> None:
+        if outcome is not None:
+            raise RuntimeError("the power is cut")
+
+    deliveries = Deliveries(open_database(database), now=clock)
+    jobs = Jobs(open_database(database), notes=[deliveries.note, fault])
+    job = add(jobs)
+    jobs.claim()
+
+    with pytest.raises(RuntimeError):
+        jobs.finish(job.id, Outcome(state="done", parcels=(PACS,)))
+
+    assert jobs.get(job.id).state == "running"
+    assert deliveries.claim(KINDS) is None
+
+
+def test_a_sending_is_begun_once_looked_at_again_and_arrives(jobs, deliveries, clock):
+    job = done(jobs, PACS)
+
+    begun = taken(deliveries)
+    assert begun.content == {"instances": ["abc"]}
+    assert deliveries.claim(KINDS) is None  # it is taken
+    deliveries.under_way(begun, "orthancs-job")
+    assert deliveries.claim(KINDS) is None  # it is too early to look
+    clock.later(POLL)
+    looked = taken(deliveries)
+    assert looked.ticket == "orthancs-job"
+    deliveries.delivered(looked)
+
+    [delivery] = jobs.get(job.id).deliveries
+    assert (delivery.state, delivery.attempts, delivery.finished) == ("done", 1, clock.time)
+    assert deliveries.claim(KINDS) is None
+
+
+def test_pauses_between_attempts_double_up_to_an_hour_and_end_after_three_days(
+    jobs, deliveries, clock
+):
+    job = done(jobs, PACS)
+    begun, pauses = clock.time, []
+
+    for _ in range(1000):
+        errand = deliveries.claim(KINDS)
+        if errand is None:
+            break
+        deliveries.failed(errand, "The receiver is down.")
+        [delivery] = jobs.get(job.id).deliveries
+        pauses.append(delivery.due - clock.time)
+        clock.later(max(delivery.due - clock.time, timedelta(0)))
+
+    assert delivery.state == "failed"
+    assert delivery.reason == "The receiver is down."
+    assert pauses[:4] == [timedelta(seconds=30 * factor) for factor in (1, 2, 4, 8)]
+    assert max(pauses) == LONGEST_PAUSE
+    assert timedelta(hours=70) < clock.time - begun <= timedelta(hours=72)
+
+
+def test_what_a_person_must_change_is_not_tried_again_until_asked(jobs, deliveries, clock):
+    job = done(jobs, SENDER, PACS)
+    for _ in range(2):
+        errand = taken(deliveries)
+        if errand.kind == "sender":
+            deliveries.refused(errand, "No modality of this title.")
+        else:
+            deliveries.delivered(errand)
+    clock.later(timedelta(days=1))
+    assert deliveries.claim(KINDS) is None
+
+    assert deliveries.send_again(job.id) == 1
+
+    again = taken(deliveries)
+    assert (again.kind, again.attempts) == ("sender", 1)
+    assert deliveries.send_again(job.id) == 0
+
+
+def test_a_job_done_again_sends_its_result_again_and_an_old_errand_changes_nothing(
+    jobs, deliveries, clock
+):
+    job = done(jobs, PACS)
+    old = taken(deliveries)
+    clock.later(timedelta(seconds=1))
+    jobs.redo(job.id)
+    jobs.claim()
+    jobs.finish(job.id, Outcome(state="done", results=(RESULT,), parcels=(PACS,)))
+
+    deliveries.delivered(old)
+
+    [delivery] = jobs.get(job.id).deliveries
+    assert (delivery.state, delivery.attempts) == ("waiting", 0)
+
+
+def test_the_same_process_goes_on_at_once_and_another_waits_until_it_must_be_dead(
+    jobs, deliveries, database, clock
+):
+    done(jobs, PACS)
+    deliveries.under_way(taken(deliveries), "orthancs-job")
+    clock.later(POLL)
+    other = Deliveries(open_database(database), owner="other", now=clock)
+    restarted = Deliveries(open_database(database), owner="one", now=clock)
+
+    assert other.claim(KINDS) is None
+    killed = restarted.claim(KINDS)
+    assert killed is not None
+    assert killed.ticket == "orthancs-job"
+    restarted.recover(KINDS)
+    assert restarted.claim(KINDS) is not None
+    clock.later(2 * LEASE)
+    assert other.claim(KINDS) is not None
+
+
+def test_only_a_few_are_under_way_at_a_time(jobs, deliveries):
+    for number in range(MOST_UNDER_WAY + 1):
+        done(jobs, PACS, series=str(number))
+
+    for _ in range(MOST_UNDER_WAY):
+        deliveries.under_way(taken(deliveries), "orthancs-job")
+
+    assert deliveries.claim(KINDS) is None
+    assert deliveries.claim(("webhook",)) is None
+
+
+def test_a_courier_can_sleep_until_the_next_is_due(jobs, deliveries, clock):
+    assert deliveries.due_in_s(KINDS) is None
+    done(jobs, PACS)
+    deliveries.failed(taken(deliveries), "Not now.")
+
+    assert deliveries.due_in_s(KINDS) == 30
+    assert deliveries.due_in_s(("webhook",)) is None
