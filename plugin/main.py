@@ -107,6 +107,7 @@ worker = Worker(
         else None
     ),
     paused=pause.holds,
+    time_limit_s=settings.time_limit_seconds or float("inf"),
 )
 viewer = is_served(configuration)
 rest = Rest(

@@ -113,6 +113,10 @@ class Settings(BaseModel):
     retry_delay_seconds: Annotated[
         float, Field(ge=0, description="Pause before the second attempt; doubles each time.")
     ] = 30.0
+    time_limit_seconds: Annotated[
+        float,
+        Field(ge=0, description="A job that takes longer is stopped and has failed; 0: no limit."),
+    ] = 3600.0
     catch_up_days: Annotated[
         int,
         Field(ge=0, description="At start, look for studies of the last days missed; 0: do not."),

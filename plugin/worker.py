@@ -4,6 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, wait
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -31,6 +32,16 @@ PAUSE_S = 5.0
 STOP_S = 10.0
 """How long Orthanc's stop waits for the network to reach a place where it can be interrupted."""
 
+GRACE = 0.1
+"""Of its time limit: so much longer may a job take to notice that it must stop."""
+
+MOST_HANGING = 2
+"""Jobs that could not be stopped; each holds memory, so with as many no further one is taken."""
+
+
+class Hangs(Exception):
+    """A job has not stopped when it should. The thread that does it is left behind."""
+
 
 class Worker:
     """Takes jobs while Orthanc runs. No job can end it."""
@@ -43,6 +54,7 @@ class Worker:
         catch_up: Callable[[], None] = lambda: None,
         catch_up_after_s: float | None = None,
         paused: Callable[[], bool] = lambda: False,
+        time_limit_s: float = float("inf"),
     ) -> None:
         """
         Args:
@@ -51,6 +63,7 @@ class Worker:
             catch_up: looks for missed studies; called between jobs.
             catch_up_after_s: seconds from the start to the first call; None: only when asked.
             paused: whether no further job is to be taken.
+            time_limit_s: for one attempt at one job.
         """
         self._jobs = jobs
         self._run = run
@@ -58,6 +71,8 @@ class Worker:
         self._catch_up_after_s = catch_up_after_s
         self._catch_up_at: float | None = None  # time.monotonic()
         self._paused = paused
+        self._time_limit_s = time_limit_s
+        self._left_behind: list[Future[Outcome]] = []
         self._stopping = threading.Event()
         # A daemon: a network that cannot be interrupted must not keep Orthanc from stopping.
         self._thread = threading.Thread(target=self._work, name="oar-worker", daemon=True)
@@ -65,7 +80,12 @@ class Worker:
     @property
     def alive(self) -> bool:
         """Whether jobs are being taken."""
-        return self._thread.is_alive()
+        return self._thread.is_alive() and self.hanging < MOST_HANGING
+
+    @property
+    def hanging(self) -> int:
+        """Number of jobs that could not be stopped at their time limit and still go on."""
+        return sum(not attempt.done() for attempt in self._left_behind)
 
     def start(self) -> None:
         """Begin, with the jobs first that an earlier process left behind."""
@@ -96,7 +116,7 @@ class Worker:
                 if self._catch_up_at is not None and time.monotonic() >= self._catch_up_at:
                     self._catch_up_at = None
                     self._catch_up()
-                if self._paused():
+                if self._paused() or self.hanging >= MOST_HANGING:
                     self._jobs.wait(self._longest_sleep_s(), for_due=False)
                 elif (job := self._jobs.claim()) is not None:
                     self._do(job)
@@ -125,15 +145,21 @@ class Worker:
             self._do_alive(job, heartbeat)
 
     def _do_alive(self, job: Job, heartbeat: Heartbeat) -> None:
+        deadline = time.monotonic() + self._time_limit_s
         try:
-            self._jobs.finish(job.id, self._run(job, self._watch(job, heartbeat)))
+            watch = self._watch(job, heartbeat, deadline)
+            self._jobs.finish(job.id, self._outcome(lambda: self._run(job, watch)))
         except Cancelled:
             if heartbeat.lost:
                 log.warning("job %s took too long to give a sign of life and was handed on", job.id)
             elif self._stopping.is_set():
                 self._jobs.put_back(job.id)
+            elif time.monotonic() >= deadline:
+                self._give_up(job, "It was stopped.")
             else:
                 self._jobs.stopped(job.id)
+        except Hangs:
+            self._give_up(job, "It could not be stopped: restart Orthanc to free what it holds.")
         except UnknownResource:
             reason = "The series is no longer in the archive."
             self._jobs.finish(job.id, Outcome(state="skipped", reason=reason))
@@ -143,7 +169,28 @@ class Worker:
             log.exception("job %s on series %s failed", job.id, job.series)
             self._jobs.fail(job.id, f"{type(error).__name__}: {error}")
 
-    def _watch(self, job: Job, heartbeat: Heartbeat) -> Watch:
+    def _outcome(self, run: Callable[[], Outcome]) -> Outcome:
+        """What comes of a job, done in a thread of its own: nothing can end a thread that hangs."""
+        attempt: Future[Outcome] = Future()
+        threading.Thread(target=_carry, args=(run, attempt), name="oar-job", daemon=True).start()
+        wait([attempt], min(self._time_limit_s * (1 + GRACE), threading.TIMEOUT_MAX))
+        if not attempt.done():
+            self._left_behind = [one for one in self._left_behind if not one.done()] + [attempt]
+            raise Hangs
+        try:
+            return attempt.result()
+        finally:
+            del attempt  # or an exception would hold itself, and the volumes of its frames
+
+    def _give_up(self, job: Job, what: str) -> None:
+        """Fail a job at its time limit, at once: a further attempt would hold up all others."""
+        stage = self._jobs.get(job.id).stage
+        where = f" while {stage}" if stage else ""
+        reason = f"It took longer than TimeLimitSeconds ({self._time_limit_s:g}){where}. {what}"
+        log.error("job %s on series %s: %s", job.id, job.series, reason)
+        self._jobs.fail(job.id, reason, again=False)
+
+    def _watch(self, job: Job, heartbeat: Heartbeat, deadline: float) -> Watch:
         """What the job tells and asks, slowed down to what a database and a person need."""
         stage, reported_at = "", 0.0
         wanted, asked_at = False, 0.0
@@ -159,11 +206,18 @@ class Worker:
 
         def cancelled() -> bool:
             nonlocal wanted, asked_at
-            if self._stopping.is_set() or heartbeat.lost:
-                return True
             now = time.monotonic()
+            if self._stopping.is_set() or heartbeat.lost or now >= deadline:
+                return True
             if now - asked_at >= REPORT_EVERY_S:
                 wanted, asked_at = self._jobs.cancel_wanted(job.id), now
             return wanted
 
         return Watch(report=report, cancelled=cancelled)
+
+
+def _carry(run: Callable[[], Outcome], attempt: Future[Outcome]) -> None:
+    try:
+        attempt.set_result(run())
+    except BaseException as error:  # noqa: BLE001 - raised again by whoever waits
+        attempt.set_exception(error)

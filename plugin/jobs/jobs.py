@@ -344,10 +344,14 @@ class Jobs:
         """Give a running job back because the service stops. The attempt does not count."""
         self._end(job_id, state="queued", attempts=JobRow.attempts - 1, progress=0.0, started=None)
 
-    def fail(self, job_id: str, reason: str) -> None:
-        """Note that a running job met a fault of ours: queued again, or failed at last."""
+    def fail(self, job_id: str, reason: str, *, again: bool = True) -> None:
+        """Note that a running job met a fault of ours: queued again, or failed at last.
+
+        Args:
+            again: whether a further attempt may help.
+        """
         attempts = self.get(job_id).attempts
-        if attempts >= self._max_attempts:
+        if attempts >= self._max_attempts or not again:
             final: dict[str, Any] = {"state": "failed", "finished": self._now()}
         else:
             final = {

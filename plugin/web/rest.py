@@ -84,6 +84,10 @@ class Health(_Strict):
     status: Annotated[Literal["ok", "stopped"], Field(description="stopped: no job is taken")]
     version: str
     worker_alive: bool
+    hanging: Annotated[
+        int,
+        Field(description="jobs that could not be stopped at their time limit: restart Orthanc"),
+    ]
     paused: Annotated[bool, Field(description="by a person: no further job is taken")]
     queue_length: Annotated[int, Field(description="jobs queued or running")]
     jobs: Annotated[dict[str, int], Field(description="number of jobs by state")]
@@ -303,6 +307,7 @@ class Rest:
             status="ok" if self._worker.alive else "stopped",
             version=__version__,
             worker_alive=self._worker.alive,
+            hanging=self._worker.hanging,
             paused=self._paused(),
             queue_length=counts["queued"] + counts["running"],
             jobs={state: counts[state] for state in STATES},

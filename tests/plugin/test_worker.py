@@ -1,3 +1,4 @@
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -22,6 +23,13 @@ HOUR = timedelta(hours=1)
 DONE = Outcome(
     state="done", results=(Result(kind="seg", sop_instance_uid="2.25.1", orthanc_id="abc"),)
 )
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + SOON_S
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 class Ended:
@@ -116,6 +124,62 @@ def test_a_person_can_stop_a_running_job(jobs, ended):
     worker.stop()
 
 
+def test_a_job_that_takes_too_long_is_stopped_for_good_and_the_next_one_runs(jobs, ended):
+    slow = add(jobs, series="slow")
+    worker = Worker(
+        jobs,
+        lambda job, watch: DONE if job.series == "good" else until_cancelled(job, watch),
+        time_limit_s=0.5,
+    )
+    worker.start()
+    ended.wait_for("failed")
+    add(jobs, series="good")
+    ended.wait_for("done")
+    worker.stop()
+
+    assert jobs.get(slow.id).attempts == 1
+    assert jobs.get(slow.id).reason == (
+        "It took longer than TimeLimitSeconds (0.5) while segmenting. It was stopped."
+    )
+    assert worker.hanging == 0
+
+
+def test_jobs_that_cannot_be_stopped_are_left_behind_until_there_are_too_many(jobs, ended):
+    go_on = threading.Event()
+    stopped: list[str] = []
+
+    def hang(job: Job, watch: Watch) -> Outcome:
+        if job.series == "good":
+            return DONE
+        go_on.wait(SOON_S)
+        stopped.append(job.series)
+        return until_cancelled(job, watch)
+
+    worker = Worker(jobs, hang, time_limit_s=0.5)
+    worker.start()
+    hung = [add(jobs, series="hangs")]
+    ended.wait_for("failed")
+    add(jobs, series="good")
+    ended.wait_for("done")
+    assert (worker.alive, worker.hanging) == (True, 1)
+    hung.append(add(jobs, series="hangs too"))
+    ended.wait_for("failed", times=2)
+    assert (worker.alive, worker.hanging) == (False, 2)
+    last = add(jobs, series="good", identity="of another model")
+    time.sleep(0.5)
+    assert jobs.get(last.id).state == "queued"
+
+    go_on.set()  # what held them up is over: they see that they are not wanted any more
+    wait_until(lambda: worker.hanging == 0)
+    jobs.wake()
+    ended.wait_for("done", times=2)
+    worker.stop()
+
+    assert sorted(stopped) == ["hangs", "hangs too"]
+    assert {jobs.get(one.id).state for one in hung} == {"failed"}
+    assert "restart Orthanc" in jobs.get(hung[0].id).reason
+
+
 def test_a_stop_gives_the_running_job_back(jobs, ended):
     job = add(jobs)
     worker = Worker(jobs, until_cancelled)
@@ -189,7 +253,7 @@ def test_progress_is_written_seldom_but_every_stage_is(jobs, monkeypatch):
         jobs, "report", lambda job, stage, progress: written.append((stage, progress))
     )
     alive = Heartbeat(lambda: True, every_s=60, lease_s=60)
-    watch = Worker(jobs, lambda job, watch: DONE)._watch(add(jobs), alive)
+    watch = Worker(jobs, lambda job, watch: DONE)._watch(add(jobs), alive, math.inf)
 
     for step in range(1000):
         watch.report("segmenting", step / 1000)

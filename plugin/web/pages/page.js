@@ -27,7 +27,9 @@ function showHealth(health) {
   setText(
     at("health"),
     health.status === "stopped"
-      ? "Stopped: no job is taken. Orthanc's log says why."
+      ? health.hanging
+        ? `Stopped: ${health.hanging} jobs hang and cannot be stopped. Restart Orthanc.`
+        : "Stopped: no job is taken. Orthanc's log says why."
       : health.paused
         ? `Paused by a person: no further job is taken. ${waiting}`
         : health.jobs.running
