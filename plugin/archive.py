@@ -71,6 +71,9 @@ class Archive(Protocol):
     def store(self, dataset: pydicom.Dataset) -> str:
         """Keep a result, in place of one of the same UID, and return the archive's identifier."""
 
+    def store_once(self, dataset: pydicom.Dataset) -> str:
+        """Keep a result unless there is one of the same UID, and return the identifier of that."""
+
 
 class OrthancArchive:
     """The Orthanc that this process runs in.
@@ -102,13 +105,15 @@ class OrthancArchive:
         return next((one["ID"] for one in json.loads(answer) if one["Type"] == "Instance"), None)
 
     def store(self, dataset: pydicom.Dataset) -> str:
-        file = BytesIO()
-        dataset.save_as(file, enforce_file_format=True)
-        stored = self._upload(file.getvalue())
+        file = _encoded(dataset)
+        stored = self._upload(file)
         if stored["Status"] == ALREADY_STORED:  # and, by Orthanc's default, the older one kept
             self._call("a result", self._orthanc.RestApiDelete, f"/instances/{stored['ID']}")
-            stored = self._upload(file.getvalue())
+            stored = self._upload(file)
         return str(stored["ID"])
+
+    def store_once(self, dataset: pydicom.Dataset) -> str:
+        return str(self._upload(_encoded(dataset))["ID"])  # the older one is kept, if there is one
 
     def studies(self, first: int, limit: int) -> list[Study]:
         """One page of all studies, the oldest first."""
@@ -164,6 +169,12 @@ class OrthancArchive:
             if code == UNKNOWN_RESOURCE:
                 raise UnknownResource(f"Orthanc holds no {what}.") from error
             raise ArchiveError(f"Orthanc, asked for {what}, says: {message}.") from error
+
+
+def _encoded(dataset: pydicom.Dataset) -> bytes:
+    file = BytesIO()
+    dataset.save_as(file, enforce_file_format=True)
+    return file.getvalue()
 
 
 def _listed(one: dict[str, Any]) -> Series:
@@ -238,6 +249,9 @@ class FolderArchive:
         path = self._results / f"{name}.dcm"
         dataset.save_as(path, enforce_file_format=True)
         return str(path)
+
+    def store_once(self, dataset: pydicom.Dataset) -> str:
+        return self.store(dataset)  # what an earlier run has left is not looked at
 
 
 HEADER_TAGS = ["SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "Modality"]

@@ -1,4 +1,4 @@
-"""Python's log, written into Orthanc's own."""
+"""Python's log, written into Orthanc's own, or to a terminal by a process outside of Orthanc."""
 
 import logging
 import re
@@ -46,6 +46,17 @@ class OneLine(logging.Formatter):
         )
 
 
+def attach(handler: logging.Handler) -> None:
+    """Give it what our packages log, and silence those that quote headers."""
+    warnings.simplefilter("ignore")  # by any library, for a filter knows only who called it
+    for name in QUOTING:
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+    for name in OURS:
+        logger = logging.getLogger(name)
+        logger.setLevel(logging.INFO)
+        logger.addHandler(handler)
+
+
 class OrthancLog(logging.Handler):
     """Sends each record to the function of Orthanc that fits its level.
 
@@ -56,16 +67,6 @@ class OrthancLog(logging.Handler):
         super().__init__()
         self._orthanc = orthanc
         self.setFormatter(OneLine("oar: %(message)s"))
-
-    def attach(self) -> None:
-        """Begin to listen to our packages, and silence those that quote headers."""
-        warnings.simplefilter("ignore")  # by any library, for a filter knows only who called it
-        for name in QUOTING:
-            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
-        for name in OURS:
-            logger = logging.getLogger(name)
-            logger.setLevel(logging.INFO)
-            logger.addHandler(self)
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.levelno >= logging.ERROR:

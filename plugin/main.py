@@ -12,23 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import orthanc  # noqa: TID251 - exists only inside Orthanc; every other module takes it as argument
-import torch
 from sqlalchemy.exc import SQLAlchemyError
 
 from plugin.archive import ArchiveError, OrthancArchive, UnknownResource
-from plugin.audit import Audit, settings_digest, user_of
-from plugin.catalogue import Catalogue
-from plugin.drawn.quality import Quality
+from plugin.audit import user_of
 from plugin.jobs.intake import Intake
 from plugin.jobs.job import Job
-from plugin.jobs.job_table import open_database
 from plugin.jobs.jobs import Jobs
-from plugin.jobs.pause import Pause
-from plugin.log import OrthancLog
-from plugin.model_rules import ModelRules
+from plugin.log import OrthancLog, attach
 from plugin.objects.results import description
 from plugin.sending.outgoing import Outgoing
 from plugin.settings import Settings, authenticates, stable_age_seconds
+from plugin.station import Station
 from plugin.status import Status
 from plugin.web.audit_routes import AuditRoutes
 from plugin.web.ohif import is_served
@@ -36,78 +31,55 @@ from plugin.web.page_files import IN_ORTHANC_EXPLORER, PageFiles
 from plugin.web.quality_routes import QualityRoutes
 from plugin.web.rest import Rest
 from plugin.web.router import Request, from_elsewhere
-from plugin.work import Work
-from plugin.worker import Worker
 
-OrthancLog(orthanc).attach()
+attach(OrthancLog(orthanc))
 log = logging.getLogger("plugin.main")
 
 configuration = json.loads(orthanc.GetConfiguration())
 settings = Settings.from_orthanc(configuration)
-if settings.threads:
-    torch.set_num_threads(settings.threads)
-catalogue = Catalogue(default=settings.model, device=settings.device)
-model_rules = ModelRules(
-    settings.models,
-    default=settings.model,
-    shadow_model=settings.shadow_model,
-    name=catalogue.configured,
-)
-for name in model_rules.models():
-    catalogue.get(name)  # the weights are read now, or Orthanc does not start
-for route in settings.routes:
-    for name in route.models:
-        catalogue.name(name)  # no route waits for a model that is not there
-
 archive = OrthancArchive(orthanc)
 status = Status(archive=archive, orthanc=orthanc)
-folder = Path(orthanc.GetConfigurationPath()).resolve().parent
-database = open_database(settings.database_url(configuration, folder))
-audit = Audit(database, settings_sha256=settings_digest(settings))
-quality = Quality(database)
-outgoing = Outgoing(database, orthanc=orthanc, settings=settings, configuration=configuration)
 
 
-def changed(job: Job) -> None:
+def changed(jobs: Jobs, job: Job) -> None:
     status.changed(jobs, job)
-    outgoing.deliveries.wake()
+    station.deliveries.wake()
 
 
-jobs: Jobs = Jobs(
-    database,
+folder = Path(orthanc.GetConfigurationPath()).resolve().parent
+station = Station(
+    settings,
+    archive=archive,
+    database_url=settings.database_url(configuration, folder),
     owner=f"{socket.gethostname()}:{configuration.get('HttpPort', '')}",
-    max_attempts=settings.max_attempts,
-    retry_delay_seconds=settings.retry_delay_seconds,
-    notes=(audit.note, *outgoing.notes),
     changed=changed,
+)
+jobs, catalogue = station.jobs, station.catalogue
+outgoing = Outgoing(
+    station.deliveries,
+    station.webhooks,
+    orthanc=orthanc,
+    settings=settings,
+    configuration=configuration,
 )
 intake = Intake(
     archive=archive,
     jobs=jobs,
     catalogue=catalogue,
-    rules=model_rules,
+    rules=station.model_rules,
     automatic=settings.automatic,
     corrections=settings.compare_corrections,
     result=description(settings),
 )
-
-
-def catch_up() -> None:
-    intake.catch_up(max(1, settings.catch_up_days))
-
-
-pause = Pause(database, jobs)
-worker = Worker(
-    jobs,
-    Work(archive=archive, jobs=jobs, catalogue=catalogue, quality=quality, settings=settings),
-    catch_up=catch_up,
+worker = station.worker(
+    takes_jobs=settings.take_jobs,
+    catch_up=lambda: intake.catch_up(max(1, settings.catch_up_days)),
     catch_up_after_s=(
         stable_age_seconds(configuration)
         if settings.catch_up_days and (settings.automatic or settings.compare_corrections)
         else None
     ),
-    paused=pause.holds,
-    time_limit_s=settings.time_limit_seconds or float("inf"),
+    between=lambda: status.refresh_counts(jobs),
 )
 viewer = is_served(configuration)
 rest = Rest(
@@ -117,11 +89,15 @@ rest = Rest(
     intake=intake,
     catalogue=catalogue,
     worker=worker,
-    deliveries=outgoing.deliveries,
-    model_rules=model_rules,
-    paused=pause.holds,
+    deliveries=station.deliveries,
+    model_rules=station.model_rules,
+    paused=station.pause.holds,
     viewer=viewer,
-    more=(*AuditRoutes(audit).routes, *QualityRoutes(quality).routes, *pause.routes),
+    more=(
+        *AuditRoutes(station.audit).routes,
+        *QualityRoutes(station.quality).routes,
+        *station.pause.routes,
+    ),
 )
 pages = PageFiles(viewer=viewer)
 
@@ -187,4 +163,4 @@ orthanc.RegisterRestCallback("/oar(/.*)?", on_rest)
 orthanc.ExtendOrthancExplorer(IN_ORTHANC_EXPLORER)  # once: only the last script is served
 log.info("model %s is ready; research use only", catalogue.default)
 # As a warning, which Orthanc shows always: whoever has the log can tell whether lines were removed.
-log.warning("the audit record has %d lines, the last with the hash %s", *audit.last())
+log.warning("the audit record has %d lines, the last with the hash %s", *station.audit.last())

@@ -4,6 +4,8 @@ import logging
 from collections.abc import Callable, Iterator
 from datetime import datetime
 
+from pydicom import Dataset
+
 from model.organs import ORGANS
 from model.plausibility import find_doubts
 from model.preprocess import NoBody
@@ -11,7 +13,7 @@ from model.segmenter import Cancelled, Segmenter
 from model.volumes import volumes_ml
 from plugin.archive import Archive, Series
 from plugin.ct.series import UnsuitableSeries, read_series
-from plugin.jobs.job import Outcome, Result
+from plugin.jobs.job import Outcome, Result, ResultKind
 from plugin.objects.dicom_objects import NoOrganFound
 from plugin.objects.identity import Model, Origin
 from plugin.objects.results import Finding, build_results, find_results, seg_first, wanted_kinds
@@ -90,12 +92,7 @@ def segment_series(
             finding = Finding(ct, labels, segmenter.organs, warnings, doubts)
             made = build_results(missing, finding, origin, settings)
         with watch.stage("storing"):
-            stored = tuple(
-                Result(
-                    kind=kind, sop_instance_uid=one.SOPInstanceUID, orthanc_id=archive.store(one)
-                )
-                for kind, one in made
-            )
+            stored = [_store(kind, one, archive, watch) for kind, one in made]
     except (UnsuitableSeries, NoBody) as why:
         log.info("series %s skipped: %s", series.id, why)
         return Outcome(state="skipped", reason=str(why), seconds=watch.seconds)
@@ -110,6 +107,15 @@ def segment_series(
         seconds=watch.seconds,
         warnings=warnings,
     )
+
+
+def _store(kind: ResultKind, made: Dataset, archive: Archive, watch: Watch) -> Result:
+    if watch.cancelled():  # perhaps because the job is another worker's by now
+        raise Cancelled
+    # An attempt that did not come to its end leaves no SEG, which is the last to be stored. One
+    # that is there now has been made by another worker meanwhile, and stays.
+    store = archive.store_once if kind == "seg" else archive.store
+    return Result(kind=kind, sop_instance_uid=made.SOPInstanceUID, orthanc_id=store(made))
 
 
 def _files(

@@ -111,6 +111,15 @@ class RestArchive(OrthancArchive):
             self._call("studies", self._remote.RestApiPost, "/tools/find", wanted),
         )
 
+    def models(self) -> dict[str, str]:
+        """SHA-256 of the weights of each model that the plugin there offers, by name.
+
+        Raises:
+            ArchiveError: the plugin is not there, or does not tell us.
+        """
+        answer = json.loads(self._call("models", self._remote.RestApiGet, "/oar/models"))
+        return {one["name"]: one["card"]["weights_sha256"] for one in answer["models"]}
+
     def check(self) -> None:
         """Ask once whether this is an Orthanc that lets us in.
 

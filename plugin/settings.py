@@ -107,6 +107,16 @@ class Settings(BaseModel):
             "do nothing. Empty: all may do everything."
         ),
     ] = {}
+    take_jobs: Annotated[
+        bool,
+        Field(description="Do jobs inside this Orthanc; false leaves them to worker nodes."),
+    ] = True
+    lease_seconds: Annotated[
+        float,
+        Field(
+            ge=1, description="A worker without a sign of life for as long loses its job to others."
+        ),
+    ] = 60.0
     max_attempts: Annotated[
         int, Field(ge=1, description="A job that our own fault stops is tried this often.")
     ] = 3
@@ -187,7 +197,17 @@ class Settings(BaseModel):
             raise BadSettings(f"Orthanc's configuration cannot be used: {wrong}.") from None
         if settings.roles and not authenticates(configuration):
             raise BadSettings("Oar.Roles needs AuthenticationEnabled in Orthanc's configuration.")
+        if not (settings.take_jobs or settings.has_shared_queue):
+            raise BadSettings(
+                "Oar.TakeJobs is false, and no worker node can reach a queue in an SQLite file: "
+                "Oar.Database must be a postgresql:// URL."
+            )
         return settings
+
+    @property
+    def has_shared_queue(self) -> bool:
+        """Whether processes on other machines can reach the queue."""
+        return bool(self.database) and make_url(self.database).get_backend_name() != "sqlite"
 
     def role_of(self, user: str) -> Role:
         """What somebody may do whom Orthanc let in by this name."""

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections import Counter
 from typing import Any
 
@@ -12,6 +13,9 @@ from plugin.jobs.job import STATES, Job
 from plugin.jobs.jobs import Jobs
 
 log = logging.getLogger(__name__)
+
+REFRESH_S = 10.0
+"""How old the numbers of jobs may become while nothing changes here."""
 
 STATE_METADATA = "OarState"
 """Name under "UserMetadata" of Orthanc's configuration."""
@@ -24,6 +28,7 @@ class Status:
         self._archive = archive
         self._orthanc = orthanc
         self._total_seconds: Counter[str] = Counter()
+        self._counted_at = time.monotonic()
         self._one_at_a_time = threading.Lock()
 
     def changed(self, jobs: Jobs, job: Job) -> None:
@@ -39,7 +44,13 @@ class Status:
         with self._one_at_a_time:
             self._show_counts(jobs)
 
+    def refresh_counts(self, jobs: Jobs) -> None:
+        """The same, now and then: worker nodes change states too, and tell only the database."""
+        if time.monotonic() - self._counted_at >= REFRESH_S:
+            self.show_counts(jobs)
+
     def _show_counts(self, jobs: Jobs) -> None:
+        self._counted_at = time.monotonic()
         try:
             counts = jobs.counts()
         except SQLAlchemyError as why:

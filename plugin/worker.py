@@ -53,8 +53,10 @@ class Worker:
         *,
         catch_up: Callable[[], None] = lambda: None,
         catch_up_after_s: float | None = None,
+        between: Callable[[], None] = lambda: None,
         paused: Callable[[], bool] = lambda: False,
         time_limit_s: float = float("inf"),
+        reachable: Callable[[], bool] = lambda: True,
     ) -> None:
         """
         Args:
@@ -62,17 +64,21 @@ class Worker:
             run: does one job.
             catch_up: looks for missed studies; called between jobs.
             catch_up_after_s: seconds from the start to the first call; None: only when asked.
+            between: called between jobs, and often while there are none.
             paused: whether no further job is to be taken.
             time_limit_s: for one attempt at one job.
+            reachable: whether the archive answers; asked when a job has found that it does not.
         """
         self._jobs = jobs
         self._run = run
         self._catch_up = catch_up
         self._catch_up_after_s = catch_up_after_s
         self._catch_up_at: float | None = None  # time.monotonic()
+        self._between = between
         self._paused = paused
         self._time_limit_s = time_limit_s
         self._left_behind: list[Future[Outcome]] = []
+        self._reachable = reachable
         self._stopping = threading.Event()
         # A daemon: a network that cannot be interrupted must not keep Orthanc from stopping.
         self._thread = threading.Thread(target=self._work, name="oar-worker", daemon=True)
@@ -99,12 +105,12 @@ class Worker:
         self._catch_up_at = at if self._catch_up_at is None else min(at, self._catch_up_at)
         self._jobs.wake()
 
-    def stop(self) -> None:
+    def stop(self, patience_s: float = STOP_S) -> None:
         """Give the running job back to the queue and end, as soon as the network allows."""
         self._stopping.set()
         self._jobs.wake()
         if self._thread.is_alive():
-            self._thread.join(STOP_S)
+            self._thread.join(patience_s)
 
     def _work(self) -> None:
         recovered = False
@@ -116,6 +122,7 @@ class Worker:
                 if self._catch_up_at is not None and time.monotonic() >= self._catch_up_at:
                     self._catch_up_at = None
                     self._catch_up()
+                self._between()
                 if self._paused() or self.hanging >= MOST_HANGING:
                     self._jobs.wait(self._longest_sleep_s(), for_due=False)
                 elif (job := self._jobs.claim()) is not None:
@@ -168,6 +175,13 @@ class Worker:
         except Exception as error:
             log.exception("job %s on series %s failed", job.id, job.series)
             self._jobs.fail(job.id, f"{type(error).__name__}: {error}")
+            if isinstance(error, ArchiveError):
+                self._wait_for_archive()
+
+    def _wait_for_archive(self) -> None:
+        """Take no further job that would only fail too."""
+        while not self._stopping.is_set() and not self._reachable():
+            self._stopping.wait(PAUSE_S)
 
     def _outcome(self, run: Callable[[], Outcome]) -> Outcome:
         """What comes of a job, done in a thread of its own: nothing can end a thread that hangs."""

@@ -20,7 +20,6 @@ log = logging.getLogger(__name__)
 REASON_LENGTH = 1000
 """Characters kept of a reason; an exception of a numerical library can be pages long."""
 
-
 LEASE_S = 60.0
 """How long a worker may be silent before its job is handed on, unless the settings say."""
 

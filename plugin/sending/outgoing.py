@@ -1,12 +1,8 @@
-"""All that leaves this machine by itself: results that are sent on, and news of jobs."""
+"""The couriers of an Orthanc: results that are sent on by it, and news of jobs."""
 
-import socket
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Engine
-
-from plugin.jobs.job_changes import Note
 from plugin.sending.courier import Courier
 from plugin.sending.deliveries import Deliveries
 from plugin.sending.routing import OrthancCarrier, forgets_jobs
@@ -15,16 +11,23 @@ from plugin.settings import BadSettings, Settings
 
 
 class Outgoing:
-    """The deliveries and the threads that carry them: one for images, one for news, as either may
-    have to wait for somebody slow.
+    """The threads that carry deliveries: one for images, one for news, as either may have to wait
+    for somebody slow.
     """
 
     def __init__(
-        self, engine: Engine, *, orthanc: Any, settings: Settings, configuration: Mapping[str, Any]
+        self,
+        deliveries: Deliveries,
+        webhooks: Webhooks,
+        *,
+        orthanc: Any,
+        settings: Settings,
+        configuration: Mapping[str, Any],
     ) -> None:
         """
         Args:
-            engine: of the database of the jobs.
+            deliveries: of all jobs, those of worker nodes too.
+            webhooks: who is told.
             orthanc: the module.
             settings: our section.
             configuration: Orthanc's whole configuration.
@@ -37,20 +40,12 @@ class Outgoing:
                 "Orthanc's configuration cannot be used: Oar.Routes needs JobsHistorySize of 10 or "
                 "more."
             )
-        self.deliveries = Deliveries(
-            engine,
-            owner=f"{socket.gethostname()}:{configuration.get('HttpPort', '')}",
-            retry_delay_seconds=settings.delivery.retry_delay_seconds,
-            give_up_after_hours=settings.delivery.give_up_after_hours,
-        )
-        webhooks = Webhooks(settings.webhooks, self.deliveries)
-        self.notes: tuple[Note, ...] = (self.deliveries.note, webhooks.note)
         root = configuration.get("DicomWeb", {}).get("Root", "/dicom-web/")
         orthancs_jobs = OrthancCarrier(orthanc, dicomweb_root=root)
         kinds = ("modality", "peer", "dicomweb", "sender")
         self._couriers = (
-            Courier(self.deliveries, dict.fromkeys(kinds, orthancs_jobs)),
-            Courier(self.deliveries, {"webhook": webhooks}),
+            Courier(deliveries, dict.fromkeys(kinds, orthancs_jobs)),
+            Courier(deliveries, {"webhook": webhooks}),
         )
 
     def start(self) -> None:

@@ -14,7 +14,7 @@ from pydicom.tag import Tag
 from model.segmenter import Segmenter
 from plugin.archive import OrthancArchive
 from plugin.jobs.job import Outcome
-from plugin.log import OURS, QUOTING, OrthancLog
+from plugin.log import OURS, QUOTING, OrthancLog, attach
 from plugin.pipeline import Watch, segment_series
 from plugin.settings import Settings
 from tests.fake_orthanc import FakeOrthanc
@@ -59,7 +59,7 @@ def logged(orthanc: FakeOrthanc) -> Iterator[FakeOrthanc]:
     levels = {name: logging.getLogger(name).level for name in (*OURS, *QUOTING)}
     handler = OrthancLog(orthanc)
     with warnings.catch_warnings():
-        handler.attach()
+        attach(handler)
         yield orthanc
     for name, level in levels.items():
         logging.getLogger(name).setLevel(level)
