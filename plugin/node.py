@@ -1,0 +1,211 @@
+"""A worker node: `python -m plugin.node CONFIG --orthanc http://USER@HOST:8042`.
+
+Takes jobs from the queue in PostgreSQL, on any machine, and reads and stores through Orthanc's REST
+API. CONFIG is Orthanc's own configuration, or a file with its section Oar alone; Database must be a
+postgresql:// URL. The user's password comes from RegisteredUsers in CONFIG, --password-file or
+~/.netrc. SIGTERM gives the running job back to the queue. Exit status 0: stopped by a signal. 1:
+cannot work; the sentence says why. Research use only.
+"""
+
+import argparse
+import json
+import logging
+import re
+import signal
+import socket
+import sys
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import make_url
+from sqlalchemy.exc import SQLAlchemyError
+
+from model.checkpoint import BadCheckpoint
+from plugin import __version__
+from plugin.archive import ArchiveError
+from plugin.catalogue import UnknownModel
+from plugin.jobs.job import Job
+from plugin.jobs.jobs import Jobs
+from plugin.log import OneLine, attach
+from plugin.rest_archive import Login, RestArchive, login_for
+from plugin.settings import BadSettings, Settings
+from plugin.station import Station
+from plugin.status import show_on_study
+
+log = logging.getLogger("plugin.node")
+
+LOOK_S = 10.0
+"""Between two looks at whether everything works."""
+
+STOP_S = 60.0
+"""How long a stop waits for the network to reach a place where it can be interrupted."""
+
+COMMENT = re.compile(r'("(?:\\.|[^"\\])*")|//[^\n]*|/\*.*?\*/', re.DOTALL)
+"""A string, which is group 1, or a comment, which Orthanc allows in its configuration."""
+
+
+class Refusal(Exception):
+    """The node cannot work. The message is a sentence for who started it, without secrets."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("configuration", type=Path, metavar="CONFIG")
+    parser.add_argument("--orthanc", metavar="URL", required=True)
+    parser.add_argument("--password-file", type=Path, metavar="FILE")
+    parser.add_argument("--ca-file", type=Path, metavar="FILE", help="signs Orthanc's certificate")
+    parser.add_argument(
+        "--alive", type=Path, metavar="FILE", help="touched every 10 s while everything works"
+    )
+    args = parser.parse_args(argv)
+    handler = logging.StreamHandler()
+    handler.setFormatter(OneLine("%(asctime)s %(levelname)s %(message)s"))
+    attach(handler)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the same exception as Ctrl-C
+    try:
+        configuration = read_configuration(args.configuration)
+        settings = Settings.from_orthanc(configuration)
+        if not settings.has_shared_queue:
+            raise Refusal(
+                "The queue is an SQLite file, which Orthanc alone can use: Database in the section "
+                "Oar must be a postgresql:// URL, for Orthanc and for its nodes."
+            )
+        url, login = log_in(args.orthanc, args.password_file, configuration)
+        with RestArchive(url, login=login, ca_file=args.ca_file) as archive:
+            archive.check()
+            return work(open_station(settings, archive), archive, args.alive)
+    except KeyboardInterrupt:
+        log.info("stopped before any job was taken")
+        return 0
+    except (Refusal, BadSettings, ArchiveError, UnknownModel, BadCheckpoint) as why:
+        log.error("%s", why)
+        return 1
+
+
+def read_configuration(path: Path) -> dict[str, Any]:
+    """Orthanc's configuration, comments left out."""
+    try:
+        text = path.read_text()
+    except OSError as error:
+        raise Refusal(f"{path} cannot be read: {error.strerror}.") from error
+    try:
+        values = json.loads(COMMENT.sub(lambda found: found[1] or " ", text))
+    except ValueError as error:  # whose sentence has the place, not the text
+        raise Refusal(f"{path} is not JSON: {error}.") from error
+    if not isinstance(values, dict):
+        raise Refusal(f"{path} is not a configuration of Orthanc.")
+    return values
+
+
+def log_in(
+    url: str, password_file: Path | None, configuration: Mapping[str, Any]
+) -> tuple[str, Login | None]:
+    """The address without its user, and who to log in as: a user that the configuration knows, or
+    what `login_for` finds.
+    """
+    user = re.match(r"https?://([^:/@]+)@", url)
+    users = configuration.get("RegisteredUsers", {})
+    if user and password_file is None and user[1] in users:
+        return url.replace(f"{user[1]}@", "", 1), Login(user[1], users[user[1]])
+    return login_for(url, password_file)
+
+
+def open_station(settings: Settings, archive: RestArchive) -> Station:
+    """The models and the queue, once they are seen to be Orthanc's own."""
+
+    def changed(jobs: Jobs, job: Job) -> None:
+        show_on_study(archive, jobs, job)
+
+    try:
+        station = Station(
+            settings,
+            archive=archive,
+            database_url=settings.database,
+            # Never the same twice: what a node leaves behind is taken up when its lease has ended,
+            # and nobody is robbed who happens to have the same host name.
+            owner=f"node {socket.gethostname()} {uuid.uuid4().hex[:8]}",
+            changed=changed,
+        )
+    except SQLAlchemyError as error:
+        address = make_url(settings.database)
+        said = str(getattr(error, "orig", None) or type(error).__name__).strip().splitlines()[0]
+        raise Refusal(
+            f"The database {address.database} at {address.host} cannot be used: {said}"
+        ) from error
+    except ModuleNotFoundError as error:
+        raise Refusal(f"The database needs the Python package {error.name}.") from error
+    compare_models(station, archive)
+    return station
+
+
+def compare_models(station: Station, archive: RestArchive) -> None:
+    """Refuse to work with other weights than Orthanc's plugin promises.
+
+    A job names its model; its result would be another one than was asked for.
+    """
+    try:
+        promised = archive.models()
+    except (ArchiveError, ValueError, KeyError) as why:
+        log.warning("the models could not be compared with those of Orthanc's plugin: %s", why)
+        return
+    here = {name: card.weights_sha256 for name, card in station.catalogue.cards().items()}
+    if other := sorted(name for name in promised if here.get(name) != promised[name]):
+        raise Refusal(
+            f"Orthanc's plugin offers models that are not here, or not with the same weights: "
+            f"{', '.join(other)}. Install the same version here and there."
+        )
+
+
+def work(station: Station, archive: RestArchive, alive: Path | None) -> int:
+    """Do jobs until a signal comes."""
+
+    def reachable() -> bool:
+        try:
+            archive.check()
+        except ArchiveError as why:
+            log.warning("no job is taken: %s", why)
+            return False
+        return True
+
+    worker = station.worker(reachable=reachable)
+    worker.start()
+    segmenter = station.catalogue.get(station.catalogue.default)
+    log.info(
+        "orthanc-oar %s takes jobs on %s with model %s; research use only",
+        __version__,
+        segmenter.device,
+        segmenter.name,
+    )
+    try:
+        while worker.alive:
+            if alive is not None and _answers(station) and reachable():
+                alive.touch()
+            time.sleep(LOOK_S)
+    except KeyboardInterrupt:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)  # we are at it
+        log.info("stopping: the running job goes back to the queue")
+        worker.stop(STOP_S)
+        log.info("stopped")
+        return 0
+    log.error("the worker has ended")
+    return 1
+
+
+def _answers(station: Station) -> bool:
+    """Whether the database does."""
+    try:
+        station.pause.holds()
+    except SQLAlchemyError as why:
+        log.warning("the queue of jobs does not answer: %s", type(why).__name__)
+        return False
+    return True
+
+
+if __name__ == "__main__":
+    sys.exit(main())
