@@ -1,13 +1,8 @@
 """The same tables on a real PostgreSQL server."""
 
-import os
-import pwd
-import shutil
-import subprocess
-import tempfile
 import threading
 from collections.abc import Iterator
-from pathlib import Path
+from itertools import chain
 
 import pytest
 from sqlalchemy import Engine, text
@@ -19,38 +14,21 @@ from plugin.jobs.job import Outcome, Parcel
 from plugin.jobs.job_table import open_database
 from plugin.jobs.jobs import Jobs
 from plugin.sending.deliveries import Deliveries
-from tests.demo import free_port
 from tests.plugin.drawn.test_quality import DRAWING, GOOD
 from tests.plugin.jobs.test_jobs import add
+from tests.postgresql import NoPostgresql, postgresql
 
 pytestmark = pytest.mark.slow
-
-SERVERS = Path("/usr/lib/postgresql")
-"""Where Debian puts each version's programs."""
 
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    """Of a server of this test's own, on loopback; it refuses to run as root."""
     pytest.importorskip("psycopg", reason="needs psycopg")
-    programs = max(SERVERS.glob("*/bin"), default=None)
-    if programs is None or not (programs / "initdb").exists():
-        pytest.skip("needs PostgreSQL: apt-get install postgresql")
-    folder, port = Path(tempfile.mkdtemp(prefix="oar-postgresql-")), free_port()
-    user = "postgres" if os.getuid() == 0 else pwd.getpwuid(os.getuid()).pw_name
-    shutil.chown(folder, user)
-
-    def run(program: str, *arguments: str) -> None:
-        command = [str(programs / program), *arguments]
-        subprocess.run(command, check=True, user=user, cwd=folder, stdout=subprocess.DEVNULL)
-
-    data = str(folder / "data")
-    run("initdb", "--pgdata", data, "--auth", "trust", "--username", "oar", "--no-sync")
-    options = f"-c listen_addresses=127.0.0.1 -p {port} -c unix_socket_directories= -c fsync=off"
-    run("pg_ctl", "start", "--wait", "--pgdata", data, "--options", options, "--log", f"{data}/log")
-    yield f"postgresql+psycopg://oar@127.0.0.1:{port}/postgres"
-    run("pg_ctl", "stop", "--pgdata", data, "--mode", "immediate")
-    shutil.rmtree(folder)
+    try:
+        with postgresql() as url:
+            yield url
+    except NoPostgresql as why:
+        pytest.skip(str(why))
 
 
 @pytest.fixture
@@ -146,6 +124,34 @@ def test_a_delivery_is_taken_once_however_many_take_at_the_same_time(engine, url
         thread.join()
 
     assert len(taken) == len(set(taken)) == 3
+
+
+def test_under_load_every_job_is_taken_once_and_none_is_lost(engine, url):
+    jobs = Jobs(engine)
+    asked = [add(jobs, series=str(number)).id for number in range(300)]
+    taken: dict[str, list[str]] = {f"node {number}": [] for number in range(6)}
+    together = threading.Barrier(len(taken))
+
+    def work(owner: str) -> None:
+        mine = open_database(url)  # its own connections, as a process on another machine has
+        queue = Jobs(mine, owner=owner, notes=[Audit(mine).note])
+        together.wait()
+        while (job := queue.claim()) is not None:
+            taken[owner].append(job.id)
+            queue.finish(job.id, Outcome(state="done"))
+        mine.dispose()
+
+    threads = [threading.Thread(target=work, args=(owner,)) for owner in taken]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert all(taken.values())
+    assert sorted(chain.from_iterable(taken.values())) == sorted(asked)
+    assert jobs.counts()["done"] == len(asked)
+    assert {job.attempts for job in jobs.find()} == {1}
+    assert (Audit(engine).verify().intact, Audit(engine).verify().lines) == (True, 2 * len(asked))
 
 
 def test_a_queue_of_an_earlier_version_gets_what_is_new(engine, url):
