@@ -18,7 +18,7 @@ DATA := data
 DEBIAN := python3-venv orthanc orthanc-python orthanc-dicomweb dicom3tools
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: setup viewer browser demo test run bench lint folds peers
+.PHONY: setup viewer browser servers demo test run bench lint folds peers
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/ready
@@ -48,6 +48,13 @@ browser:
 	@command -v chromium > /dev/null || { $(SUDO) apt-get update -q && \
 	  DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -qy --no-install-recommends chromium; }
 
+# Only the tests and benchmarks of several machines need them; they start servers of their own.
+SERVERS := postgresql orthanc-postgresql
+
+servers:
+	@dpkg-query -W $(SERVERS) > /dev/null 2>&1 || { $(SUDO) apt-get update -q && \
+	  DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -qy --no-install-recommends $(SERVERS); }
+
 demo: setup
 	$(VENV)/bin/python -m tests.demo $(if $(CT),"$(CT)")
 
@@ -61,7 +68,7 @@ lint: setup
 	$(VENV)/bin/hadolint docker/Dockerfile
 	$(VENV)/bin/mypy
 
-test: lint browser
+test: lint browser servers
 	$(VENV)/bin/python -m pytest
 
 # What the benchmarks are measured against, apart from what the product needs. The list is whole: no dependencies are

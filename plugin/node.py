@@ -17,6 +17,7 @@ import sys
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         url, login = log_in(args.orthanc, args.password_file, configuration)
         with RestArchive(url, login=login, ca_file=args.ca_file) as archive:
             archive.check()
-            return work(open_station(settings, archive), archive, args.alive)
+            with closing(open_station(settings, archive)) as station:
+                compare_models(station, archive)
+                return work(station, archive, args.alive)
     except KeyboardInterrupt:
         log.info("stopped before any job was taken")
         return 0
@@ -116,13 +119,13 @@ def log_in(
 
 
 def open_station(settings: Settings, archive: RestArchive) -> Station:
-    """The models and the queue, once they are seen to be Orthanc's own."""
+    """The models and the queue."""
 
     def changed(jobs: Jobs, job: Job) -> None:
         show_on_study(archive, jobs, job)
 
     try:
-        station = Station(
+        return Station(
             settings,
             archive=archive,
             database_url=settings.database,
@@ -139,8 +142,6 @@ def open_station(settings: Settings, archive: RestArchive) -> Station:
         ) from error
     except ModuleNotFoundError as error:
         raise Refusal(f"The database needs the Python package {error.name}.") from error
-    compare_models(station, archive)
-    return station
 
 
 def compare_models(station: Station, archive: RestArchive) -> None:

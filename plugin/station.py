@@ -66,7 +66,7 @@ class Station:
         for route in settings.routes:
             for name in route.models:
                 self.catalogue.name(name)  # no route waits for a model that is not there
-        database = open_database(database_url)
+        self._database = database = open_database(database_url)
         self.audit = Audit(database, settings_sha256=settings_digest(settings))
         self.quality = Quality(database)
         self.deliveries = Deliveries(
@@ -86,6 +86,10 @@ class Station:
             changed=lambda job: changed(self.jobs, job),
         )
         self.pause = Pause(database, self.jobs)
+
+    def close(self) -> None:
+        """Give up the connections to the database."""
+        self._database.dispose()
 
     def worker(
         self,

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
+from copy import deepcopy
 from io import BytesIO
 from pathlib import Path
 
@@ -59,6 +60,22 @@ def test_it_lists_gives_finds_and_takes_as_our_own_does(
         assert found in series.instances
         assert archive.store(ct[3]) == found
         assert archive.find_instance("1.2.3") is None
+
+
+def test_a_result_that_is_to_be_stored_once_does_not_replace_the_one_that_is_there(
+    orthanc: PlainOrthanc, ct: list[Dataset]
+) -> None:
+    late = deepcopy(ct[5])
+    late.ContentTime = "235959"
+    with orthanc.archive() as archive:
+        there = archive.find_instance(ct[5].SOPInstanceUID)
+        before = archive.file(str(there))
+
+        assert archive.store_once(late) == there
+        assert archive.file(str(there)) == before
+
+        assert archive.store(late) == there
+        assert archive.file(str(there)) != before
 
 
 def test_a_query_finds_the_studies_that_it_describes(orthanc: PlainOrthanc) -> None:

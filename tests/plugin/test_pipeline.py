@@ -1,3 +1,4 @@
+from copy import deepcopy
 from io import BytesIO
 
 import numpy as np
@@ -281,6 +282,35 @@ def test_what_a_crash_left_is_replaced(orthanc, quick, monkeypatch, stored_befor
 
     assert len(stored_uids(orthanc)) == len(set(stored_uids(orthanc))) == len(outcome.results)
     assert not any(file.endswith(b"old") for file in orthanc.files.values())
+
+
+def test_a_result_that_another_worker_has_stored_meanwhile_stays(orthanc, quick, monkeypatch):
+    """This worker was silent for so long that its job was handed on."""
+    mine = OrthancArchive.store_once
+    theirs: list[bytes] = []
+
+    def store_once(self: OrthancArchive, dataset: Dataset) -> str:
+        other = deepcopy(dataset)
+        other.ContentTime = "000000"
+        identifier = mine(self, other)
+        theirs.append(self.file(identifier))
+        return mine(self, dataset)
+
+    monkeypatch.setattr(OrthancArchive, "store_once", store_once)
+    outcome = run(orthanc, quick)
+
+    assert [orthanc.files[one.orthanc_id] for one in outcome.results] == theirs
+
+
+def test_a_job_that_is_lost_while_it_stores_stores_nothing_more(orthanc, quick):
+    def lost() -> bool:
+        return any(one.Modality == "RTSTRUCT" for one in orthanc.headers.values())
+
+    with pytest.raises(Cancelled):
+        run(orthanc, quick, settings=Settings(Rtstruct=True), watch=Watch(cancelled=lost))
+
+    assert lost()
+    assert orthanc.segs() == []
 
 
 def test_a_model_in_the_shadow_makes_nothing_but_its_seg(orthanc, quick):

@@ -55,6 +55,17 @@ def test_another_database_can_be_named():
     assert settings.database_url({}, Path("/etc/orthanc")) == "postgresql://host/oar"
 
 
+def test_work_is_left_to_nodes_only_where_they_can_reach_the_queue():
+    for database in ("", "sqlite:////fast/jobs.db"):
+        with pytest.raises(
+            BadSettings, match=r"no worker node can reach a queue in an SQLite file"
+        ):
+            Settings.from_orthanc({"Oar": {"TakeJobs": False, "Database": database}})
+
+    shared = {"TakeJobs": False, "Database": "postgresql://host/oar"}
+    assert not Settings.from_orthanc({"Oar": shared}).take_jobs
+
+
 def test_orthancs_own_default_of_the_stable_age_is_known():
     assert stable_age_seconds({}) == 60
     assert stable_age_seconds({"StableAge": 5}) == 5

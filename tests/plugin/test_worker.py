@@ -104,6 +104,29 @@ def test_whatever_a_job_does_it_is_parked_and_the_next_one_runs(jobs, ended, err
     assert jobs.get(good.id).state == "done"
 
 
+def test_an_archive_that_is_away_costs_one_job_an_attempt_and_not_all_of_them(
+    jobs, ended, monkeypatch
+):
+    monkeypatch.setattr(worker_module, "PAUSE_S", 0.0)
+    first, second = add(jobs, series="first"), add(jobs, series="second")
+    looks = [False, False, True]
+    away = [ArchiveError("no answer")]
+
+    def run(job: Job, watch: Watch) -> Outcome:
+        if away:
+            raise away.pop()
+        assert looks == []  # no job was tried before the archive answered
+        return DONE
+
+    worker = Worker(jobs, run, reachable=lambda: looks.pop(0))
+    worker.start()
+    ended.wait_for("done", times=2)
+    worker.stop()
+
+    assert jobs.get(first.id).attempts == 2
+    assert jobs.get(second.id).attempts == 1
+
+
 def test_a_series_that_was_deleted_meanwhile_is_skipped(jobs, ended):
     job = add(jobs)
     worker = Worker(jobs, raising(UnknownResource("gone")))
