@@ -156,15 +156,16 @@ class Jobs:
         ):
             return job
         with Session(self._engine) as session, session.begin():
-            session.execute(
+            asked = session.scalar(
                 update(JobRow)
                 .where(JobRow.id == job_id, JobRow.state == "running")
                 .values(cancel_wanted=True, user=user)
+                .returning(JobRow)
             )
-        job = self.get(job_id)
-        if job.state != "running":
-            raise WrongState(f"The job is {job.state}: there is nothing left to cancel.")
-        return job
+            if asked is not None:  # as it is now: the worker may stop the job at any moment
+                return Job.model_validate(asked)
+        state = self.get(job_id).state
+        raise WrongState(f"The job is {state}: there is nothing left to cancel.")
 
     def retry(self, job_id: str, *, user: str = "") -> Job:
         """Put a job that ended without a result back in the queue, with all its attempts.

@@ -430,3 +430,17 @@ def test_what_a_person_cancelled_is_not_handed_on(database):
 
     assert two.claim() is None
     assert two.get(job.id).state == "cancelled"
+
+
+def test_a_job_that_stops_as_soon_as_it_is_told_is_no_mistake_of_who_told_it(jobs, monkeypatch):
+    job = add(jobs)
+    jobs.claim()
+    get = jobs.get
+
+    def get_late(job_id: str) -> Job:
+        jobs.stopped(job_id)
+        return get(job_id)
+
+    monkeypatch.setattr(jobs, "get", get_late)
+
+    assert jobs.cancel(job.id).state == "running"
