@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -60,7 +61,11 @@ class Archive(Protocol):
         """One series; UnknownResource if there is none."""
 
     def sop_instance_uids(self, series: Series) -> list[str]:
-        """DICOM's own UIDs of the instances of a series, in any order."""
+        """DICOM's own UIDs of the instances of a series as it was listed, in their order.
+
+        Raises:
+            UnknownResource: one of them is gone. One that has come since is not looked at.
+        """
 
     def file(self, instance: str) -> bytes:
         """One instance as a DICOM file."""
@@ -73,6 +78,9 @@ class Archive(Protocol):
 
     def store_once(self, dataset: pydicom.Dataset) -> str:
         """Keep a result unless there is one of the same UID, and return the identifier of that."""
+
+    def remove(self, instance: str) -> None:
+        """Give a result up; nothing happens if it is not there."""
 
 
 class OrthancArchive:
@@ -92,8 +100,12 @@ class OrthancArchive:
         return _listed(self._get(f"/series/{series}", f"series {series}"))
 
     def sop_instance_uids(self, series: Series) -> list[str]:
-        instances = self._get(f"/series/{series.id}/instances", f"series {series.id}")
-        return [one["MainDicomTags"]["SOPInstanceUID"] for one in instances]
+        listed = self._get(f"/series/{series.id}/instances", f"series {series.id}")
+        uids = {one["ID"]: str(one["MainDicomTags"]["SOPInstanceUID"]) for one in listed}
+        try:
+            return [uids[instance] for instance in series.instances]
+        except KeyError as gone:
+            raise UnknownResource(f"Orthanc holds no instance {gone}.") from None
 
     def file(self, instance: str) -> bytes:
         return self._call(f"instance {instance}", self._orthanc.GetDicomForInstance, instance)
@@ -114,6 +126,10 @@ class OrthancArchive:
 
     def store_once(self, dataset: pydicom.Dataset) -> str:
         return str(self._upload(_encoded(dataset))["ID"])  # the older one is kept, if there is one
+
+    def remove(self, instance: str) -> None:
+        with suppress(UnknownResource):
+            self._call("a result", self._orthanc.RestApiDelete, f"/instances/{instance}")
 
     def studies(self, first: int, limit: int) -> list[Study]:
         """One page of all studies, the oldest first."""
@@ -252,6 +268,9 @@ class FolderArchive:
 
     def store_once(self, dataset: pydicom.Dataset) -> str:
         return self.store(dataset)  # what an earlier run has left is not looked at
+
+    def remove(self, instance: str) -> None:
+        Path(instance).unlink(missing_ok=True)
 
 
 HEADER_TAGS = ["SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "Modality"]

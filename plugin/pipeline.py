@@ -1,7 +1,7 @@
 """The whole story of one job: a CT series becomes a DICOM SEG, and what is wanted with it."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 
 from pydicom import Dataset
@@ -11,7 +11,7 @@ from model.plausibility import find_doubts
 from model.preprocess import NoBody
 from model.segmenter import Cancelled, Segmenter
 from model.volumes import volumes_ml
-from plugin.archive import Archive, Series
+from plugin.archive import Archive, Series, UnknownResource
 from plugin.ct.series import UnsuitableSeries, read_series
 from plugin.jobs.job import Outcome, Result, ResultKind
 from plugin.objects.dicom_objects import NoOrganFound
@@ -52,6 +52,7 @@ def segment_series(
 
     Raises:
         Cancelled: the watcher wanted it. There is no SEG.
+        UnknownResource: the series was deleted. No result is left.
         ArchiveError: the archive did not give or take.
     """
     origin = Origin(
@@ -93,6 +94,7 @@ def segment_series(
             made = build_results(missing, finding, origin, settings)
         with watch.stage("storing"):
             stored = [_store(kind, one, archive, watch) for kind, one in made]
+            _still_wanted(series, archive, stored)
     except (UnsuitableSeries, NoBody) as why:
         log.info("series %s skipped: %s", series.id, why)
         return Outcome(state="skipped", reason=str(why), seconds=watch.seconds)
@@ -126,3 +128,13 @@ def _files(
             raise Cancelled
         yield archive.file(instance)
         progress((number + 1) / len(series.instances))
+
+
+def _still_wanted(series: Series, archive: Archive, stored: Sequence[Result]) -> None:
+    """Take results back that would make a study anew that a person has deleted meanwhile."""
+    try:
+        archive.series(series.id)
+    except UnknownResource:
+        for one in stored:
+            archive.remove(one.orthanc_id)
+        raise

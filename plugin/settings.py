@@ -17,6 +17,7 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
 from plugin.ct.series_rules import SeriesRules
+from plugin.late_slices import LateSlices
 from plugin.model_rules import ModelRule
 from plugin.objects.rtstruct import Holes
 from plugin.objects.seg import SegmentationType
@@ -117,6 +118,13 @@ class Settings(BaseModel):
             ge=1, description="A worker without a sign of life for as long loses its job to others."
         ),
     ] = 60.0
+    late_slices: Annotated[
+        LateSlices,
+        Field(
+            description="Slices that come after the result bring a new one. join: beside the "
+            "earlier one; replace: in its place, and the earlier one is deleted from Orthanc."
+        ),
+    ] = "join"
     max_attempts: Annotated[
         int, Field(ge=1, description="A job that our own fault stops is tried this often.")
     ] = 3

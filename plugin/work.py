@@ -13,6 +13,7 @@ from plugin.drawn.drawings import Drawings
 from plugin.drawn.quality import Quality, agree
 from plugin.jobs.job import Job, Outcome, Provenance, Result
 from plugin.jobs.jobs import Jobs
+from plugin.late_slices import replace_older, slices_sha256
 from plugin.pipeline import Watch, segment_series
 from plugin.sending.routing import parcels
 from plugin.settings import Settings
@@ -55,6 +56,8 @@ class Work:
         # Asked first: an archive that does not answer then costs no result.
         facts = self._archive.facts(series) if routes else SeriesFacts()
         outcome = self._run(job, series, watch)
+        if self._settings.late_slices == "replace":
+            outcome = replace_older(job, outcome, archive=self._archive, jobs=self._jobs)
         sent = parcels(routes, facts, model=job.model, results=outcome.results)
         return outcome.model_copy(update={"parcels": sent})
 
@@ -76,6 +79,7 @@ class Work:
 
     def _run(self, job: Job, series: Series, watch: Watch) -> Outcome:
         segmenter = self._catalogue.get(job.model)
+        slices = self._archive.sop_instance_uids(series)
         outcome = segment_series(
             series,
             archive=self._archive,
@@ -85,10 +89,9 @@ class Work:
             shadow=job.kind == "shadow",
             watch=watch,
         )
-        slices = sorted(self._archive.sop_instance_uids(series))
         provenance = Provenance(
             instances=len(slices),
-            instances_sha256=hashlib.sha256("\n".join(slices).encode()).hexdigest(),
+            instances_sha256=slices_sha256(slices),
             model_version=segmenter.version,
             weights_sha256=segmenter.weights_sha256,
             settings_sha256=settings_digest(self._settings),

@@ -336,6 +336,16 @@ class Jobs:
         progress = {"progress": 1.0} if outcome.state == "done" else {}
         self._end(job_id, outcome=outcome, finished=self._now(), **progress, **values)
 
+    def replaced(self, job_id: str, reason: str) -> None:
+        """Note that the result of a done job was taken out of the archive, for another one."""
+        self._changes.move(
+            and_(JobRow.id == job_id, JobRow.state == "done"),
+            state="skipped",
+            reason=reason,
+            results=[],
+            volumes_ml={},
+        )
+
     def stopped(self, job_id: str) -> None:
         """Note that a running job was cancelled by a person."""
         self._end(job_id, state="cancelled", reason="Cancelled by a person.", finished=self._now())

@@ -1,5 +1,6 @@
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydicom.dataset import Dataset
@@ -39,7 +40,7 @@ class Clinic:
         )
         [self.series] = self.archive.series_of_study(*orthanc.last_update)
 
-    def do(self, **changes: str) -> Job:
+    def do(self, **changes: Any) -> Job:
         """Do the next job, a new one of the only series if there are changes."""
         if changes:
             self.add(**changes)
@@ -48,7 +49,7 @@ class Clinic:
         self.jobs.finish(job.id, self.work(job, Watch()))
         return self.jobs.get(job.id)
 
-    def add(self, **changes: str) -> Job:
+    def add(self, **changes: Any) -> Job:
         series = self.series
         where = {"study": series.study, "series": series.id, "instances": series.instances}
         return add(self.jobs, **where, **changes)

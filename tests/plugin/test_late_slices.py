@@ -1,0 +1,111 @@
+from pathlib import Path
+
+import pytest
+from pydicom.dataset import Dataset
+
+from plugin.archive import UnknownResource
+from plugin.jobs.jobs import Jobs
+from plugin.pipeline import Watch
+from tests.fake_orthanc import FakeOrthanc
+from tests.plugin.test_work import Clinic
+
+EARLY = 20
+"""So many slices come in time."""
+
+
+class LateClinic(Clinic):
+    """Has segmented the slices that came in time; the others have come since."""
+
+    def __init__(self, jobs: Jobs, weights: Path, ct: list[Dataset], late_slices: str) -> None:
+        self.orthanc = FakeOrthanc()
+        self.orthanc.receive(ct[:EARLY])
+        super().__init__(self.orthanc, jobs, weights, LateSlices=late_slices)
+        self.first = self.do(model="quick")
+        self.orthanc.receive(ct[EARLY:])
+        self.series = self.archive.series(self.series.id)
+
+    def sizes(self) -> list[int]:
+        """Number of slices that each SEG was made of."""
+        series = [seg.ReferencedSeriesSequence[0] for seg in self.orthanc.segs()]
+        return sorted(len(one.ReferencedInstanceSequence) for one in series)
+
+
+def test_a_result_of_more_slices_joins_the_one_of_fewer(jobs, weights, ct):
+    clinic = LateClinic(jobs, weights, ct, "join")
+
+    second = clinic.do(model="quick")
+
+    assert (second.state, jobs.get(clinic.first.id).state) == ("done", "done")
+    assert clinic.sizes() == [EARLY, len(ct)]
+
+
+def test_by_setting_it_takes_the_place_of_the_one_of_fewer(jobs, weights, ct):
+    clinic = LateClinic(jobs, weights, ct, "replace")
+
+    second = clinic.do(model="quick")
+
+    first = jobs.get(clinic.first.id)
+    assert (second.state, second.provenance.instances) == ("done", len(ct))
+    assert (first.state, first.results, first.volumes_ml) == ("skipped", (), {})
+    assert first.reason == (
+        f"Replaced by the result of job {second.id}: the series has other slices now."
+    )
+    assert clinic.sizes() == [len(ct)]
+
+
+def test_another_result_of_the_same_slices_stays(jobs, weights, ct):
+    clinic = LateClinic(jobs, weights, ct, "replace")
+    clinic.do(model="quick")
+
+    clinic.do(model="quick", force=True)
+
+    assert clinic.sizes() == [len(ct), len(ct)]
+
+
+def test_a_worker_that_was_slower_than_the_late_slices_takes_its_own_result_back(jobs, weights, ct):
+    clinic = LateClinic(jobs, weights, ct[:-1], "replace")
+    slow = clinic.add(model="quick")
+    assert jobs.claim().id == slow.id
+
+    def report(stage: str, progress: float) -> None:
+        if stage == "storing":
+            clinic.orthanc.receive(ct[-1:])
+            clinic.series = clinic.archive.series(clinic.series.id)
+            clinic.do(model="quick")
+
+    outcome = clinic.work(slow, Watch(report=report))
+    jobs.finish(slow.id, outcome)
+
+    assert jobs.get(slow.id).state == "skipped"
+    assert jobs.get(slow.id).reason.startswith("Replaced by the result of job")
+    assert clinic.sizes() == [len(ct)]
+
+
+def test_what_a_result_was_made_of_is_told_also_if_slices_come_while_it_is_made(jobs, weights, ct):
+    clinic = LateClinic(jobs, weights, ct[:-1], "join")
+    clinic.add(model="quick")
+    job = jobs.claim()
+
+    def report(stage: str, progress: float) -> None:
+        clinic.orthanc.receive(ct[-1:])
+
+    outcome = clinic.work(job, Watch(report=report))
+
+    assert outcome.provenance.instances == len(ct) - 1
+    assert clinic.sizes() == [EARLY, len(ct) - 1]
+
+
+def test_a_study_that_is_deleted_while_it_runs_is_not_made_anew_by_its_result(jobs, weights, ct):
+    clinic = LateClinic(jobs, weights, ct, "join")
+    clinic.add(model="quick")
+    job = jobs.claim()
+
+    def report(stage: str, progress: float) -> None:
+        if stage == "storing":
+            for instance in list(clinic.orthanc.files):
+                clinic.orthanc.RestApiDelete(f"/instances/{instance}")
+
+    with pytest.raises(UnknownResource):
+        clinic.work(job, Watch(report=report))
+
+    assert clinic.orthanc.files == {}
