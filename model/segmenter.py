@@ -130,7 +130,9 @@ class Segmenter:
         for device, tile in self._attempts():
             try:
                 return self._tiled(image, device, tile, progress, cancelled).cpu()
-            except torch.OutOfMemoryError:
+            except RuntimeError as error:
+                if not _out_of_memory(error):
+                    raise
                 log.warning("%s ran out of memory with tiles of %s", device, tile)
             finally:
                 self._network.to(self.device)
@@ -169,6 +171,11 @@ class Segmenter:
                 progress=progress,
                 cancelled=cancelled,
             )
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    # A GPU's allocator has an exception of its own; the processor's has only its name.
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def runs_faster_in_bf16(device: str) -> bool:

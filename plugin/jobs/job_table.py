@@ -1,6 +1,9 @@
 """The database tables under jobs and deliveries, on SQLite or any other database of SQLAlchemy."""
 
+import logging
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
@@ -22,6 +25,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from sqlalchemy.schema import CreateColumn
+
+log = logging.getLogger(__name__)
 
 BUSY_SECONDS = 30
 """How long one thread waits for another's transaction on an SQLite file before it gives up."""
@@ -116,7 +121,11 @@ class JobRow(Row):
 
 
 def open_database(url: str) -> Engine:
-    """An engine on `url`, its tables made if they are new. SQLite files survive a power cut."""
+    """An engine on `url`, its tables made if they are new.
+
+    SQLite files survive a power cut. One that a broken disk has damaged is set aside, and a new one
+    is begun: what was to be done is found again in the archive, and Orthanc is needed meanwhile.
+    """
     address = make_url(url)
     if address.drivername == "postgresql":
         address = address.set(drivername="postgresql+psycopg")
@@ -124,7 +133,10 @@ def open_database(url: str) -> Engine:
     engine = create_engine(address, pool_pre_ping=address.get_backend_name() != "sqlite")
     if engine.dialect.name == "sqlite":
         if engine.url.database:  # Orthanc makes its own folder only after it has loaded us
-            Path(engine.url.database).parent.mkdir(parents=True, exist_ok=True)
+            file = Path(engine.url.database)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            if file.exists() and not _is_sound(file):
+                _set_aside(file)
         event.listen(engine, "connect", _configure_sqlite)
         event.listen(engine, "begin", _begin_immediately)
     make_tables(engine, JobRow, DeliveryRow)
@@ -157,6 +169,36 @@ def make_tables(engine: Engine, *rows: type[Row]) -> None:
                 if column.name not in known:
                     new = CreateColumn(column).compile(engine)
                     connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {new}")
+
+
+def _is_sound(file: Path) -> bool:
+    try:
+        with closing(sqlite3.connect(file, timeout=BUSY_SECONDS)) as connection:
+            return connection.execute("PRAGMA quick_check(1)").fetchone() == ("ok",)
+    except sqlite3.DatabaseError as error:
+        # The low byte is the kind. Another one, as of a locked file, says nothing of its content.
+        if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            return False
+        raise
+
+
+def _set_aside(file: Path) -> None:
+    now = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
+    aside = file.with_name(f"{file.name}.damaged-{now}")
+    for suffix in (
+        "-wal",
+        "-shm",
+        "",
+    ):  # the file itself last: without it, this is not come back to
+        part = Path(f"{file}{suffix}")
+        if part.exists():
+            part.rename(f"{aside}{suffix}")
+    log.error(
+        "the queue's file %s is damaged and was renamed to %s. A new one is begun; the record of "
+        "earlier jobs, and what was still to be sent on, are only in the damaged one.",
+        file,
+        aside,
+    )
 
 
 def _configure_sqlite(connection: Any, _: Any) -> None:

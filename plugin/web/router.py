@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from sqlalchemy.exc import SQLAlchemyError
 
 log = logging.getLogger(__name__)
 
@@ -147,6 +148,9 @@ class Router:
             if status >= 500:
                 log.warning("%s %s: %s", request.method, request.path, why)
             return _problem(status, str(why.args[0]))
+        except SQLAlchemyError:
+            log.exception("%s %s", request.method, request.path)
+            return _problem(503, "The queue of jobs does not answer; Orthanc's log says why.")
         content = answer.model_dump(mode="json")
         return Response(status=route.status, content=content, content_type=route.content_type)
 

@@ -217,3 +217,12 @@ def test_a_network_that_fits_nowhere_is_an_error(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(MemoryError, match="does not fit into memory"):
         segmenter(ct())
     assert network.tiles == [TILE, (8, 16, 16)]
+
+
+def test_a_processor_that_runs_out_of_memory_says_the_same(
+    segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(UNet, "forward", lambda self, x: torch.empty(2**50))  # of any machine
+
+    with pytest.raises(MemoryError, match="does not fit into memory"):
+        segmenter(ct())

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from plugin.archive import OrthancArchive
@@ -231,6 +232,18 @@ def test_an_orthanc_that_does_not_answer_is_503(client, orthanc):
 
     assert status == 503
     assert "Internal error" in answer["error"]
+
+
+def test_a_queue_that_does_not_answer_is_503(client, jobs, monkeypatch):
+    def locked() -> None:
+        raise OperationalError("SELECT", {}, Exception("database is locked"))
+
+    monkeypatch.setattr(jobs, "counts", locked)
+
+    status, answer = client.get("/oar/health")
+
+    assert status == 503
+    assert answer == {"error": "The queue of jobs does not answer; Orthanc's log says why."}
 
 
 def test_health_says_when_no_job_is_taken(client, orthanc, ct):

@@ -1,0 +1,73 @@
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from plugin.jobs import job_table
+from plugin.jobs.job_table import open_database
+from plugin.jobs.jobs import Jobs
+from tests.plugin.jobs.test_jobs import add
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """A queue of a hundred jobs, all of them in the one file."""
+    file = tmp_path / "jobs.db"
+    engine = open_database(f"sqlite:///{file}")
+    jobs = Jobs(engine)
+    for number in range(100):
+        add(jobs, series=f"series {number}")
+    engine.dispose()
+    return file
+
+
+def overwrite_the_head(file: Path) -> None:
+    file.write_bytes(b"noise" * 20 + file.read_bytes()[100:])
+
+
+def overwrite_the_middle(file: Path) -> None:
+    content = file.read_bytes()
+    middle = len(content) // 2
+    file.write_bytes(content[:middle] + bytes(range(256)) * 64 + content[middle + 256 * 64 :])
+
+
+def cut(file: Path) -> None:
+    content = file.read_bytes()
+    file.write_bytes(content[: len(content) // 2])
+
+
+@pytest.mark.parametrize("damage", [overwrite_the_head, overwrite_the_middle, cut])
+def test_a_damaged_queue_is_kept_beside_a_new_one(
+    file: Path, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    damage(file)
+    damaged = file.read_bytes()
+
+    jobs = Jobs(open_database(f"sqlite:///{file}"))
+
+    assert jobs.find() == []
+    assert add(jobs).state == "queued"
+    [aside] = file.parent.glob("*.damaged-*")
+    assert aside.read_bytes() == damaged
+    assert "is damaged and was renamed" in caplog.text
+
+
+def test_a_queue_that_is_whole_stays_where_it_is(file: Path) -> None:
+    assert len(Jobs(open_database(f"sqlite:///{file}")).find()) == 100
+    assert list(file.parent.glob("*.damaged-*")) == []
+
+
+def test_a_queue_that_somebody_else_holds_is_not_called_damaged(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_table, "BUSY_SECONDS", 0)
+    with closing(sqlite3.connect(file, isolation_level=None)) as somebody:
+        somebody.execute("PRAGMA locking_mode = EXCLUSIVE")
+        somebody.execute("BEGIN EXCLUSIVE")
+
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            open_database(f"sqlite:///{file}")
+
+    assert len(Jobs(open_database(f"sqlite:///{file}")).find()) == 100
