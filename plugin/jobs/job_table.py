@@ -10,21 +10,24 @@ from typing import Any, cast
 
 from sqlalchemy import (
     JSON,
+    Boolean,
     DateTime,
     Dialect,
     Engine,
     ForeignKey,
+    Index,
     Table,
     TypeDecorator,
     create_engine,
     event,
     func,
     inspect,
+    literal_column,
     make_url,
     select,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
-from sqlalchemy.schema import CreateColumn
+from sqlalchemy.schema import CreateColumn, CreateIndex
 
 log = logging.getLogger(__name__)
 
@@ -79,17 +82,26 @@ class DeliveryRow(Row):
     finished: Mapped[datetime | None] = mapped_column(Utc)
 
 
+BEHIND_SEGMENT = literal_column("(kind != 'segment')", Boolean)
+"""Nobody waits for a job of another kind. Not a parameter: an index is made of it."""
+
+
 class JobRow(Row):
     """A job as it is stored."""
 
     __tablename__ = "jobs"
+    __table_args__ = (
+        # The next one to take and the time of the next one due, however many wait or have ended.
+        Index("ix_jobs_to_take", "state", BEHIND_SEGMENT, "created", "id"),
+        Index("ix_jobs_state_due", "state", "due"),
+    )
 
     id: Mapped[str] = mapped_column(primary_key=True)
     key: Mapped[str] = mapped_column(unique=True)  # the same key: the same job
     source: Mapped[str] = mapped_column(index=True)  # the same source: the same slices
     study: Mapped[str] = mapped_column(index=True)
     series: Mapped[str] = mapped_column(index=True)
-    state: Mapped[str] = mapped_column(index=True)
+    state: Mapped[str]
     stage: Mapped[str] = mapped_column(default="")
     progress: Mapped[float] = mapped_column(default=0.0)
     attempts: Mapped[int] = mapped_column(default=0)
@@ -114,7 +126,7 @@ class JobRow(Row):
     owner: Mapped[str] = mapped_column(default="", server_default="")  # the process that runs it
     lease: Mapped[str] = mapped_column(default="", server_default="")  # token of its claim
     lease_until: Mapped[datetime | None] = mapped_column(Utc)  # then others may take it
-    created: Mapped[datetime] = mapped_column(Utc)
+    created: Mapped[datetime] = mapped_column(Utc, index=True)
     due: Mapped[datetime] = mapped_column(Utc)  # not before: the back-off of a retry
     started: Mapped[datetime | None] = mapped_column(Utc)
     finished: Mapped[datetime | None] = mapped_column(Utc)
@@ -154,7 +166,7 @@ def clock_of(engine: Engine) -> Callable[[], datetime]:
 
 
 def make_tables(engine: Engine, *rows: type[Row]) -> None:
-    """Make the tables that are not there, and in the others the columns that are not there."""
+    """Make the tables that are not there, and the columns and indexes that the others lack."""
     tables = [cast(Table, row.__table__) for row in rows]
     with engine.begin() as connection:
         if engine.dialect.name == "postgresql":  # several processes may start at the same time
@@ -169,6 +181,8 @@ def make_tables(engine: Engine, *rows: type[Row]) -> None:
                 if column.name not in known:
                     new = CreateColumn(column).compile(engine)
                     connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {new}")
+            for index in table.indexes:
+                connection.execute(CreateIndex(index, if_not_exists=True))
 
 
 def _is_sound(file: Path) -> bool:

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from plugin.jobs.job import STATES, AskedBy, Job, Kind, Outcome, State
 from plugin.jobs.job_changes import JobChanges, Note, digest
-from plugin.jobs.job_table import JobRow, clock_of
+from plugin.jobs.job_table import BEHIND_SEGMENT, JobRow, clock_of
 from plugin.jobs.leases import Leases
 
 log = logging.getLogger(__name__)
@@ -290,7 +290,7 @@ class Jobs:
         oldest = (
             select(JobRow.id)
             .where(JobRow.state == "queued", JobRow.due <= self._now())
-            .order_by(JobRow.kind != "segment", JobRow.created, JobRow.id)
+            .order_by(BEHIND_SEGMENT, JobRow.created, JobRow.id)
             .limit(1)
             # Of those that no other worker is just taking; SQLite lets one write at a time.
             .with_for_update(skip_locked=True)

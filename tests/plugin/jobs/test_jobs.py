@@ -348,10 +348,13 @@ def test_a_queue_of_an_earlier_version_keeps_its_jobs_and_gets_what_is_new(datab
     with engine.begin() as connection:
         for column in ("shadow_model", "dice", "provenance", "user"):
             connection.execute(text(f'ALTER TABLE jobs DROP COLUMN "{column}"'))
+        connection.execute(text("DROP INDEX ix_jobs_to_take"))
 
     upgraded = Jobs(open_database(database))
 
     assert upgraded.find() == [old]
+    with engine.begin() as connection:
+        connection.execute(text("DROP INDEX ix_jobs_to_take"))  # it was made again
     upgraded.claim()
     upgraded.finish(old.id, Outcome(state="done", dice={"brainstem": 0.5}))
     assert upgraded.get(old.id).dice == {"brainstem": 0.5}
