@@ -4,6 +4,7 @@
 #   make test               linter, types and all tests, real Orthanc included
 #   make run [HTTP_PORT=8042] [DICOM_PORT=4242] [DATA=data] [MODEL=NAME]   Orthanc, to use
 #   make bench              the benchmarks against named peers, as a table
+#   make capacity           what worker nodes and the queue take, as tables
 #   make peers              only .venv-peers, with the programs that the benchmarks compare with
 #   make folds              all 22 organs in five folds on 60 synthetic patients, from nothing; half an hour
 #   make setup              only what the others need: Debian's Orthanc, and .venv
@@ -18,7 +19,7 @@ DATA := data
 DEBIAN := python3-venv orthanc orthanc-python orthanc-dicomweb dicom3tools
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: setup viewer browser servers demo test run bench lint folds peers
+.PHONY: setup viewer browser servers demo test run bench capacity lint folds peers
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/ready
@@ -82,6 +83,10 @@ $(PEERS)/ready: requirements.txt tests/benchmarks/requirements.txt
 
 bench: setup peers
 	$(PEERS)/bin/python -m tests.benchmarks
+
+# The figures of docs/capacity.md; some minutes.
+capacity: setup servers
+	$(VENV)/bin/python -m tests.benchmarks.capacity
 
 FOLDS := training/configs/hn22-phantom-folds.toml
 

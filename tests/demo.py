@@ -43,11 +43,12 @@ PATIENCE_S = 1800.0
 class Demo:
     """One Orthanc, started for the show."""
 
-    def __init__(self, data: Path, model: str) -> None:
+    def __init__(self, data: Path, model: str, **oar: Any) -> None:
         self.http, self.dicom = free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.http}"
         values = configuration(data, http_port=self.http, dicom_port=self.dicom, model=model)
         values["StableAge"] = STABLE_AGE_S
+        values["Oar"] |= oar
         (data / "orthanc").mkdir(parents=True)
         (data / "orthanc.json").write_text(json.dumps(values, indent=2))
         self.aet = values["DicomAet"]
