@@ -2,9 +2,10 @@
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,6 +15,7 @@ from pydicom.errors import InvalidDicomError
 from pydicom.uid import SecondaryCaptureImageStorage
 
 from plugin.conditions import SeriesFacts
+from plugin.orthanc_api import keeps_labels
 
 log = logging.getLogger(__name__)
 
@@ -86,8 +88,9 @@ class Archive(Protocol):
 class OrthancArchive:
     """The Orthanc that this process runs in.
 
-    A call into Orthanc stops every other Python thread for as long as it lasts (plugin 4.0), so
-    each one here is short: one instance, one series, one page of studies.
+    A call into Orthanc stops every other Python thread for as long as it lasts, unless plugin and
+    configuration allow threads, so each one here is short: one instance, one series, one page of
+    studies.
     """
 
     def __init__(self, orthanc: Any) -> None:
@@ -146,6 +149,24 @@ class OrthancArchive:
         """Note a value on the study, where Orthanc's pages and REST show it."""
         uri = f"/studies/{study}/metadata/{name}"
         self._call(f"study {study}", self._orthanc.RestApiPut, uri, value)
+
+    def set_study_labels(self, study: str, wanted: Set[str], *, among: Set[str]) -> None:
+        """Give a study these labels and take the others of `among` from it; nothing if none can be.
+
+        Labels that are not among them are other people's and stay.
+        """
+        if not self._keeps_labels:
+            return
+        what, uri = f"study {study}", f"/studies/{study}/labels"
+        there = among & set(self._get(uri, what))
+        for label in sorted(there - wanted):
+            self._call(what, self._orthanc.RestApiDelete, f"{uri}/{label}")
+        for label in sorted(wanted - there):
+            self._call(what, self._orthanc.RestApiPut, f"{uri}/{label}", "")
+
+    @cached_property
+    def _keeps_labels(self) -> bool:
+        return keeps_labels(self._get("/system", "its version"))
 
     def series_instance_uid(self, series: Series) -> str:
         """DICOM's own UID of a series."""

@@ -21,6 +21,7 @@ from plugin.jobs.job import Job
 from plugin.jobs.jobs import Jobs
 from plugin.log import OrthancLog, attach
 from plugin.objects.results import description
+from plugin.orthanc_api import holds_threads_needlessly, send
 from plugin.sending.outgoing import Outgoing
 from plugin.settings import Settings, authenticates, stable_age_seconds
 from plugin.station import Station
@@ -38,7 +39,7 @@ log = logging.getLogger("plugin.main")
 configuration = json.loads(orthanc.GetConfiguration())
 settings = Settings.from_orthanc(configuration)
 archive = OrthancArchive(orthanc)
-status = Status(archive=archive, orthanc=orthanc)
+status = Status(archive=archive, orthanc=orthanc, labels=settings.labels)
 
 
 def changed(jobs: Jobs, job: Job) -> None:
@@ -120,6 +121,11 @@ def on_change(change: int, level: int, resource: str) -> None:
         status.show_counts(jobs)
         worker.start()
         outgoing.start()
+        if holds_threads_needlessly(orthanc, configuration):
+            log.warning(
+                "all of Python waits for each call into Orthanc, which this version can avoid: "
+                'write "Python": {"AllowThreads": true} into its configuration'
+            )
     elif change == orthanc.ChangeType.ORTHANC_STOPPED:
         worker.stop()
         outgoing.stop()
@@ -151,11 +157,7 @@ def on_rest(output: Any, uri: str, **request: Any) -> None:
         return
     output.SetHttpHeader("Content-Type", response.content_type)
     output.SetHttpHeader("X-Content-Type-Options", "nosniff")
-    text = response.text()
-    try:
-        output.SendHttpStatus(response.status, text, len(text.encode()))
-    except TypeError:  # plugins after 4.0 take two arguments
-        output.SendHttpStatus(response.status, text)
+    send(output, response.status, response.text())
 
 
 orthanc.RegisterOnChangeCallback(on_change)

@@ -122,7 +122,7 @@ def open_station(settings: Settings, archive: RestArchive) -> Station:
     """The models and the queue."""
 
     def changed(jobs: Jobs, job: Job) -> None:
-        show_on_study(archive, jobs, job)
+        show_on_study(archive, jobs, job, labels=settings.labels)
 
     try:
         return Station(

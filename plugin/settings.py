@@ -94,6 +94,10 @@ class Settings(BaseModel):
     review_pages: Annotated[
         bool, Field(description="Also write pages with the contours drawn, for any viewer.")
     ] = False
+    labels: Annotated[
+        bool,
+        Field(description="Label studies with the state of their jobs, from Orthanc 1.12 on."),
+    ] = True
     database: Annotated[
         str,
         Field(

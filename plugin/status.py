@@ -20,13 +20,17 @@ REFRESH_S = 10.0
 STATE_METADATA = "OarState"
 """Name under "UserMetadata" of Orthanc's configuration."""
 
+LABELS = {state: f"oar-{state}" for state in STATES}
+"""What a study is labelled with that has a job in this state."""
+
 
 class Status:
     """Keeps Orthanc's metadata and metrics in step with the queue of jobs."""
 
-    def __init__(self, *, archive: OrthancArchive, orthanc: Any) -> None:
+    def __init__(self, *, archive: OrthancArchive, orthanc: Any, labels: bool = True) -> None:
         self._archive = archive
         self._orthanc = orthanc
+        self._labels = labels
         self._total_seconds: Counter[str] = Counter()
         self._counted_at = time.monotonic()
         self._one_at_a_time = threading.Lock()
@@ -34,7 +38,7 @@ class Status:
     def changed(self, jobs: Jobs, job: Job) -> None:
         """Show that a job has come to another state. A fault here is no fault of the job."""
         with self._one_at_a_time:  # what was read first must not be shown last
-            show_on_study(self._archive, jobs, job)
+            show_on_study(self._archive, jobs, job, labels=self._labels)
             if job.finished:
                 self._add_seconds(job)
             self._show_counts(jobs)
@@ -71,12 +75,22 @@ class Status:
         self._orthanc.SetMetricsValue(name, float(value), self._orthanc.MetricsType.DEFAULT)
 
 
-def show_on_study(archive: OrthancArchive, jobs: Jobs, job: Job) -> None:
-    """Note the state of a job's study in its metadata. A fault here is no fault of the job."""
+def show_on_study(archive: OrthancArchive, jobs: Jobs, job: Job, *, labels: bool) -> None:
+    """Note the state of a job's study on it. A fault here is no fault of the job.
+
+    Args:
+        archive: that holds the study.
+        jobs: the queue.
+        job: that has changed.
+        labels: also as labels, where Orthanc has them: people search by these.
+    """
     try:
         found = jobs.find(study=job.study, kind="segment")
-        latest = {one.series: one for one in reversed(found)}
-        archive.set_study_metadata(job.study, STATE_METADATA, summary(list(latest.values())))
+        latest = list({one.series: one for one in reversed(found)}.values())
+        archive.set_study_metadata(job.study, STATE_METADATA, summary(latest))
+        if labels:
+            wanted = {LABELS[one.state] for one in latest}
+            archive.set_study_labels(job.study, wanted, among=frozenset(LABELS.values()))
     except (ArchiveError, SQLAlchemyError) as why:
         log.warning("the state of job %s could not be noted on its study: %s", job.id, why)
 

@@ -31,6 +31,9 @@ class FakeOrthanc:
         self.files: dict[str, bytes] = {}
         self.headers: dict[str, Dataset] = {}
         self.metadata: dict[tuple[str, str], str] = {}
+        self.labels: dict[str, set[str]] = {}
+        self.system = {"Version": "1.12.7", "HasLabels": True}
+        self.plugin_version = "5.0"
         self.metrics: dict[str, float] = {}
         self.log: list[tuple[str, str]] = []
         self.unstable: set[str] = set()
@@ -92,6 +95,12 @@ class FakeOrthanc:
     def RestApiGet(self, uri: str) -> bytes:
         if self.broken:
             raise OrthancException(-1, "Internal error")
+        if uri == "/system":
+            return json.dumps(self.system).encode()
+        if uri == "/plugins/python":
+            return json.dumps({"ID": "python", "Version": self.plugin_version}).encode()
+        if found := re.fullmatch(r"/studies/([^/]+)/labels", uri):
+            return json.dumps(sorted(self.labels.get(found[1], ()))).encode()
         if found := re.fullmatch(r"/studies\?since=(\d+)&limit=(\d+)&expand", uri):
             first, limit = map(int, found.groups())
             ids = list(self.last_update)[first : first + limit]
@@ -164,6 +173,9 @@ class FakeOrthanc:
     def RestApiDelete(self, uri: str) -> bytes:
         if self.broken:
             raise OrthancException(-1, "Internal error")
+        if found := re.fullmatch(r"/studies/([^/]+)/labels/([A-Za-z0-9_-]+)", uri):
+            self.labels[found[1]].remove(found[2])
+            return b""
         instance = uri.removeprefix("/instances/")
         if self.files.pop(instance, None) is None:
             raise OrthancException(17, "Unknown resource")
@@ -173,8 +185,11 @@ class FakeOrthanc:
     def RestApiPut(self, uri: str, body: str) -> bytes:
         if self.broken:
             raise OrthancException(-1, "Internal error")
-        _, _, study, _, name = uri.split("/")
-        self.metadata[study, name] = body
+        _, _, study, kind, name = uri.split("/")
+        if kind == "labels":
+            self.labels.setdefault(study, set()).add(name)
+        else:
+            self.metadata[study, name] = body
         return b""
 
     def SetMetricsValue(self, name: str, value: float, kind: int) -> None:

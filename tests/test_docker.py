@@ -26,7 +26,7 @@ def test_the_configuration_is_one_that_the_plugin_takes() -> None:
 
 def test_the_configuration_is_that_of_an_orthanc_without_containers() -> None:
     plain = json.loads((ROOT / "orthanc.json").read_text())
-    for key in ("Name", "UserMetadata", "DicomAet", "StableAge", "DicomWeb"):
+    for key in ("Name", "Python", "UserMetadata", "DicomAet", "StableAge", "DicomWeb"):
         assert CONFIGURATION[key] == plain[key], key
     script = Path(CONFIGURATION["PythonScript"]).relative_to("/opt/oar")
     assert (ROOT / script).is_file()

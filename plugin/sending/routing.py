@@ -1,6 +1,6 @@
 """Where results go from here: the rules of the settings, and Orthanc's own jobs that send.
 
-A call into Orthanc stops every Python thread for as long as it lasts, so nothing is sent by such
+A call into Orthanc can stop every Python thread for as long as it lasts, so nothing is sent by such
 a call: Orthanc is told to send in a job of its own, and asked now and then how far it is.
 """
 

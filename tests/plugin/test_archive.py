@@ -43,6 +43,16 @@ def test_what_orthanc_does_not_hold_is_told_from_what_it_cannot_do_now():
     assert not isinstance(error.value, UnknownResource)
 
 
+def test_labels_of_other_people_stay_on_a_study():
+    orthanc = FakeOrthanc()
+    archive = OrthancArchive(orthanc)
+    orthanc.labels["a"] = {"teaching", "oar-queued"}
+
+    archive.set_study_labels("a", {"oar-done"}, among={"oar-queued", "oar-done"})
+
+    assert orthanc.labels["a"] == {"teaching", "oar-done"}
+
+
 def test_a_folder_lists_its_series_and_leaves_other_files_alone(small_phantom, ct, tmp_path):
     write_series(small_phantom, tmp_path / "in" / "deep")
     (tmp_path / "in" / "readme.txt").write_text("not DICOM")

@@ -19,21 +19,18 @@ ROOT = Path(__file__).parents[2]
 
 
 class Output:
-    """What Orthanc gives a route to answer with, whose SendHttpStatus takes so many arguments."""
+    """What Orthanc gives a route to answer with."""
 
-    def __init__(self, arguments: int = 3) -> None:
+    def __init__(self) -> None:
         self.headers: dict[str, str] = {}
         self.answer: tuple[Any, ...] = ()
         self.allowed = ""
-        self._arguments = arguments
 
     def SetHttpHeader(self, name: str, value: str) -> None:
         self.headers[name] = value
 
-    def SendHttpStatus(self, *arguments: Any) -> None:
-        if len(arguments) != self._arguments:
-            raise TypeError("Bad types for the arguments")
-        self.answer = arguments
+    def SendHttpStatus(self, status: int, body: str) -> None:
+        self.answer = (status, body)
 
     def SendMethodNotAllowed(self, allowed: str) -> None:
         self.allowed = allowed
@@ -70,6 +67,7 @@ def test_a_stable_study_comes_back_with_a_seg_and_says_so(orthanc, ct):
     study = orthanc.receive(ct)
     change(orthanc, orthanc.ChangeType.STABLE_STUDY, study)
     assert orthanc.metadata[study, "OarState"] == "queued"
+    assert orthanc.labels[study] == {"oar-queued"}
     assert orthanc.metrics["oar_queue_length"] == 1
 
     change(orthanc, orthanc.ChangeType.ORTHANC_STARTED)
@@ -81,6 +79,7 @@ def test_a_stable_study_comes_back_with_a_seg_and_says_so(orthanc, ct):
     assert len(orthanc.segs()) == 1
     assert len(jobs.find()) == 1
     assert orthanc.metadata[study, "OarState"] == "done"
+    assert orthanc.labels[study] == {"oar-done"}
     assert orthanc.metrics["oar_jobs_done"] == 1
     assert orthanc.metrics["oar_seconds_segmenting_last"] > 0
     assert orthanc.metrics["oar_seconds_segmenting_total"] > 0
@@ -122,20 +121,18 @@ def test_other_changes_and_a_service_that_is_not_automatic_queue_nothing(orthanc
     assert script["jobs"].find() == []
 
 
-@pytest.mark.parametrize("arguments", [2, 3])
-def test_a_request_is_answered_with_its_status_in_any_version_of_orthanc(orthanc, arguments):
+def test_a_request_is_answered_with_its_status(orthanc):
     load()
     [(pattern, callback)] = orthanc.rest_callbacks.items()
-    output = Output(arguments)
+    output = Output()
 
     callback(output, "/oar/jobs/nobody", method="GET", get={}, headers={}, groups=())
 
     assert pattern == "/oar(/.*)?"
     assert output.headers["Content-Type"] == "application/json"
-    status, text, *length = output.answer
+    status, text = output.answer
     assert status == 404
     assert json.loads(text) == {"error": "There is no job nobody."}
-    assert length == [len(text)] * (arguments - 2)
 
 
 def test_a_wrong_method_is_told_the_right_one_in_orthancs_way(orthanc):
@@ -231,6 +228,33 @@ def test_a_study_that_orthanc_cannot_mark_is_segmented_all_the_same(orthanc, ct,
 
     assert script["jobs"].counts()["queued"] == 1
     assert any("could not be noted" in message for level, message in orthanc.log)
+
+
+@pytest.mark.parametrize(
+    ("settings", "system"), [({"Labels": False}, {"HasLabels": True}), ({}, {"Version": "1.10.1"})]
+)
+def test_a_study_has_no_labels_where_they_are_unwanted_or_unknown(orthanc, ct, settings, system):
+    orthanc.configuration["Oar"] |= settings
+    orthanc.system = system
+    load()
+    study = orthanc.receive(ct)
+
+    change(orthanc, orthanc.ChangeType.STABLE_STUDY, study)
+
+    assert orthanc.metadata[study, "OarState"] == "queued"
+    assert orthanc.labels == {}
+    assert not any("could not be noted" in message for level, message in orthanc.log)
+
+
+@pytest.mark.parametrize(("allows", "hint"), [(True, False), (False, True)])
+def test_whoever_makes_python_wait_for_orthanc_is_told(orthanc, allows, hint):
+    orthanc.configuration["Python"] = {"AllowThreads": allows}
+    load()
+
+    change(orthanc, orthanc.ChangeType.ORTHANC_STARTED)
+    change(orthanc, orthanc.ChangeType.ORTHANC_STOPPED)
+
+    assert any("AllowThreads" in message for level, message in orthanc.log) is hint
 
 
 def test_several_series_are_summed_up():
