@@ -7,6 +7,7 @@
 #   make capacity           what worker nodes and the queue take, as tables
 #   make peers              only .venv-peers, with the programs that the benchmarks compare with
 #   make folds              all 22 organs in five folds on 60 synthetic patients, from nothing; half an hour
+#   make test-debian13      the tests that need Orthanc, on that of Debian 13, which is built into a folder; needs root
 #   make setup              only what the others need: Debian's Orthanc, and .venv
 
 # Orthanc embeds Debian's own Python, so the virtual environment must be of that one.
@@ -16,6 +17,7 @@ PEERS := .venv-peers
 HTTP_PORT := 8042
 DICOM_PORT := 4242
 DATA := data
+DEBIAN13 := .debian13
 DEBIAN := python3-venv orthanc orthanc-python orthanc-dicomweb dicom3tools
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
@@ -71,6 +73,12 @@ lint: setup
 
 test: lint browser servers
 	$(VENV)/bin/python -m pytest
+
+# Orthanc 1.12.7, its plugin 5.0 and Python 3.13. What is built stays in the folder, 3 GB; it belongs to root.
+test-debian13: setup
+	@command -v mmdebstrap > /dev/null || { $(SUDO) apt-get update -q && \
+	  DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -qy --no-install-recommends mmdebstrap; }
+	$(VENV)/bin/python -m tests.debian13 "$(DEBIAN13)"
 
 # What the benchmarks are measured against, apart from what the product needs. The list is whole: no dependencies are
 # looked for, since one of them (timm, unused) would bring a torchvision that there is not for the CPU.

@@ -129,8 +129,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         build(folder / "environment", f"{system} {wheels}", make_environment)
         enter(folder, "dpkg-query", "--show", "orthanc", "orthanc-python", "python3")
         # Long tracebacks look into frames in a way that has crashed Python 3.13.5.
-        pytest = ("python", "-m", "pytest", "--tb=short", "--basetemp=/tmp/tests")
-        enter(folder, *pytest, "-p", "no:cacheprovider", *(args.pytest or ("-m", "orthanc")))
+        pytest = ("python", "-m", "pytest", "--tb=short", "-p", "no:cacheprovider")
+        enter(folder, *pytest, *(args.pytest or ("-m", "orthanc")))
     except subprocess.CalledProcessError as error:
         return int(error.returncode)  # what it was has been said by the command itself
     return 0
