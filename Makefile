@@ -5,6 +5,8 @@
 #   make run [HTTP_PORT=8042] [DICOM_PORT=4242] [DATA=data] [MODEL=NAME]   Orthanc, to use
 #   make bench              the benchmarks against named peers, as a table
 #   make capacity           what worker nodes and the queue take, as tables
+#   make faults [ONLY=NAME]  what becomes of studies when Orthanc, disks or the network fail, as a table; 40 minutes
+#   make load               60 studies over 4 associations, as a table
 #   make peers              only .venv-peers, with the programs that the benchmarks compare with
 #   make folds              all 22 organs in five folds on 60 synthetic patients, from nothing; half an hour
 #   make test-debian13      the tests that need Orthanc, on that of Debian 13, which is built into a folder; needs root
@@ -21,7 +23,7 @@ DEBIAN13 := .debian13
 DEBIAN := python3-venv orthanc orthanc-python orthanc-dicomweb dicom3tools
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: setup viewer browser servers demo test run bench capacity lint folds peers
+.PHONY: setup viewer browser servers demo test run bench faults load capacity lint folds peers
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/ready
@@ -95,6 +97,12 @@ bench: setup peers
 # The figures of docs/capacity.md; some minutes.
 capacity: setup servers
 	$(VENV)/bin/python -m tests.benchmarks.capacity
+
+faults: setup
+	$(VENV)/bin/python -m tests.faults $(if $(ONLY),--only "$(ONLY)")
+
+load: setup
+	$(VENV)/bin/python -m tests.faults.load
 
 FOLDS := training/configs/hn22-phantom-folds.toml
 

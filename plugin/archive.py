@@ -2,12 +2,14 @@
 
 import json
 import logging
+import os
 from collections.abc import Callable, Set
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
 import pydicom
@@ -21,6 +23,9 @@ log = logging.getLogger(__name__)
 
 ALREADY_STORED = "AlreadyStored"
 """What Orthanc says of an instance whose UID it holds."""
+
+MARGIN = 2**20
+"""Bytes that must be left on the disk beside a result: for folders, and for Orthanc's index."""
 
 UNKNOWN_RESOURCE = 17
 """Orthanc's error code for an identifier that it does not hold."""
@@ -93,8 +98,14 @@ class OrthancArchive:
     studies.
     """
 
-    def __init__(self, orthanc: Any) -> None:
-        self._orthanc = orthanc  # the module: it exists only inside Orthanc
+    def __init__(self, orthanc: Any, *, storage: Path | None = None) -> None:
+        """
+        Args:
+            orthanc: the module, which exists only inside Orthanc, or what stands in for it.
+            storage: where Orthanc keeps its files, if they are files of this machine.
+        """
+        self._orthanc = orthanc
+        self._storage = storage
 
     def series_of_study(self, study: str) -> list[Series]:
         return [_listed(one) for one in self._get(f"/studies/{study}/series", f"study {study}")]
@@ -189,6 +200,8 @@ class OrthancArchive:
         )
 
     def _upload(self, file: bytes) -> dict[str, Any]:
+        if self._storage is not None and self._storage.is_dir():
+            _find_room(self._storage, len(file))
         what = "a place for a result"
         stored: dict[str, Any] = json.loads(
             self._call(what, self._orthanc.RestApiPost, "/instances", file)
@@ -212,6 +225,23 @@ def _encoded(dataset: pydicom.Dataset) -> bytes:
     file = BytesIO()
     dataset.save_as(file, enforce_file_format=True)
     return file.getvalue()
+
+
+def _find_room(storage: Path, size: int) -> None:
+    """See whether a file of this size can be written.
+
+    Orthanc 1.10 ends as a whole if it cannot make a folder for what a plugin stores, as on a disk
+    that is full or has become read-only: the exception is none of its own, and nobody catches it.
+    """
+    try:
+        with TemporaryDirectory(prefix="oar-", dir=storage) as folder:
+            descriptor = os.open(Path(folder) / "room", os.O_WRONLY | os.O_CREAT)
+            try:
+                os.posix_fallocate(descriptor, 0, size + MARGIN)
+            finally:
+                os.close(descriptor)
+    except OSError as error:
+        raise ArchiveError(f"Orthanc's storage takes no result: {error.strerror}.") from error
 
 
 def _listed(one: dict[str, Any]) -> Series:

@@ -23,7 +23,7 @@ from plugin.log import OrthancLog, attach
 from plugin.objects.results import description
 from plugin.orthanc_api import holds_threads_needlessly, send
 from plugin.sending.outgoing import Outgoing
-from plugin.settings import Settings, authenticates, stable_age_seconds
+from plugin.settings import Settings, authenticates, stable_age_seconds, storage_folder
 from plugin.station import Station
 from plugin.status import Status
 from plugin.web.audit_routes import AuditRoutes
@@ -38,7 +38,8 @@ log = logging.getLogger("plugin.main")
 
 configuration = json.loads(orthanc.GetConfiguration())
 settings = Settings.from_orthanc(configuration)
-archive = OrthancArchive(orthanc)
+folder = Path(orthanc.GetConfigurationPath()).resolve().parent
+archive = OrthancArchive(orthanc, storage=storage_folder(configuration, folder))
 status = Status(archive=archive, orthanc=orthanc, labels=settings.labels)
 
 
@@ -47,7 +48,6 @@ def changed(jobs: Jobs, job: Job) -> None:
     station.deliveries.wake()
 
 
-folder = Path(orthanc.GetConfigurationPath()).resolve().parent
 station = Station(
     settings,
     archive=archive,

@@ -234,9 +234,19 @@ class Settings(BaseModel):
         """
         if self.database:
             return self.database
-        storage = configuration.get("StorageDirectory", ORTHANC_STORAGE)
+        storage = storage_folder(configuration, folder)
         index = folder / configuration.get("IndexDirectory", storage)
         return f"sqlite:///{index.resolve() / DATABASE_FILE}"
+
+
+def storage_folder(configuration: Mapping[str, Any], folder: Path) -> Path:
+    """Where Orthanc keeps its files, unless a plugin keeps them elsewhere.
+
+    Args:
+        configuration: Orthanc's whole configuration.
+        folder: of Orthanc's configuration file.
+    """
+    return folder / configuration.get("StorageDirectory", ORTHANC_STORAGE)
 
 
 def authenticates(configuration: Mapping[str, Any]) -> bool:

@@ -30,6 +30,20 @@ def test_a_stored_result_is_found_by_its_uid(ct):
     assert archive.find_instance(ct[0].SOPInstanceUID) == stored
 
 
+def test_orthanc_is_not_asked_to_store_what_its_disk_has_no_room_for(ct, tmp_path, monkeypatch):
+    orthanc = FakeOrthanc()
+    archive = OrthancArchive(orthanc, storage=tmp_path)
+    monkeypatch.setattr("plugin.archive.MARGIN", 2**60)
+
+    with pytest.raises(ArchiveError, match="Orthanc's storage takes no result: "):
+        archive.store(ct[0])
+
+    assert orthanc.files == {}
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.undo()
+    assert archive.store(ct[0]) in orthanc.files
+
+
 def test_what_orthanc_does_not_hold_is_told_from_what_it_cannot_do_now():
     orthanc = FakeOrthanc()
     archive = OrthancArchive(orthanc)

@@ -1,0 +1,56 @@
+"""All faults on a real Orthanc, counted: `python -m tests.faults [--only NAME] [--repeats N]`.
+
+Prints a table. Exit status 1 if a study was lost or has a result twice, or Orthanc did not answer.
+"""
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.faults.stories import FAULTS
+from tests.faults.ward import Tally, percentile
+
+HEAD = """\
+| fault | repeats | studies | results | reasons | lost | twice | /system, 99 % | worst | seen |
+|---|---|---|---|---|---|---|---|---|---|"""
+
+
+def row(name: str, tally: Tally) -> str:
+    """One row of the table, in Markdown."""
+    seen = ", ".join(f"{what} {count}" for what, count in sorted(tally.notes.items()))
+    cells = (
+        *(name, tally.repeats, tally.accepted, tally.results, tally.reasons),
+        *(len(tally.lost), tally.twice),
+        *(f"{percentile(tally.system_s, 0.99):.2f} s", f"{tally.worst_s:.2f} s", seen),
+    )
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", metavar="NAME", help="the faults whose name holds this")
+    parser.add_argument("--repeats", type=int, metavar="N", help="of each; default: its own")
+    args = parser.parse_args(argv)
+    bad = []
+    print(HEAD)
+    for fault in FAULTS:
+        if args.only and args.only not in fault.name:
+            continue
+        if fault.why_not:
+            print(f"| {fault.name} | not tried: {fault.why_not} |")
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            tally = fault.run(Path(folder), args.repeats or fault.repeats)
+        print(row(fault.name, tally), flush=True)
+        bad += [f"{fault.name}: {what}" for what in tally.lost]
+        bad += [] if tally.survived else [fault.name]
+    print(*bad, sep="\n", file=sys.stderr)
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,387 @@
+"""A real Orthanc, the patients whose CT it has accepted, and what has become of each."""
+
+import copy
+import json
+import random
+import sqlite3
+import subprocess
+import tempfile
+import threading
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+from pydicom.dataset import Dataset
+from pydicom.uid import generate_uid
+from pynetdicom.ae import ApplicationEntity
+from pynetdicom.sop_class import CTImageStorage
+
+from model.checkpoint import save
+from model.segmenter import Segmenter
+from plugin.archive import FolderArchive
+from plugin.pipeline import segment_series
+from plugin.settings import Settings
+from plugin.watch import Watch
+from tests.integration.conftest import AET, Orthanc, wait_until
+from tests.phantoms import ct_slices, make_phantom, write_series
+from tests.tiny_model import tiny_model
+
+ENDED = ("done", "skipped", "failed", "cancelled")
+
+LISTEN_EVERY_S = 0.05
+
+QUIET_S = 3.0
+"""Long enough for our own result to make its study stable, and for a job to come of it."""
+
+MODELS: dict[str, dict[str, Any]] = {
+    "quick": {},
+    "steady": {"tile": (16, 16, 16)},  # about two seconds
+    "slow": {"tile": (16, 16, 16), "spacing_mm": (3.0, 2.0, 2.0)},  # ten and more
+    "huge": {"tile": (65536, 65536, 65536)},  # more bytes than a processor has addresses
+}
+"""By name, what makes the tiny model so; all that end find the same."""
+
+
+class Listener:
+    """Asks Orthanc for /system again and again, except while it is down on purpose."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._asks = threading.Lock()  # held while an answer is awaited, and while it is down
+        self._over = threading.Event()
+        self.seconds: list[float] = []  # of every answer; infinite if there was none
+        self.is_down = True
+        self._thread = threading.Thread(target=self._listen, daemon=True)
+        self._thread.start()
+
+    def set_down(self, down: bool) -> None:
+        """Say that Orthanc is stopped, or answers again."""
+        with self._asks:
+            self.is_down = down
+
+    def end(self) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _listen(self) -> None:
+        while not self._over.wait(LISTEN_EVERY_S):
+            with self._asks:
+                if self.is_down:
+                    continue
+                begun = time.perf_counter()
+                try:
+                    with urllib.request.urlopen(f"{self._url}/system", timeout=60) as answer:
+                        answer.read()
+                    self.seconds.append(time.perf_counter() - begun)
+                except OSError:
+                    self.seconds.append(float("inf"))
+
+
+@dataclass(eq=False)
+class Patient:
+    """One accepted study."""
+
+    slices: list[Dataset]
+    results: int = 1  # that it should have
+    deleted: bool = False  # by a person
+
+    @property
+    def study_uid(self) -> str:
+        return str(self.slices[0].StudyInstanceUID)
+
+
+@dataclass
+class Tally:
+    """What became of all accepted studies of one fault."""
+
+    repeats: int = 0
+    accepted: int = 0
+    results: int = 0  # studies with just the valid results that they should have
+    reasons: int = 0  # studies without, whose jobs say why
+    lost: list[str] = field(default_factory=list)  # what is wrong with each of the others
+    twice: int = 0  # studies with more results than they should have
+    system_s: list[float] = field(default_factory=list)  # of each answer to GET /system
+    notes: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def worst_s(self) -> float:
+        return max(self.system_s, default=float("inf"))
+
+    @property
+    def survived(self) -> bool:
+        return (
+            not self.lost
+            and not self.twice
+            and self.results + self.reasons == self.accepted > 0
+            and self.worst_s < float("inf")
+        )
+
+
+class Ward(Orthanc):
+    """Orthanc with its patients. What it should have done with them is told by `tally`."""
+
+    def __init__(
+        self, folder: Path, *, model: str = "quick", script: Path | None = None, **oar: Any
+    ) -> None:
+        """
+        Args:
+            folder: empty; all is kept there.
+            model: one of `MODELS`.
+            script: instead of plugin/main.py.
+            oar: the settings.
+        """
+        self.models = folder / "models"
+        for name, options in MODELS.items():
+            save(self.models / name, *tiny_model(name, **options))
+        self._script = script
+        for rule in oar.get("Models", ()):
+            rule["Model"] = str(self.models / rule["Model"])
+        super().__init__(folder, self.models / model, **oar)
+        phantom = make_phantom(spacing_mm=(6.0, 4.0, 4.0), shape=(30, 64, 64))
+        self._template = ct_slices(phantom)
+        write_series(phantom, folder / "ct")
+        self._expected = undisturbed(folder / "ct", self.models / "quick", folder).PixelData
+        self._accepted: list[Patient] = []
+        self._accepts = threading.Lock()
+        self.random = random.Random(folder.name)
+        self.notes: Counter[str] = Counter()
+        self._listener = Listener(self.url)
+
+    def configure(self, oar: dict[str, Any], **orthanc: Any) -> None:
+        super().configure(oar)
+        if self._script is not None:
+            self.adjust(PythonScript=str(self._script))
+
+    def adjust(self, **values: Any) -> None:
+        """Change Orthanc's own configuration; it counts from the next start."""
+        file = self.folder / "orthanc.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | values))
+
+    # --- its life --------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        super().start()
+        self._listener.set_down(False)
+
+    def _end(self, how: Any) -> None:
+        self._listener.set_down(True)
+        super()._end(how)
+
+    def close(self) -> None:
+        """End everything."""
+        self._listener.end()
+        self.kill()
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def queue_file(self) -> Path:
+        return self.folder / "orthanc" / "oar-jobs.db"
+
+    def running_stage(self) -> str:
+        """What the queue's file says of the running job, when Orthanc is down."""
+        with closing(sqlite3.connect(self.queue_file)) as connection:
+            rows = connection.execute("SELECT stage FROM jobs WHERE state = 'running'").fetchall()
+        return rows[0][0] or "taken" if rows else "between jobs"
+
+    # --- its patients ----------------------------------------------------------------------------
+
+    def patient(self, **changes: Any) -> Patient:
+        """A patient like all others, but somebody else."""
+        study, series, frame, number = (generate_uid() for _ in range(4))
+        slices = copy.deepcopy(self._template)
+        for image in slices:
+            image.StudyInstanceUID, image.SeriesInstanceUID = study, series
+            image.FrameOfReferenceUID = frame
+            image.PatientID = number[-16:]
+            image.SOPInstanceUID = image.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+            for name, value in changes.items():
+                setattr(image, name, value)
+        return Patient(slices)
+
+    def send(self, patient: Patient, slices: Sequence[Dataset] | None = None) -> bool:
+        """Send by C-STORE; True, and the patient accepted, if Orthanc has taken all."""
+        scanner = ApplicationEntity("SCANNER")
+        scanner.add_requested_context(CTImageStorage)
+        association = scanner.associate("127.0.0.1", self.dicom, ae_title=AET)
+        if not association.is_established:
+            return False
+        try:
+            for image in slices or patient.slices:
+                if getattr(association.send_c_store(image), "Status", None) != 0:
+                    return False
+        except (RuntimeError, ValueError):  # the association has ended
+            return False
+        finally:
+            if association.is_established:
+                association.release()
+        with self._accepts:
+            if patient not in self._accepted:
+                self._accepted.append(patient)
+        return True
+
+    def admit(self, **changes: Any) -> Patient:
+        """A new patient whose CT is accepted."""
+        patient = self.patient(**changes)
+        assert self.send(patient), self.log()[-2000:]
+        return patient
+
+    def job_of(self, patient: Patient) -> dict[str, Any]:
+        """The newest job of a patient; empty if there is none."""
+        [study] = self._studies_of(patient) or [""]
+        found = self.get(f"/oar/jobs?study={study}")["jobs"] if study else []
+        return found[0] if found else {}
+
+    def wait_for(self, patient: Patient, *states: str) -> dict[str, Any]:
+        """The patient's job, once it is in one of these states."""
+
+        def found() -> dict[str, Any] | None:
+            job = self.job_of(patient)
+            return job if job.get("state") in states else None
+
+        return wait_until(found, f"the patient's job is {' or '.join(states)}")
+
+    def wait_until_at_work(self, patient: Patient) -> None:
+        """Until the network has begun."""
+        wait_until(
+            lambda: self.wait_for(patient, "running", *ENDED)["progress"] > 0.05,
+            "the network is at work",
+        )
+
+    def delete(self, patient: Patient) -> None:
+        """As a person does in Orthanc."""
+        [study] = self._studies_of(patient)
+        patient.deleted = True
+        self.request("DELETE", f"/studies/{study}")
+
+    def _studies_of(self, patient: Patient) -> list[str]:
+        found = self.request("POST", "/tools/lookup", patient.study_uid.encode())[2]
+        return [one["ID"] for one in found if one["Type"] == "Study"]
+
+    # --- what became of them ---------------------------------------------------------------------
+
+    def settle(self) -> None:
+        """Wait until every accepted patient has a job, all jobs have ended, and none comes."""
+        known: set[str] = set()
+
+        def is_settled() -> bool:
+            jobs = self._jobs()
+            known.update(job["study"] for job in jobs)
+            studies = {one for patient in self._accepted for one in self._studies_of(patient)}
+            return studies <= known and all(job["state"] in ENDED for job in jobs)
+
+        while True:
+            wait_until(is_settled, "all jobs have ended")
+            time.sleep(QUIET_S)
+            if is_settled():
+                return
+
+    def tally(self, repeats: int) -> Tally:
+        """Count what became of all accepted patients."""
+        self.settle()
+        tally = Tally(repeats=repeats, accepted=len(self._accepted), notes=self.notes)
+        tally.system_s = list(self._listener.seconds)
+        jobs = self._jobs()
+        for patient in self._accepted:
+            self._judge(patient, jobs, tally)
+        return tally
+
+    def _judge(self, patient: Patient, jobs: list[dict[str, Any]], tally: Tally) -> None:
+        studies = self._studies_of(patient)
+        if patient.deleted:
+            if studies:
+                tally.lost.append(f"deleted, and {len(studies)} study came back")
+            else:
+                tally.reasons += 1
+            return
+        if len(studies) != 1:
+            tally.lost.append("no longer in Orthanc")
+            return
+        own = [job for job in jobs if job["study"] == studies[0]]
+        segs = self._segs(studies[0])
+        told = {result["orthanc_id"] for job in own for result in job["results"]}
+        whole = sum(self._is_valid(seg, patient) for seg in segs)
+        unexplained = [job for job in own if job["state"] != "done" and not job["reason"]]
+        if len(segs) > patient.results:
+            tally.twice += 1
+        elif unexplained or told != set(segs):
+            tally.lost.append(f"{len(segs)} results, jobs {[job['state'] for job in own]}")
+        elif not segs:
+            tally.reasons += 1
+        elif len(segs) == patient.results and whole == 1:
+            tally.results += 1
+        else:
+            tally.lost.append(f"{len(segs)} results, {whole} of them valid")
+
+    def _is_valid(self, seg: str, patient: Patient) -> bool:
+        """Whether it is the result of all slices that an undisturbed run has."""
+        file = pydicom.dcmread(BytesIO(self.file(seg)))
+        sources = file.ReferencedSeriesSequence[0].ReferencedInstanceSequence
+        uids = {str(one.ReferencedSOPInstanceUID) for one in sources}
+        return file.PixelData == self._expected and uids == {
+            str(image.SOPInstanceUID) for image in patient.slices
+        }
+
+    def _segs(self, study: str) -> list[str]:
+        instances = self.get(f"/studies/{study}/series")
+        return [
+            one
+            for series in instances
+            if series["MainDicomTags"]["Modality"] == "SEG"
+            for one in series["Instances"]
+        ]
+
+    def _jobs(self) -> list[dict[str, Any]]:
+        return self.get("/oar/jobs?limit=1000")["jobs"]
+
+
+def undisturbed(ct: Path, model: Path, out: Path) -> Dataset:
+    """The SEG of a folder of slices, made without any Orthanc."""
+    archive = FolderArchive(ct, results=out)
+    [series] = archive.all_series()
+    segmenter = Segmenter.load(model, device="cpu")
+    outcome = segment_series(
+        series, archive=archive, segmenter=segmenter, settings=Settings(), watch=Watch()
+    )
+    return pydicom.dcmread(outcome.results[0].orthanc_id)
+
+
+@contextmanager
+def small_disk(folder: Path, mebibytes: int) -> Iterator[None]:
+    """A file system of its own at a folder, as long as the `with` lasts."""
+    folder.mkdir(parents=True, exist_ok=True)
+    options = f"size={mebibytes}m"
+    subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder],
+        check=True,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+def may_mount() -> bool:
+    """Whether this user may mount file systems here."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            with small_disk(Path(folder), 1):
+                return True
+        except (OSError, subprocess.CalledProcessError):
+            return False
+
+
+def percentile(seconds: Sequence[float], share: float) -> float:
+    return float(np.quantile(seconds, share, method="higher"))
