@@ -21,7 +21,7 @@ from plugin.jobs.job import Job
 from plugin.jobs.jobs import Jobs
 from plugin.log import OrthancLog, attach
 from plugin.objects.results import description
-from plugin.orthanc_api import holds_threads_needlessly, send
+from plugin.orthanc_api import answer, holds_threads_needlessly
 from plugin.sending.outgoing import Outgoing
 from plugin.settings import Settings, authenticates, stable_age_seconds, storage_folder
 from plugin.station import Station
@@ -155,9 +155,8 @@ def on_rest(output: Any, uri: str, **request: Any) -> None:
     if response.status == HTTPStatus.METHOD_NOT_ALLOWED:
         output.SendMethodNotAllowed(response.headers["Allow"])  # Orthanc allows no body with it
         return
-    output.SetHttpHeader("Content-Type", response.content_type)
     output.SetHttpHeader("X-Content-Type-Options", "nosniff")
-    send(output, response.status, response.text())
+    answer(orthanc, output, response.status, response.text(), response.content_type)
 
 
 orthanc.RegisterOnChangeCallback(on_change)

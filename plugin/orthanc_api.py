@@ -5,6 +5,7 @@ Tested are Orthanc 1.10.1 with plugin 4.0 (Debian 12) and 1.12.7 with plugin 5.0
 | what | since | before |
 |---|---|---|
 | `SendHttpStatus` takes a status and a body | plugin 4.2 | the body's length as well |
+| it calls each body text/plain, besides what it was called | Orthanc 1.12.2 | nothing |
 | a call into Orthanc can leave other threads alone | plugin 4.3 | all of Python waits |
 | studies have labels | Orthanc 1.12.0, in most databases | there is only metadata |
 """
@@ -12,13 +13,21 @@ Tested are Orthanc 1.10.1 with plugin 4.0 (Debian 12) and 1.12.7 with plugin 5.0
 import json
 import re
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any
 
 CAN_ALLOW_THREADS = (4, 3)
 
+NAMES_TYPES_ITSELF = (1, 12, 2)
 
-def send(output: Any, status: int, text: str) -> None:
-    """Answer a request with any status, a body included."""
+
+def answer(orthanc: Any, output: Any, status: int, text: str, content_type: str) -> None:
+    """Answer a request. An error's type is text/plain in newer versions; two would be worse."""
+    if status == HTTPStatus.OK:
+        output.AnswerBuffer(text.encode(), content_type)
+        return
+    if not orthanc.CheckVersionAdvanced(*NAMES_TYPES_ITSELF):
+        output.SetHttpHeader("Content-Type", content_type)
     try:
         output.SendHttpStatus(status, text)
     except TypeError:

@@ -29,6 +29,7 @@ PACKAGES = (
     "python3-torch",  # PyPI's would bring the libraries of a GPU
     "python3-venv",
 )
+RELEASE = "trixie"
 PYTHON = "3.13"
 
 PROGRAMS = ("mmdebstrap", "unshare")
@@ -71,7 +72,7 @@ def make_system(system: Path) -> None:
     wanted = ("apt-get", "indextargets", "--format", "$(REPO_URI)", "Label: Debian")
     mirrors = subprocess.run(wanted, capture_output=True, text=True, check=True).stdout.split()
     options = ("--variant=minbase", f"--include={','.join(PACKAGES)}")
-    run("mmdebstrap", *options, "trixie", str(system), *mirrors[:1], root=True)
+    run("mmdebstrap", *options, RELEASE, str(system), *mirrors[:1], root=True)
 
 
 def pins() -> list[str]:

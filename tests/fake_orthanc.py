@@ -32,7 +32,7 @@ class FakeOrthanc:
         self.headers: dict[str, Dataset] = {}
         self.metadata: dict[tuple[str, str], str] = {}
         self.labels: dict[str, set[str]] = {}
-        self.system = {"Version": "1.12.7", "HasLabels": True}
+        self.system: dict[str, Any] = {"Version": "1.12.7", "HasLabels": True}
         self.plugin_version = "5.0"
         self.metrics: dict[str, float] = {}
         self.log: list[tuple[str, str]] = []
@@ -86,6 +86,9 @@ class FakeOrthanc:
 
     def GetConfigurationPath(self) -> str:
         return self.path
+
+    def CheckVersionAdvanced(self, *version: int) -> int:
+        return int(tuple(map(int, self.system["Version"].split("."))) >= version)
 
     def GetDicomForInstance(self, instance: str) -> bytes:
         if self.broken or instance not in self.files:

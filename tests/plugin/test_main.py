@@ -129,7 +129,7 @@ def test_a_request_is_answered_with_its_status(orthanc):
     callback(output, "/oar/jobs/nobody", method="GET", get={}, headers={}, groups=())
 
     assert pattern == "/oar(/.*)?"
-    assert output.headers["Content-Type"] == "application/json"
+    assert output.headers == {"X-Content-Type-Options": "nosniff"}
     status, text = output.answer
     assert status == 404
     assert json.loads(text) == {"error": "There is no job nobody."}
@@ -231,7 +231,8 @@ def test_a_study_that_orthanc_cannot_mark_is_segmented_all_the_same(orthanc, ct,
 
 
 @pytest.mark.parametrize(
-    ("settings", "system"), [({"Labels": False}, {"HasLabels": True}), ({}, {"Version": "1.10.1"})]
+    ("settings", "system"),
+    [({"Labels": False}, {"HasLabels": True}), ({}, {"Version": "1.10.1"})],
 )
 def test_a_study_has_no_labels_where_they_are_unwanted_or_unknown(orthanc, ct, settings, system):
     orthanc.configuration["Oar"] |= settings

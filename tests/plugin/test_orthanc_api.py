@@ -1,6 +1,6 @@
 import pytest
 
-from plugin.orthanc_api import holds_threads_needlessly, keeps_labels, send
+from plugin.orthanc_api import answer, holds_threads_needlessly, keeps_labels
 from tests.fake_orthanc import FakeOrthanc
 
 
@@ -9,7 +9,14 @@ class Output:
 
     def __init__(self, arguments: int) -> None:
         self._arguments = arguments
-        self.answer: tuple[int | str, ...] = ()
+        self.headers: dict[str, str] = {}
+        self.answer: tuple[int | str | bytes, ...] = ()
+
+    def SetHttpHeader(self, name: str, value: str) -> None:
+        self.headers[name] = value
+
+    def AnswerBuffer(self, content: bytes, content_type: str) -> None:
+        self.answer = (content, content_type)
 
     def SendHttpStatus(self, *arguments: int | str) -> None:
         if len(arguments) != self._arguments:
@@ -18,12 +25,27 @@ class Output:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "answer"), [(2, (404, "Schädel")), (3, (404, "Schädel", len(b"Sch\xc3\xa4del")))]
+    ("version", "arguments", "headers", "sent"),
+    [
+        ("1.10.1", 3, {"Content-Type": "text/csv"}, (404, "Schädel", len(b"Sch\xc3\xa4del"))),
+        ("1.12.1", 2, {"Content-Type": "text/csv"}, (404, "Schädel")),
+        ("1.12.2", 2, {}, (404, "Schädel")),  # which says itself that it is text/plain
+    ],
 )
-def test_older_plugins_want_to_know_how_many_bytes_the_body_has(arguments, answer):
+def test_an_error_is_sent_as_the_version_wants_it(version, arguments, headers, sent):
+    orthanc, output = FakeOrthanc(), Output(arguments)
+    orthanc.system["Version"] = version
+
+    answer(orthanc, output, 404, "Schädel", "text/csv")
+
+    assert (output.headers, output.answer) == (headers, sent)
+
+
+@pytest.mark.parametrize("arguments", [2, 3])
+def test_a_good_answer_has_its_type_in_all_versions(arguments):
     output = Output(arguments)
-    send(output, 404, "Schädel")
-    assert output.answer == answer
+    answer(FakeOrthanc(), output, 200, "Schädel", "text/csv")
+    assert (output.headers, output.answer) == ({}, ("Schädel".encode(), "text/csv"))
 
 
 @pytest.mark.parametrize(
