@@ -38,6 +38,7 @@ def predict_tiled(
     *,
     overlap: float = 0.5,
     air: float | None = None,
+    together: int = 1,
     progress: Callable[[float], None] = ignore,
     cancelled: Callable[[], bool] = never,
 ) -> Tensor:
@@ -46,15 +47,16 @@ def predict_tiled(
     Logits are averaged, as in nnU-Net, and become probabilities at the end.
 
     Args:
-        network: ``(1, 1, *tile)`` to ``(1, K, *tile)`` logits.
+        network: ``(B, 1, *tile)`` to ``(B, K, *tile)`` logits.
         image: ``(Z, Y, X)``; where smaller than the tile it is padded with its own minimum, air.
         tile: voxels (z, y, x).
         num_classes: ``K``, background included.
         overlap: smallest fraction of a tile shared with its neighbour, in [0, 1).
         air: what is not above this value is no body. Tiles that would decide nothing in the body
             are not run; what no tile sees is background. None: all are run.
-        progress: told the fraction done, 0 to 1, after every tile.
-        cancelled: asked before every tile.
+        together: tiles a pass, the largest ``B``.
+        progress: told the fraction done, 0 to 1, after every pass.
+        cancelled: asked before every pass.
 
     Returns:
         ``(K, Z, Y, X)`` float16 probabilities on `image`'s device: they are the largest thing in
@@ -79,14 +81,16 @@ def predict_tiled(
         windows = _deciding(windows, padded > air, weight)
     total = padded.new_zeros(num_classes, *padded.shape, dtype=torch.float16)
     norm = padded.new_zeros(padded.shape)
-    for done, window in enumerate(windows):
+    for first in range(0, len(windows), together):
         if cancelled():
             raise Cancelled
-        logits = network(padded[window][None, None])[0]  # (K, *tile)
-        # Class by class in memory, as `total` is, whatever order the network prefers.
-        total[(slice(None), *window)] += logits.contiguous().float().mul_(weight).half()
-        norm[window] += weight
-        progress((done + 1) / len(windows))
+        these = windows[first : first + together]
+        tiles = torch.stack([padded[window] for window in these])  # (B, *tile)
+        for window, logits in zip(these, network(tiles[:, None]), strict=True):  # (K, *tile)
+            # Class by class in memory, as `total` is, whatever order the network prefers.
+            total[(slice(None), *window)] += logits.contiguous().float().mul_(weight).half()
+            norm[window] += weight
+        progress((first + len(these)) / len(windows))
     inside = tuple(slice(m // 2, m // 2 + n) for m, n in zip(missing, shape, strict=True))
     for plane, weights in zip(total.unbind(1), norm, strict=True):  # (K, Y, X), (Y, X)
         seen = weights > 0

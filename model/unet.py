@@ -10,9 +10,18 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from model.attention import SamAttention
-from model.blocks import AttentionGate, MaxPool, NoRecalibration, Norm, ResidualBlock, ScSE
+from model.blocks import (
+    AttentionGate,
+    ConvNormAct,
+    MaxPool,
+    NoRecalibration,
+    Norm,
+    ResidualBlock,
+    ScSE,
+)
 from model.image_encoder import VitEncoder
 from model.tiny_vit import LiteMedSamEncoder
 
@@ -156,6 +165,15 @@ def channels_last(network: UNet) -> UNet:
     for weights in network.parameters():
         if weights.dim() == 5:  # LiteMedSAM's are of 2D convolutions
             weights.data = weights.data.contiguous(memory_format=torch.channels_last_3d)
+    return network
+
+
+def fold_normalisation(network: UNet) -> UNet:
+    """The network for inference alone: batch normalisation as part of the convolution before it."""
+    for block in network.modules():
+        if isinstance(block, ConvNormAct) and isinstance(block[1], nn.BatchNorm3d):
+            block[0] = fuse_conv_bn_eval(block[0], block[1])
+            block[1] = nn.Identity()
     return network
 
 

@@ -27,6 +27,22 @@ def test_the_body_shows_no_seams_whatever_its_size() -> None:
             torch.testing.assert_close(found.float(), expected, rtol=0, atol=ROUNDING)
 
 
+def test_it_makes_no_difference_how_many_tiles_go_through_the_network_together() -> None:
+    image = torch.randn((9, 17, 13), generator=torch.Generator().manual_seed(0))
+    passes: list[int] = []
+
+    def network(x: Tensor) -> Tensor:
+        passes.append(len(x))
+        return voxelwise(x)
+
+    alone = predict_tiled(network, image, TILE, 3)
+    count = len(passes)
+    together = predict_tiled(network, image, TILE, 3, together=4)
+
+    assert torch.equal(together, alone)
+    assert passes[count:] == [4] * (count // 4) + [count % 4] * (count % 4 > 0)
+
+
 def test_what_is_smaller_than_a_tile_is_surrounded_by_air() -> None:
     seen: list[Tensor] = []
 

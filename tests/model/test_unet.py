@@ -5,7 +5,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from model.unet import MIN_SIDE, UNet, UNetConfig, channels_last, plan_strides
+from model.unet import (
+    MIN_SIDE,
+    UNet,
+    UNetConfig,
+    channels_last,
+    fold_normalisation,
+    plan_strides,
+)
 from tests.model.networks import ATTENTIONS, TILE, AttentionName, tiny_config, tiny_network
 
 SHIFT_BLIND = (".k.bias", "combine.bias")
@@ -114,6 +121,22 @@ def test_laying_weights_out_for_speed_changes_none(image_encoder: str) -> None:
     assert all(torch.equal(value, state[key]) for key, value in before.state_dict().items())
     weights = [p for p in after.parameters() if p.dim() == 5]
     assert all(p.is_contiguous(memory_format=torch.channels_last_3d) for p in weights)
+
+
+@pytest.mark.parametrize("attention", ATTENTIONS)
+def test_a_network_without_its_normalisations_answers_the_same(attention: AttentionName) -> None:
+    network = tiny_network(replace(tiny_config(attention), norm="batch"))
+    network(torch.randn(2, 1, *TILE))  # the normalisations learn what to expect
+    network.eval()
+    x = torch.randn(1, 1, *TILE)
+    with torch.inference_mode():
+        expected = network(x)
+
+    folded = fold_normalisation(network)
+
+    assert not [m for m in folded.modules() if isinstance(m, torch.nn.BatchNorm3d)]
+    with torch.inference_mode():
+        torch.testing.assert_close(folded(x), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_thick_slices_are_pooled_in_plane_until_the_voxels_are_about_cubes() -> None:
