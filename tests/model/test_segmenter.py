@@ -30,12 +30,12 @@ class FindsBone(UNet):
 
     def __init__(self, *, largest_tile: int | None = None) -> None:
         super().__init__(tiny_config("plain"))
-        self.largest_tile = largest_tile  # voxels; more do not fit into memory
+        self.largest_tile = largest_tile  # voxels; a larger one does not fit into memory
         self.tiles: list[tuple[int, ...]] = []
 
     def forward(self, x: Tensor) -> Tensor:
         self.tiles.append(tuple(x.shape[2:]))
-        if self.largest_tile is not None and x.numel() > self.largest_tile:
+        if self.largest_tile is not None and x[0].numel() > self.largest_tile:
             raise torch.OutOfMemoryError("out of memory")
         brainstem = 20 * (x - 400 / 300)
         return torch.cat([0 * x, brainstem, 0 * x - 20, 0 * x - 20], dim=1)
