@@ -171,9 +171,11 @@ def channels_last(network: UNet) -> UNet:
 def fold_normalisation(network: UNet) -> UNet:
     """The network for inference alone: batch normalisation as part of the convolution before it."""
     for block in network.modules():
-        if isinstance(block, ConvNormAct) and isinstance(block[1], nn.BatchNorm3d):
-            block[0] = fuse_conv_bn_eval(block[0], block[1])
-            block[1] = nn.Identity()
+        if not isinstance(block, ConvNormAct):
+            continue
+        conv, norm = block[0], block[1]
+        if isinstance(conv, nn.Conv3d) and isinstance(norm, nn.BatchNorm3d):
+            block[0], block[1] = fuse_conv_bn_eval(conv, norm), nn.Identity()
     return network
 
 
