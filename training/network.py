@@ -1,9 +1,9 @@
 """The network that a training run starts with: its shape, and the weights it begins from."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from model.checkpoint import load_network
 from model.tiny_vit import LiteMedSamEncoder
@@ -53,21 +53,27 @@ def build_network(config: TrainConfig, dataset: Dataset) -> UNet:
         ValueError: if they are of another network, or the plan is for another grid.
     """
     torch.manual_seed(config.seed)
-    network = UNet(network_config(config, dataset))
+    wanted = network_config(config, dataset)
+    if config.start is not None:
+        return channels_last(_started_from(config.start, wanted))
+    network = UNet(wanted)
     if isinstance(network.image_encoder, LiteMedSamEncoder):
         network.image_encoder.load_pretrained()
-    if config.start is not None:
-        network.load_state_dict(_starting_weights(config.start, network.config))
     return channels_last(network)
 
 
-def _starting_weights(folder: Path, config: UNetConfig) -> dict[str, Tensor]:
-    """Weights of a finished model, for a network of `config` to go on from."""
+def _started_from(folder: Path, config: UNetConfig) -> UNet:
+    """The network of a finished model, to go on from.
+
+    The patch may be another one: positions stay on the grid that they were learned on, and are
+    interpolated as they are for any tile.
+    """
     trained, _ = load_network(folder)
+    config = replace(config, encoder_grid=trained.config.encoder_grid)
     if trained.config != config:
         theirs, ours = vars(trained.config), vars(config)
         differing = ", ".join(
             f"{key} {theirs[key]} and not {ours[key]}" for key in ours if theirs[key] != ours[key]
         )
         raise ValueError(f"{folder} is another network than the run's: {differing}")
-    return trained.state_dict()
+    return trained.requires_grad_(True)

@@ -232,6 +232,21 @@ def test_a_run_starts_from_a_finished_model_and_says_which(prepared: Path, tmp_p
 
 
 @pytest.mark.slow
+def test_a_run_may_go_on_with_another_patch(prepared: Path, tmp_path: Path) -> None:
+    first = replace(tiny_run(prepared, tmp_path / "first"), steps=1)
+    train(first, device="cpu", resume=False)
+    config = replace(
+        tiny_run(prepared, tmp_path / "run"), start=first.out / "model", patch=(8, 48, 32), steps=1
+    )
+
+    train(config, device="cpu", resume=False)
+
+    trained, card = load_network(config.out / "model")
+    assert card.tile == (8, 48, 32)
+    assert trained.config == load_network(first.out / "model")[0].config
+
+
+@pytest.mark.slow
 def test_a_start_of_another_network_is_refused_with_what_differs(
     prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
