@@ -1,25 +1,35 @@
-"""Whether the Orthanc of this container and its plugin work: exit status 0, or 1 and the reason.
+"""Whether what this container runs works: exit status 0, or 1 and the reason.
 
-Orthanc's configuration is read for the port and for a user; the image writes it at its start.
+An Orthanc and its plugin are asked; Orthanc's configuration, which the image writes at its start,
+is read for the port and for a user. A worker node touches a file as long as it works.
 """
 
 import argparse
 import base64
 import json
 import sys
+import time
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
 TIMEOUT_S = 8.0
 
+SILENCE_S = 60.0
+"""A node looks every ten seconds whether database and Orthanc answer, which may take a while."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("configuration", type=Path, nargs="?", default=Path("/tmp/orthanc.json"))
+    parser.add_argument("--node", type=Path, metavar="FILE", help="what a worker node touches")
     args = parser.parse_args(argv)
+    return of_node(args.node) if args.node else of_orthanc(args.configuration)
+
+
+def of_orthanc(file: Path) -> int:
     try:
-        configuration = json.loads(args.configuration.read_text())
+        configuration = json.loads(file.read_text())
         url = f"http://127.0.0.1:{configuration.get('HttpPort', 8042)}/oar/health"
         request = urllib.request.Request(url)
         for user, password in list(configuration.get("RegisteredUsers", {}).items())[:1]:
@@ -32,6 +42,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     print(status)
     return 0 if status == "ok" else 1
+
+
+def of_node(alive: Path) -> int:
+    try:
+        silent_s = time.time() - alive.stat().st_mtime
+    except OSError as why:
+        print(f"no sign of life: {why}")
+        return 1
+    print(f"the last sign of life was {silent_s:.0f} s ago")
+    return 0 if silent_s < SILENCE_S else 1
 
 
 if __name__ == "__main__":

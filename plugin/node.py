@@ -52,7 +52,7 @@ class Refusal(Exception):
     """The node cannot work. The message is a sentence for who started it, without secrets."""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def command_line() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -63,7 +63,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--alive", type=Path, metavar="FILE", help="touched every 10 s while everything works"
     )
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Be a node until a signal comes, and return the exit status."""
+    args = command_line().parse_args(argv)
     handler = logging.StreamHandler()
     handler.setFormatter(OneLine("%(asctime)s %(levelname)s %(message)s"))
     attach(handler)

@@ -11,6 +11,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from model.checkpoint import CARD
+from plugin.node import command_line
 from plugin.settings import Settings
 
 ROOT = Path(__file__).parents[1]
@@ -57,6 +58,16 @@ def test_everything_copied_into_the_image_is_there_and_reaches_the_builder() -> 
     for source in sources:
         assert (ROOT / source).exists(), source
         assert f"!{source}" in allowed, source
+
+
+def test_the_nodes_are_called_as_they_want_and_tell_their_health_check_that_they_live() -> None:
+    node = (DOCKER / "compose.yaml").read_text().partition("  node:")[2].partition("\nvolumes:")[0]
+    [command] = re.findall(r"^    command: (\[.+\])$", node, re.MULTILINE)
+    [check] = re.findall(r"^      test: (\[.+\])$", node, re.MULTILINE)
+    assert 'exec python3 -m plugin.node /tmp/orthanc.json "$@"' in (DOCKER / "node.sh").read_text()
+    args = command_line().parse_args(["/tmp/orthanc.json", *json.loads(command)])
+    assert json.loads(check)[-2:] == ["--node", str(args.alive)]
+    assert "PASSWORD" not in command, "everybody who lists processes would read it"
 
 
 def needed(names: Iterator[Requirement], seen: set[str]) -> Iterator[str]:

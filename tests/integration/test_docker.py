@@ -1,14 +1,17 @@
 """What comes with the container works on an Orthanc outside: probe, smoke test and buttons."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from urllib.parse import urljoin
 
 import pytest
 
+from docker import healthcheck
 from docker.smoke import Service, push, smoke
 from tests.integration.conftest import PLUGINS, Orthanc
 
@@ -37,6 +40,16 @@ def test_a_container_is_healthy_while_its_orthanc_answers(orthanc, tmp_path):
     (tmp_path / "other.json").write_text(json.dumps({"HttpPort": orthanc.dicom}))
     assert probe(tmp_path / "other.json") == 1
     assert probe(tmp_path / "missing.json") == 1
+
+
+def test_a_container_of_a_node_is_healthy_while_the_node_gives_signs_of_life(tmp_path):
+    alive = tmp_path / "alive"
+    assert healthcheck.main(["--node", str(alive)]) == 1
+    alive.touch()
+    assert healthcheck.main(["--node", str(alive)]) == 0
+    minutes_ago = time.time() - 2 * healthcheck.SILENCE_S
+    os.utime(alive, (minutes_ago, minutes_ago))
+    assert healthcheck.main(["--node", str(alive)]) == 1
 
 
 def test_the_smoke_test_sees_the_organs_and_leaves_nothing_behind(orthanc, capsys):
