@@ -1,10 +1,11 @@
-"""How much more 2 and 4 worker nodes do than one, in one Orthanc and one PostgreSQL.
+"""How many studies an hour worker nodes do, in one Orthanc and one PostgreSQL.
 
-The network is one that sleeps, so that what is seen is the queue, reading and storing, and not how
-many cores this machine has.
+With a network that sleeps, what is seen is the queue, reading and storing, and not how many cores
+this machine has; with a real one, what a core does.
 """
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -19,7 +20,7 @@ from typing import Any
 from model.checkpoint import save
 from tests.benchmarks import sleeping_node
 from tests.demo import PATIENCE_S, Demo
-from tests.phantoms import ct_slices, make_phantom
+from tests.phantoms import Phantom, ct_slices, make_phantom
 from tests.postgresql import postgresql
 from tests.tiny_model import tiny_model
 
@@ -33,46 +34,64 @@ class Throughput:
     """What some nodes did."""
 
     nodes: int
+    threads: int  # of each node's network
     jobs: int
     seconds: float  # from the first job's beginning to the last one's end
-    job_s: float  # the mean of the stages of a job, sleep included
+    job_s: float  # the mean of the stages of a job
+    seg_bytes: int  # of one result
 
     @property
     def per_hour(self) -> float:
         return 3600 * self.jobs / self.seconds
 
 
-def scaling(
-    folder: Path, *, numbers: Sequence[int], jobs: int, sleep_s: float
-) -> Iterator[Throughput]:
-    """One Orthanc, its queue filled anew for each number of nodes."""
-    save(folder / "tiny", *tiny_model("tiny"))
+@contextmanager
+def hospital(folder: Path, model: Path, phantom: Phantom) -> Iterator[Demo]:
+    """An Orthanc with one CT, which leaves its jobs to nodes; its database waits for the disk."""
     with postgresql(durable=True) as database:
         orthanc = Demo(
-            folder / "data",
-            str(folder / "tiny"),
-            Database=database,
-            TakeJobs=False,
-            Automatic=False,
-            Threads=1,
+            folder / "data", str(model), Database=database, TakeJobs=False, Automatic=False
         )
         try:
             orthanc.wait()
-            phantom = make_phantom(spacing_mm=(6.0, 4.0, 4.0), shape=(30, 64, 64), seed=7)
             orthanc.push(ct_slices(phantom))
-            for number in numbers:
-                with running(orthanc, folder, number, sleep_s):
-                    yield measure(orthanc, number, jobs)
+            yield orthanc
         finally:
             orthanc.process.terminate()
             orthanc.process.wait()
 
 
+def asleep(
+    folder: Path, *, numbers: Sequence[int], jobs: int, sleep_s: float
+) -> Iterator[Throughput]:
+    """So many nodes each, whose networks sleep and then find one organ in a small CT."""
+    save(folder / "tiny", *tiny_model("tiny"))
+    phantom = make_phantom(spacing_mm=(6.0, 4.0, 4.0), shape=(30, 64, 64), seed=7)
+    with hospital(folder, folder / "tiny", phantom) as orthanc:
+        for number in numbers:
+            with running(orthanc, number, threads=1, sleep_s=sleep_s):
+                yield measure(orthanc, number, threads=1, jobs=jobs)
+
+
+def at_work(folder: Path, *, model: Path, phantom: Phantom, jobs: int) -> Iterator[Throughput]:
+    """All cores for one node, then one for each of as many nodes."""
+    cores = len(os.sched_getaffinity(0))
+    with hospital(folder, model, phantom) as orthanc:
+        for number, threads in dict.fromkeys([(1, cores), (cores, 1)]):
+            with running(orthanc, number, threads=threads, sleep_s=0.0):
+                measure(orthanc, number, threads=threads, jobs=number)  # what is done once
+                yield measure(orthanc, number, threads=threads, jobs=jobs)
+
+
 @contextmanager
-def running(orthanc: Demo, folder: Path, number: int, sleep_s: float) -> Iterator[None]:
+def running(orthanc: Demo, number: int, *, threads: int, sleep_s: float) -> Iterator[None]:
     """So many nodes, all of them waiting for work."""
+    folder = orthanc.log.parent
+    values = json.loads((folder / "orthanc.json").read_text())
+    values["Oar"]["Threads"] = threads
+    (folder / "node.json").write_text(json.dumps(values))
     command = [sys.executable, "-m", sleeping_node.__name__, str(sleep_s)]
-    command += [str(folder / "data" / "orthanc.json"), "--orthanc", orthanc.url]
+    command += [str(folder / "node.json"), "--orthanc", orthanc.url]
     logs = [folder / f"node{number}of{index}.log" for index in range(number)]
     nodes = []
     for log in logs:
@@ -91,7 +110,7 @@ def running(orthanc: Demo, folder: Path, number: int, sleep_s: float) -> Iterato
             node.wait()
 
 
-def measure(orthanc: Demo, number: int, jobs: int) -> Throughput:
+def measure(orthanc: Demo, number: int, *, threads: int, jobs: int) -> Throughput:
     """Ask for so many jobs while the queue is paused, let them go, and wait for the last."""
     [study] = orthanc.get("/studies")
     post(orthanc, "/oar/queue/pause")
@@ -114,10 +133,12 @@ def measure(orthanc: Demo, number: int, jobs: int) -> Throughput:
     stages = ("reading", "segmenting", "writing", "storing")
     return Throughput(
         nodes=number,
+        threads=threads,
         jobs=jobs,
         seconds=max(moment(one["finished"]) for one in done)
         - min(moment(one["started"]) for one in done),
         job_s=sum(one["seconds"][stage] for one in done for stage in stages) / jobs,
+        seg_bytes=len(orthanc.file(done[0]["results"][0]["orthanc_id"])),
     )
 
 
