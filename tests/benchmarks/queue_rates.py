@@ -83,6 +83,13 @@ def rates(url: str, *, jobs: int, claimers: tuple[int, ...]) -> Iterator[Figure]
             worker.join()
         rate = jobs / (time.perf_counter() - begun)
         yield Figure(f"taken and ended, {number} at a time", rate, "jobs/s")
+
+    def look() -> None:
+        if mine.claim() is not None:
+            raise AssertionError("a job was left over")
+        mine.wait(0.0)
+
+    yield Figure("a look of an idle node, one a second", 1000 * _seconds(look), "ms")
     engine.dispose()
 
 
