@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.orthanc, pytest.mark.slow]
 
 ROOT = Path(__file__).parents[2]
 
-LEASE_S = 4
+LEASE_S = 10
 """How long the silence of a node is borne; the usual minute would be long to wait for."""
 
 
