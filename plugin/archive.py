@@ -13,11 +13,11 @@ from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
 import pydicom
-from pydicom.errors import InvalidDicomError
 from pydicom.uid import SecondaryCaptureImageStorage
 
 from plugin.conditions import SeriesFacts
 from plugin.orthanc_api import keeps_labels
+from plugin.dicom_file import UnreadableFile, read_dicom
 
 log = logging.getLogger(__name__)
 
@@ -329,7 +329,7 @@ HEADER_TAGS = ["SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "Modal
 
 def _header(path: Path) -> pydicom.Dataset | None:
     try:
-        return pydicom.dcmread(path, specific_tags=HEADER_TAGS, stop_before_pixels=True)
-    except InvalidDicomError:
+        return read_dicom(path, pixels=False, keywords=HEADER_TAGS)
+    except UnreadableFile:
         log.info("%s is not a DICOM file", path)
         return None

@@ -1,21 +1,18 @@
 """Python's log, written into Orthanc's own, or to a terminal by a process outside of Orthanc."""
 
 import logging
-import re
 import traceback
 import warnings
 from types import TracebackType
 from typing import Any
+
+from plugin.plain_text import plain
 
 OURS = ("plugin", "model")
 """The packages whose loggers are shown; other libraries' remarks are not for Orthanc's log."""
 
 QUOTING = ("pydicom", "highdicom")
 """Libraries whose remarks and warnings quote header values, which may be a patient's name."""
-
-
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-"""Characters that end a line, or that a terminal obeys."""
 
 SAY_NOTHING_OF_PATIENTS = (OSError, MemoryError, RuntimeError)
 """Exceptions from outside whose sentence is logged. The others' may quote a header's value."""
@@ -25,7 +22,7 @@ class OneLine(logging.Formatter):
     """Writes a record so that no value in it can look like another line or name a patient."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        return CONTROL.sub(lambda found: ascii(found[0])[1:-1], super().formatMessage(record))
+        return plain(super().formatMessage(record))
 
     def formatException(
         self,
@@ -41,9 +38,7 @@ class OneLine(logging.Formatter):
             said = f": {error}" if ours or isinstance(error, SAY_NOTHING_OF_PATIENTS) else ""
             lines.append(f"{type(error).__name__}{said}")
             error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-        return "\n".join(
-            "    " + CONTROL.sub(lambda found: ascii(found[0])[1:-1], line) for line in lines
-        )
+        return "\n".join("    " + plain(line) for line in lines)
 
 
 def attach(handler: logging.Handler) -> None:

@@ -57,6 +57,7 @@ def segment_series(
     """
     origin = Origin(
         model=Model.of(segmenter.card),
+        series=series.id,
         slices=tuple(archive.sop_instance_uids(series)),
         run=run,
         shadow=shadow,

@@ -41,6 +41,7 @@ def origin_of(slices: Sequence[Dataset], *, name: str = "hn22-test", run: str = 
     """Of a result for these slices."""
     return Origin(
         model=Model(name=name, version="1.2.3", weights_sha256=WEIGHTS_SHA256),
+        series="1.2.series",
         slices=tuple(header.SOPInstanceUID for header in slices),
         run=run,
         created=datetime(2026, 3, 14, 15, 9, 26),

@@ -19,6 +19,7 @@ TRAINING_MAY_READ_DICOM_WITH = (
     "plugin.archive",
     "plugin.rest_archive",
     "plugin.ct.series",
+    "plugin.dicom_file",
     "plugin.drawn.drawn_organs",
     "plugin.drawn.structure_names",
     "plugin.drawn.structure_sets",

@@ -2,14 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from io import BytesIO
 
-import pydicom
 from pydicom import Dataset
-from pydicom.errors import InvalidDicomError
 
 from plugin.archive import Archive, Series
 from plugin.ct.series import SeriesRules, UnsuitableSeries, read_series
+from plugin.dicom_file import UnreadableFile, read_dicom
 from plugin.drawn.drawn_organs import DrawnOrgans, draw_organs, organs_of
 from plugin.drawn.structure_names import StructureNames
 from plugin.drawn.structure_sets import (
@@ -117,9 +115,9 @@ def read_drawn_ct(
 
 def _parse(file: bytes, *, pixels: bool) -> Dataset | None:
     try:
-        return pydicom.dcmread(BytesIO(file), stop_before_pixels=not pixels)
-    except (InvalidDicomError, EOFError, ValueError, KeyError, NotImplementedError):
-        return None  # not DICOM, or cut short
+        return read_dicom(file, pixels=pixels)
+    except UnreadableFile:
+        return None
 
 
 def _structure_set(file: bytes) -> StructureSet:

@@ -19,6 +19,7 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
+from plugin.ct.compressed import decode
 from plugin.ct.series_rules import UnsuitableSeries
 
 AIR_HU = -1024.0
@@ -29,6 +30,9 @@ HIGHEST_12_BIT_HU = 3071.0
 
 HIGHEST_HU = 65535.0
 """No CT scale goes beyond 16 bits; a higher number means a wrong header."""
+
+HIGHEST_RESCALE = 1e6
+"""No scanner has such a slope or intercept, and 32-bit numbers would not hold what comes of it."""
 
 TISSUE_HU = -200.0
 """Fat is about -100 HU: a series with nothing above this shows no patient."""
@@ -53,9 +57,9 @@ def check_pixel_header(header: Dataset) -> str | None:
         )
     if header.get("NumberOfFrames") not in (None, "", 1):
         return f"an image has {header.NumberOfFrames} frames, expected 1"
-    if header.get("BitsAllocated") not in (8, 16, 32):
+    if _whole(header, "BitsAllocated") not in (8, 16, 32):
         return f"BitsAllocated is {header.get('BitsAllocated')}, expected 16"
-    if header.get("PixelRepresentation") not in (0, 1):
+    if _whole(header, "PixelRepresentation") not in (0, 1):
         return f"PixelRepresentation is {header.get('PixelRepresentation')}, expected 0 or 1"
     slope, intercept = _rescale(header)
     if slope is None or intercept is None:
@@ -65,6 +69,11 @@ def check_pixel_header(header: Dataset) -> str | None:
         )
     if slope <= 0:
         return f"RescaleSlope is {slope:g}, expected a positive number"
+    if max(slope, abs(intercept)) > HIGHEST_RESCALE:
+        return (
+            f"RescaleSlope is {slope:g} and RescaleIntercept {intercept:g}, "
+            f"expected none above {HIGHEST_RESCALE:g}"
+        )
     if header.get("RescaleType") not in (None, "", "HU"):
         return f"RescaleType is {header.RescaleType}, expected HU"
     return None
@@ -74,10 +83,9 @@ def is_cut_short(dataset: Dataset) -> bool:
     """Whether uncompressed pixel data has fewer bytes than the header promises."""
     if _transfer_syntax(dataset) not in NATIVE_SYNTAXES:
         return False
-    sides = dataset.get("Rows"), dataset.get("Columns"), dataset.get("BitsAllocated")
-    if not all(isinstance(side, int) for side in sides):
-        return False  # the header is at fault, and is judged elsewhere
-    return len(dataset.PixelData) < math.prod(sides) // 8
+    sides = [_whole(dataset, keyword) for keyword in ("Rows", "Columns", "BitsAllocated")]
+    # A size that is missing is the header's fault, and is judged elsewhere.
+    return len(dataset.PixelData) < math.prod(side or 0 for side in sides) // 8
 
 
 def fill_with_hounsfield(dataset: Dataset, out: np.ndarray) -> None:
@@ -96,8 +104,8 @@ def fill_with_hounsfield(dataset: Dataset, out: np.ndarray) -> None:
         raise UnsuitableSeries("RescaleSlope or RescaleIntercept is missing or not a number.")
     np.multiply(stored, np.float32(slope), out=out, casting="unsafe")
     out += np.float32(intercept)
-    padding = dataset.get("PixelPaddingValue")
-    if isinstance(padding, int) and padding * slope + intercept > HIGHEST_12_BIT_HU:
+    padding = _whole(dataset, "PixelPaddingValue")
+    if padding is not None and padding * slope + intercept > HIGHEST_12_BIT_HU:
         out[stored == padding] = AIR_HU
     np.maximum(out, AIR_HU, out=out)
     if (highest := float(out.max())) > HIGHEST_HU:
@@ -119,23 +127,17 @@ def _finite(header: Dataset, keyword: str) -> float | None:
     return number if math.isfinite(number) else None
 
 
+def _whole(header: Dataset, keyword: str) -> int | None:
+    """A whole number of at most 32 bits; 16.0 is none."""
+    value = header.get(keyword)
+    return int(value) if isinstance(value, int) and abs(value) < 2**32 else None
+
+
 def _stored_pixels(dataset: Dataset, shape: tuple[int, ...]) -> np.ndarray:
     """``(rows, columns)`` of the stored integers."""
     syntax = _transfer_syntax(dataset)
     if syntax not in NATIVE_SYNTAXES:
-        try:
-            pixels = dataset.pixel_array
-        # What pydicom and its decoding plugins raise on damaged or unknown compressed data.
-        except (AttributeError, NotImplementedError, RuntimeError, ValueError, IndexError) as why:
-            raise UnsuitableSeries(
-                f"The compressed pixels ({syntax.name}) of an image cannot be decoded."
-            ) from why
-        if pixels.shape != shape:
-            raise UnsuitableSeries(
-                f"The compressed pixels of an image are {_times(pixels.shape)}, "
-                f"but its header says {_times(shape)}."
-            )
-        return pixels
+        return decode(dataset, shape)
     # Native pixels without pydicom's general machinery, which takes most of the reading time.
     if is_cut_short(dataset):
         raise UnsuitableSeries("The pixel data of an image is cut short.")
@@ -147,7 +149,3 @@ def _stored_pixels(dataset: Dataset, shape: tuple[int, ...]) -> np.ndarray:
 
 def _transfer_syntax(dataset: Dataset) -> UID:
     return UID(dataset.file_meta.get("TransferSyntaxUID", ImplicitVRLittleEndian))
-
-
-def _times(shape: tuple[int, ...]) -> str:
-    return " x ".join(map(str, shape))

@@ -4,14 +4,12 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 
 import highdicom as hd
 import numpy as np
-import pydicom
 from pydicom import Dataset
-from pydicom.errors import InvalidDicomError
+from pydicom.tag import Tag
 from pydicom.uid import UID, CTImageStorage, EnhancedCTImageStorage
 
 from plugin.ct.hounsfield import (
@@ -22,6 +20,7 @@ from plugin.ct.hounsfield import (
 )
 from plugin.ct.series_rules import SeriesRules, UnsuitableSeries, counted
 from plugin.ct.stack import Stack, stack_slices, values_of
+from plugin.dicom_file import UnreadableFile, keep_readable, read_dicom
 
 __all__ = [
     "CtSeries",
@@ -30,9 +29,30 @@ __all__ = [
     "UnsuitableSeries",
     "Verdict",
     "judge",
+    "read_headers",
     "read_series",
     "sort_and_check",
 ]
+
+
+USED = tuple(
+    Tag(keyword)
+    for keyword in (
+        *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"),
+        *("Modality", "ImageType", "AnatomicalOrientationType"),
+        *("BodyPartExamined", "SeriesDescription", "StudyDescription"),
+        *("FrameOfReferenceUID", "PositionReferenceIndicator"),
+        *("Rows", "Columns", "PixelSpacing", "ImageOrientationPatient", "ImagePositionPatient"),
+        *("SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames"),
+        *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue"),
+        *("RescaleSlope", "RescaleIntercept", "RescaleType", "PixelData"),
+        *("SliceThickness", "SeriesNumber", "InstanceNumber"),
+        *("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod"),
+        *("Manufacturer", "ManufacturerModelName", "DeviceSerialNumber", "SoftwareVersions"),
+        *("StationName", "InstitutionName"),
+    )
+)
+"""What we and highdicom read of every slice, beside whose it is: `sign` looks at that."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +96,7 @@ def read_series(files: Iterable[bytes | Path], rules: SeriesRules) -> CtSeries:
     Raises:
         UnsuitableSeries: any fault of the files or of the series that they make.
     """
-    datasets = _parse(files)
+    datasets = read_headers(files, pixels=True)
     _check_pixel_data(datasets)
     stack = sort_and_check(datasets, rules)
     voxels = np.empty(stack.geometry.spatial_shape, np.float32)
@@ -88,32 +108,41 @@ def read_series(files: Iterable[bytes | Path], rules: SeriesRules) -> CtSeries:
     return CtSeries(volume=stack.geometry.with_array(voxels), slices=stack.slices)
 
 
-def _parse(files: Iterable[bytes | Path]) -> list[Dataset]:
-    datasets: list[Dataset] = []
+def read_headers(files: Iterable[bytes | Path], *, pixels: bool = False) -> list[Dataset]:
+    """Slices as `judge` and `sort_and_check` take them; what cannot be read of one is missing.
+
+    Args:
+        files: each a whole DICOM file, in any order.
+        pixels: whether to read their pixel data too.
+
+    Raises:
+        UnsuitableSeries: some of them are no DICOM, or cut short.
+    """
+    headers: list[Dataset] = []
     unreadable = 0
     for file in files:
         try:
-            dataset = pydicom.dcmread(BytesIO(file) if isinstance(file, bytes) else file)
-        # What pydicom raises on a file that is no DICOM, ends early or has broken elements.
-        except (InvalidDicomError, EOFError, ValueError, KeyError, NotImplementedError):
+            header = read_dicom(file, pixels=pixels)
+        except UnreadableFile:
             unreadable += 1
             continue
         # pydicom reads a file that ends too early as far as it goes, without complaint.
-        if "SOPInstanceUID" not in dataset and "PixelData" not in dataset:
+        if "SOPInstanceUID" not in header and "PixelData" not in header:
             unreadable += 1
         else:
-            datasets.append(dataset)
+            keep_readable(header, USED)
+            headers.append(header)
     if unreadable:
-        total = counted(unreadable + len(datasets), "file")
+        total = counted(unreadable + len(headers), "file")
         raise UnsuitableSeries(f"{unreadable} of {total} cannot be read: not DICOM, or cut short.")
-    return datasets
+    return headers
 
 
 def _check_pixel_data(datasets: Sequence[Dataset]) -> None:
     """Say what a file cut short lacks, before the header that it also lacks is complained of."""
     images = [ds for ds in datasets if ds.get("SOPClassUID") == CTImageStorage]
     total = counted(len(images), "image")
-    if missing := sum("PixelData" not in ds for ds in images):
+    if missing := sum(not isinstance(ds.get("PixelData"), bytes) for ds in images):
         raise UnsuitableSeries(f"{missing} of {total} have no pixel data.")
     if short := sum(is_cut_short(ds) for ds in images):
         raise UnsuitableSeries(
@@ -179,8 +208,15 @@ def _check_kind(headers: Sequence[Dataset]) -> None:
 
 
 def _without_repeats(headers: Sequence[Dataset]) -> list[Dataset]:
-    """The same instance received twice is one instance."""
-    return list({str(header.SOPInstanceUID): header for header in headers}.values())
+    """The same instance received twice is one instance; two that share a UID are a fault."""
+    different: dict[str, Dataset] = {}
+    for header in headers:
+        if different.setdefault(str(header.SOPInstanceUID), header) != header:
+            raise UnsuitableSeries(
+                "Two different images have the same SOPInstanceUID, "
+                "so a result could not say which of them it was made of."
+            )
+    return list(different.values())
 
 
 def _check_image_type(headers: Sequence[Dataset], rules: SeriesRules) -> None:
@@ -230,6 +266,6 @@ def _check_same(headers: Sequence[Dataset], keyword: str) -> None:
 
 
 def _has_one(header: Dataset, keyword: str) -> bool:
-    """Whether there is one text that is not empty; several in one element are a list."""
+    """Whether there is one UID; several in one element are a list."""
     value = header.get(keyword)
-    return isinstance(value, str) and value != ""
+    return isinstance(value, str) and re.fullmatch(r"[0-9.]{1,64}", value) is not None

@@ -20,6 +20,15 @@ UNIT_TOLERANCE = 1e-2
 DUPLICATE_MM = 1e-2
 """Slices closer than this are at the same place."""
 
+FIELD_MM = (10.0, 2000.0)
+"""Rows and columns times their spacing: no scanner sees less, and through none fits more."""
+
+FARTHEST = 1e6
+"""No number of a patient's geometry is larger, in mm or in pixels."""
+
+LARGEST_VOLUME = 2**30
+"""Voxels: a thousand slices of 1024 x 1024, which are 4 GiB of HU."""
+
 ROUNDING_MM = 1e-3
 """What positions with a few decimals add to a distance: 6.0000001 mm are not more than 6 mm."""
 
@@ -39,8 +48,19 @@ def stack_slices(headers: Sequence[Dataset], rules: SeriesRules) -> Stack:
     spacings = np.array([_numbers(h, "PixelSpacing", 2) for h in headers])  # (N, 2) mm
     directions = np.array([_numbers(h, "ImageOrientationPatient", 6) for h in headers])  # (N, 6)
     positions = np.array([_numbers(h, "ImagePositionPatient", 3) for h in headers])  # (N, 3) mm
+    if rows * columns * len(headers) > LARGEST_VOLUME:
+        raise UnsuitableSeries(
+            f"{counted(len(headers), 'slice')} of {rows} x {columns} pixels do not fit in the "
+            f"memory, expected at most {LARGEST_VOLUME / 1e9:.1f} billion pixels."
+        )
     if (spacings <= 0).any():
         raise UnsuitableSeries("PixelSpacing is not positive.")
+    field_mm = spacings.max(axis=0) * (rows, columns)
+    if field_mm.min() < FIELD_MM[0] or field_mm.max() > FIELD_MM[1]:
+        raise UnsuitableSeries(
+            f"The images are {field_mm[0]:.3g} x {field_mm[1]:.3g} mm, "
+            f"expected {FIELD_MM[0]:g} to {FIELD_MM[1]:g} mm."
+        )
     if np.ptp(spacings, axis=0).max() > rules.pixel_spacing_tolerance_mm:
         raise UnsuitableSeries("PixelSpacing differs between the slices, expected one.")
     if np.ptp(directions, axis=0).max() > rules.orientation_tolerance:
@@ -168,9 +188,10 @@ def _one_size(headers: Sequence[Dataset], keyword: str) -> int:
 def _numbers(header: Dataset, keyword: str, count: int) -> tuple[float, ...]:
     try:
         numbers = tuple(float(value) for value in values_of(header.get(keyword)))
-    except (TypeError, ValueError):  # text that is no number
+    except (TypeError, ValueError, OverflowError):  # text that is no number, or endless digits
         numbers = ()
-    if len(numbers) != count or not np.isfinite(numbers).all():
+    # What is no number at all is not below either.
+    if len(numbers) != count or not all(abs(number) < FARTHEST for number in numbers):
         raise UnsuitableSeries(
             f"{keyword} is missing or not {counted(count, 'number')} in an image."
         )

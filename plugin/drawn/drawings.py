@@ -1,14 +1,11 @@
 """Structure sets in the archive, ours and other people's, as labels on the grid of their CT."""
 
-from io import BytesIO
-
 import highdicom as hd
-import pydicom
-from pydicom.errors import InvalidDicomError
 
 from plugin.archive import Archive, Series
-from plugin.ct.series import sort_and_check
+from plugin.ct.series import read_headers, sort_and_check
 from plugin.ct.series_rules import SeriesRules
+from plugin.dicom_file import UnreadableFile, read_dicom
 from plugin.drawn.drawn_organs import DrawnOrgans, draw_organs
 from plugin.drawn.structure_names import StructureNames
 from plugin.drawn.structure_sets import StructureSet, UnusableStructureSet, read_structure_set
@@ -29,8 +26,7 @@ class Drawings:
         Raises:
             UnsuitableSeries: it makes no even stack.
         """
-        files = (BytesIO(self._archive.file(instance)) for instance in ct.instances)
-        headers = [pydicom.dcmread(file, stop_before_pixels=True) for file in files]
+        headers = read_headers(self._archive.file(instance) for instance in ct.instances)
         return sort_and_check(headers, self._rules).geometry
 
     def read(self, instance: str) -> StructureSet:
@@ -40,9 +36,9 @@ class Drawings:
             UnusableStructureSet: it is none, or cannot be used.
         """
         try:
-            return read_structure_set(pydicom.dcmread(BytesIO(self._archive.file(instance))))
-        except InvalidDicomError as error:
-            raise UnusableStructureSet("It is not a DICOM file.") from error
+            return read_structure_set(read_dicom(self._archive.file(instance)))
+        except UnreadableFile as error:
+            raise UnusableStructureSet("It cannot be read: not DICOM, or cut short.") from error
 
     def draw(self, drawing: StructureSet, grid: hd.VolumeGeometry) -> DrawnOrgans:
         """Its organs on a grid; raises UnusableStructureSet if it was drawn on another CT."""

@@ -7,6 +7,7 @@ import highdicom as hd
 import numpy as np
 
 from model.preprocess import resample
+from plugin.dicom_file import DAMAGE
 from plugin.drawn.contour_fill import UnusableStructure
 
 LABEL_MAP_SEGMENTATION_STORAGE = "1.2.840.10008.5.1.4.1.1.66.7"
@@ -42,8 +43,7 @@ def segment_masks(
     def mask(number: int, ct: hd.VolumeGeometry) -> hd.Volume:
         try:
             drawn = as_drawn(number)
-        # highdicom's ways of saying that the frames are no even stack, or cannot be decoded.
-        except (ValueError, TypeError, AttributeError, RuntimeError) as error:
+        except DAMAGE as error:
             raise UnusableStructure("its frames are not an even stack of slices") from error
         return on_grid(drawn, ct)
 

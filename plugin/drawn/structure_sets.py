@@ -15,6 +15,7 @@ from pydicom.dataelem import RawDataElement
 from pydicom.uid import RTStructureSetStorage, SegmentationStorage
 
 from model.organs import ORGANS, Organ
+from plugin.dicom_file import DAMAGE
 from plugin.drawn.contour_fill import Contour, UnusableStructure, fill_contours
 from plugin.drawn.segment_masks import LABEL_MAP_SEGMENTATION_STORAGE, segment_masks
 from plugin.objects.dicom_objects import LATERALITY
@@ -59,17 +60,14 @@ def read_structure_set(dataset: Dataset) -> StructureSet:
     Raises:
         UnusableStructureSet: it is neither, or lacks what every structure needs.
     """
-    kind = dataset.get("SOPClassUID")
     try:
+        kind = dataset.get("SOPClassUID")
         if kind == RTStructureSetStorage:
             return _read_rtstruct(dataset)
         if kind in (SegmentationStorage, LABEL_MAP_SEGMENTATION_STORAGE):
             return _read_seg(hd.seg.Segmentation.from_dataset(dataset, copy=False))
-    # What pydicom and highdicom raise on objects that are not as the standard wants them.
-    except (ValueError, TypeError, AttributeError, LookupError, RuntimeError) as error:
-        raise UnusableStructureSet(
-            f"The {dataset.get('Modality')} is not as DICOM wants it."
-        ) from error
+    except DAMAGE as error:
+        raise UnusableStructureSet("It is not as DICOM wants a structure set.") from error
     raise UnusableStructureSet("It is neither an RT Structure Set nor a Segmentation.")
 
 

@@ -10,6 +10,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from plugin.plain_text import PlainText
+
 State = Literal["queued", "running", "done", "skipped", "failed", "cancelled"]
 STATES: tuple[State, ...] = ("queued", "running", "done", "skipped", "failed", "cancelled")
 
@@ -68,10 +70,10 @@ class Delivery(BaseModel):
     id: str
     job: str
     kind: DeliveryKind
-    target: Annotated[str, Field(description="a name in the configuration, or the sender")]
+    target: Annotated[PlainText, Field(description="a name in the configuration, or the sender")]
     state: DeliveryState
     attempts: int
-    reason: Annotated[str, Field(description="why it has not arrived, for a person; or empty")]
+    reason: Annotated[PlainText, Field(description="why it has not arrived; or empty")]
     begun: datetime
     due: Annotated[datetime, Field(description="not before: the next attempt, or the next look")]
     finished: datetime | None
@@ -95,17 +97,18 @@ class Job(BaseModel):
     ]
     progress: Annotated[float, Field(ge=0, le=1, description="of the whole job")]
     attempts: Annotated[int, Field(ge=0, description="how often it was begun")]
-    reason: Annotated[str, Field(description="why it is not done, for a person; or empty")]
+    reason: Annotated[PlainText, Field(description="why it is not done, for a person; or empty")]
     model: Annotated[str, Field(description="name of the model; empty for a comparison")]
     asked_by: AskedBy
     user: Annotated[
-        str, Field(description="who last asked, retried or cancelled, if Orthanc knows; or empty")
+        PlainText,
+        Field(description="who last asked, retried or cancelled, if Orthanc knows; or empty"),
     ] = ""
     run: Annotated[str, Field(description="its own identifier if it was forced; or empty")]
     results: tuple[Result, ...]
     volumes_ml: Annotated[dict[str, float], Field(description="millilitres by organ")]
     seconds: Annotated[dict[str, float], Field(description="seconds by stage")]
-    warnings: tuple[str, ...]
+    warnings: tuple[PlainText, ...]
     dice: Annotated[
         dict[str, float], Field(description="agreement with the job compared with, by organ")
     ] = {}
@@ -122,11 +125,11 @@ class Outcome(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     state: Literal["done", "skipped"]
-    reason: str = ""
+    reason: PlainText = ""
     results: tuple[Result, ...] = ()
     volumes_ml: dict[str, float] = {}
     seconds: dict[str, float] = {}
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[PlainText, ...] = ()
     dice: dict[str, float] = {}
     provenance: Provenance | None = None
     parcels: Annotated[tuple[Parcel, ...], Field(exclude=True)] = ()

@@ -14,11 +14,10 @@ from plugin.jobs.job import STATES, AskedBy, Job, Kind, Outcome, State
 from plugin.jobs.job_changes import JobChanges, Note, digest
 from plugin.jobs.job_table import BEHIND_SEGMENT, JobRow, clock_of
 from plugin.jobs.leases import Leases
+from plugin.plain_text import plain
 
 log = logging.getLogger(__name__)
 
-REASON_LENGTH = 1000
-"""Characters kept of a reason; an exception of a numerical library can be pages long."""
 
 LEASE_S = 60.0
 """How long a worker may be silent before its job is handed on, unless the settings say."""
@@ -332,7 +331,6 @@ class Jobs:
     def finish(self, job_id: str, outcome: Outcome) -> None:
         """Note the outcome of a running job."""
         values = outcome.model_dump(mode="json")
-        values["reason"] = values["reason"][:REASON_LENGTH]
         progress = {"progress": 1.0} if outcome.state == "done" else {}
         self._end(job_id, outcome=outcome, finished=self._now(), **progress, **values)
 
@@ -368,7 +366,7 @@ class Jobs:
                 "state": "queued",
                 "due": self._now() + self._retry_delay * 2 ** (attempts - 1),
             }
-        self._end(job_id, reason=reason[:REASON_LENGTH], **final)
+        self._end(job_id, reason=plain(reason), **final)
 
     def recover(self) -> None:
         """Queue again what this process ran when it last ended; call before any `claim`.

@@ -8,6 +8,7 @@ ends with ``sign``.
 
 import math
 from collections.abc import Sequence
+from copy import deepcopy
 
 import highdicom as hd
 import numpy as np
@@ -20,6 +21,7 @@ from pydicom.valuerep import DA, DT, TM
 
 from model.organs import Organ
 from model.volumes import count_voxels
+from plugin.dicom_file import keep_readable
 from plugin.objects.identity import MANUFACTURER, NOTICE, Origin
 
 SERIES_NUMBER_OFFSET = {"SEG": 9000, "RTSTRUCT": 10000, "SR": 11000, "OT": 12000}
@@ -198,6 +200,8 @@ def sign(result: hd.SOPClass, header: Dataset, origin: Origin) -> None:
         header: of any slice of the CT.
         origin: of the result.
     """
+    header = deepcopy(header)
+    keep_readable(header)
     if "SpecificCharacterSet" in header:
         result.add(header["SpecificCharacterSet"])
     result.copy_patient_and_study_information(header)

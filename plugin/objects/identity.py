@@ -36,6 +36,7 @@ class Origin:
     """Of one run over one CT: every object that comes of it shares it."""
 
     model: Model
+    series: str  # the archive's identifier of the CT
     slices: tuple[str, ...]  # SOP Instance UIDs of the CT, in any order
     run: str = ""  # empty, or what tells a forced run from the others of the same slices
     shadow: bool = False  # of a model on trial: kept apart from all other results, and never used
@@ -44,10 +45,12 @@ class Origin:
     def uid(self, kind: str) -> str:
         """The UID of what `kind` names, as `result_uid`."""
         run = f"shadow {self.run}" if self.shadow else self.run
-        return result_uid(self.slices, model=self.model, kind=kind, run=run)
+        return result_uid(self.slices, series=self.series, model=self.model, kind=kind, run=run)
 
 
-def result_uid(slices: Sequence[str], *, model: Model, kind: str, run: str = "") -> str:
+def result_uid(
+    slices: Sequence[str], *, series: str, model: Model, kind: str, run: str = ""
+) -> str:
     """The UID that this model's result for exactly these slices always gets.
 
     Running twice is then harmless, and asking the archive for the UID tells whether the work is
@@ -55,9 +58,11 @@ def result_uid(slices: Sequence[str], *, model: Model, kind: str, run: str = "")
 
     Args:
         slices: SOP Instance UIDs of the source, in any order.
+        series: the archive's identifier of it, which in Orthanc follows from the patient too: the
+            same images under a corrected patient's ID are another patient's.
         model: that made it.
         kind: what the UID is for: "SEG BINARY instance", "RTSTRUCT series".
         run: set by a forced run, which is a new result.
     """
-    name = "\n".join([MANUFACTURER, str(model), kind, run, *sorted(set(map(str, slices)))])
+    name = "\n".join([MANUFACTURER, series, str(model), kind, run, *sorted(set(map(str, slices)))])
     return f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, name).int}"

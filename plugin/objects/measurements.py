@@ -114,7 +114,7 @@ def _observer(origin: Origin) -> sr.ObserverContext:
     return sr.ObserverContext(
         observer_type=codes.DCM.Device,
         observer_identifying_attributes=sr.DeviceObserverIdentifyingAttributes(
-            uid=result_uid((), model=origin.model, kind="device"),
+            uid=result_uid((), series="", model=origin.model, kind="device"),
             manufacturer_name=MANUFACTURER,
             model_name=origin.model.name,
             serial_number=device_serial_number(origin),

@@ -1,18 +1,16 @@
 """Why each series of a study is segmented or not, and by which model, for a person who asks."""
 
 from functools import partial
-from io import BytesIO
 from typing import Annotated
 
-import pydicom
 from pydantic import BaseModel, ConfigDict, Field
-from pydicom.errors import InvalidDicomError
 
 from plugin.archive import Archive, OrthancArchive, Series
-from plugin.ct.series import SeriesRules, Verdict, judge
+from plugin.ct.series import SeriesRules, UnsuitableSeries, Verdict, judge, read_headers
 from plugin.jobs.job import Job
 from plugin.jobs.jobs import Jobs
 from plugin.model_rules import ModelRules
+from plugin.plain_text import PlainText
 
 
 class SeriesExplanation(BaseModel):
@@ -21,9 +19,9 @@ class SeriesExplanation(BaseModel):
     model_config = ConfigDict(frozen=True, protected_namespaces=())
 
     series: str
-    modality: str
+    modality: PlainText
     chosen: bool
-    reason: str
+    reason: PlainText
     model: Annotated[str, Field(description="that would be taken, or empty if none would")]
     shadow_model: Annotated[str, Field(description="that would run after it; or empty")]
     model_reason: Annotated[str, Field(description="why this model; or empty")]
@@ -72,12 +70,8 @@ def explain_series(series: Series, *, archive: Archive, rules: SeriesRules) -> V
     if series.modality != "CT":
         reason = f"Modality is {series.modality or 'missing'}, expected CT."
         return Verdict(chosen=False, reason=reason)
-    headers = []
-    for instance in series.instances:
-        file = archive.file(instance)
-        try:
-            headers.append(pydicom.dcmread(BytesIO(file), stop_before_pixels=True))
-        # What pydicom raises on a file that is no DICOM, ends early or has broken elements.
-        except (InvalidDicomError, EOFError, ValueError, KeyError, NotImplementedError):
-            return Verdict(chosen=False, reason="A file cannot be read: not DICOM, or cut short.")
+    try:
+        headers = read_headers(archive.file(instance) for instance in series.instances)
+    except UnsuitableSeries as why:
+        return Verdict(chosen=False, reason=str(why))
     return judge(headers, rules)

@@ -13,6 +13,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
+from plugin.plain_text import PlainText
+
 log = logging.getLogger(__name__)
 
 LARGEST_BODY = 64 * 1024
@@ -96,7 +98,7 @@ class Problem(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    error: Annotated[str, Field(description="a sentence for a person")]
+    error: Annotated[PlainText, Field(description="a sentence for a person")]
 
 
 class Router:

@@ -35,6 +35,7 @@ def rows(options: Options) -> list[Row]:
         del ds.PixelData
     origin = Origin(
         model=Model(name="benchmark", version="0.0.0", weights_sha256="0" * 64),
+        series="1.2.series",
         slices=tuple(ds.SOPInstanceUID for ds in slices),
         created=datetime(2026, 1, 1),
     )

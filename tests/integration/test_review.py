@@ -30,6 +30,7 @@ def test_orthanc_previews_every_page_as_it_was_drawn(new_orthanc, quick_model):
         organs=organs,
         origin=Origin(
             model=Model(name="quick", version="1", weights_sha256="0" * 64),
+            series="1.2.series",
             slices=tuple(image.SOPInstanceUID for image in slices),
             created=datetime(2026, 3, 14, 15, 9, 26),
         ),

@@ -8,7 +8,8 @@ from sqlalchemy import create_engine, text
 
 from plugin.jobs.job import Job, Outcome, Result
 from plugin.jobs.job_table import open_database
-from plugin.jobs.jobs import REASON_LENGTH, Jobs, UnknownJob, WrongState
+from plugin.jobs.jobs import Jobs, UnknownJob, WrongState
+from plugin.plain_text import LONGEST
 
 RESULT = Result(kind="seg", sop_instance_uid="2.25.1", orthanc_id="abc")
 
@@ -210,10 +211,10 @@ def test_an_outcome_is_kept_whole(jobs):
 def test_a_study_s_fault_is_not_tried_again(jobs):
     job = add(jobs)
     jobs.claim()
-    jobs.finish(job.id, Outcome(state="skipped", reason="x" * 2 * REASON_LENGTH))
+    jobs.finish(job.id, Outcome(state="skipped", reason="x" * 2 * LONGEST))
 
     assert jobs.get(job.id).state == "skipped"
-    assert len(jobs.get(job.id).reason) == REASON_LENGTH
+    assert len(jobs.get(job.id).reason) == LONGEST
     assert jobs.claim() is None
 
 

@@ -50,6 +50,7 @@ def headers(orientation: Orientation = "axial") -> tuple[Dataset, ...]:
 def origin_of(slices: Sequence[Dataset], run: str = "") -> Origin:
     return Origin(
         model=Model(name="hn22-test", version="1.2.3", weights_sha256="0123456789abcdef" * 4),
+        series="1.2.series",
         slices=tuple(header.SOPInstanceUID for header in slices),
         run=run,
         created=datetime(2026, 3, 14, 15, 9, 26),

@@ -1,0 +1,101 @@
+"""DICOM files that nobody vouches for, read so that they do no harm."""
+
+import struct
+import zlib
+from collections.abc import Iterable
+from io import BytesIO
+from pathlib import Path
+
+import pydicom
+from pydicom import Dataset
+from pydicom.errors import BytesLengthException, InvalidDicomError
+from pydicom.filereader import read_dataset, read_preamble
+from pydicom.tag import BaseTag
+from pydicom.uid import DeflatedExplicitVRLittleEndian
+
+DAMAGE = (
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    RuntimeError,  # also of what nobody has implemented, and of sequences within sequences
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+    BytesLengthException,
+    InvalidDicomError,
+)
+"""What pydicom, highdicom and the decoders raise on objects that are not as DICOM wants them.
+
+Not MemoryError, which is our fault: what would need too much memory is refused beforehand.
+"""
+
+LARGEST_INFLATED = 2**28
+"""Bytes of a deflated file, which can be a thousand times what was sent."""
+
+CHUNK = 2**20
+
+
+class UnreadableFile(Exception):
+    """It is no DICOM file, or one that is cut short or damaged."""
+
+
+def read_dicom(
+    file: bytes | Path, *, pixels: bool = True, keywords: list[str] | None = None
+) -> Dataset:
+    """The dataset of a file. Its values are read when they are asked for, and may be damaged then.
+
+    Args:
+        file: the whole of it.
+        pixels: whether to go on to the pixel data.
+        keywords: of the elements to read; None: all.
+
+    Raises:
+        UnreadableFile: it cannot be read.
+    """
+    stream = BytesIO(file if isinstance(file, bytes) else file.read_bytes())
+    try:
+        _check_inflated(stream)
+        return pydicom.dcmread(
+            stream, stop_before_pixels=not pixels, specific_tags=keywords or None
+        )
+    except DAMAGE as error:
+        raise UnreadableFile from error
+
+
+def keep_readable(dataset: Dataset, tags: Iterable[BaseTag] | None = None) -> None:
+    """Remove the elements whose value cannot be had, so that they count as missing.
+
+    Args:
+        dataset: altered.
+        tags: of the elements to look at; None: all, and those within sequences.
+    """
+    for tag in [*(dataset.keys() if tags is None else tags)]:
+        try:
+            value = dataset[tag].value if tag in dataset else None
+        except DAMAGE:
+            del dataset[tag]
+            continue
+        if tags is None and isinstance(value, pydicom.Sequence):
+            for item in value:
+                keep_readable(item)
+
+
+def _check_inflated(stream: BytesIO) -> None:
+    """Refuse what is small only because it is deflated, and go back to the start."""
+    read_preamble(stream, force=False)
+    meta = read_dataset(stream, is_implicit_VR=False, is_little_endian=True, stop_when=_behind_meta)
+    if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
+        inflater, size = zlib.decompressobj(-zlib.MAX_WBITS), 0
+        rest = stream.read()
+        while rest and not inflater.eof:
+            size += len(inflater.decompress(rest, CHUNK))
+            rest = inflater.unconsumed_tail
+            if size > LARGEST_INFLATED:
+                raise ValueError("too large when inflated")
+    stream.seek(0)
+
+
+def _behind_meta(tag: BaseTag, vr: str | None, length: int) -> bool:
+    return tag.group != 2
