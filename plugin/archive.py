@@ -16,8 +16,8 @@ import pydicom
 from pydicom.uid import SecondaryCaptureImageStorage
 
 from plugin.conditions import SeriesFacts
-from plugin.orthanc_api import keeps_labels
 from plugin.dicom_file import UnreadableFile, read_dicom
+from plugin.orthanc_api import keeps_labels
 
 log = logging.getLogger(__name__)
 

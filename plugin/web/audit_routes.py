@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 from plugin.audit import Audit, AuditLine, Verdict
-from plugin.web.router import Route
+from plugin.web.router import Identifier, Number, Route
 
 
 class _Strict(BaseModel):
@@ -15,15 +15,15 @@ class _Strict(BaseModel):
 class AuditQuery(_Strict):
     """Which lines to give."""
 
-    job: Annotated[str | None, Field(description="Only those of this job.")] = None
-    after: Annotated[int, Field(ge=0, description="Only those behind the line of this number.")] = 0
+    job: Annotated[Identifier | None, Field(description="Only those of this job.")] = None
+    after: Annotated[Number, Field(description="Only those behind the line of this number.")] = 0
     limit: Annotated[int, Field(ge=1, le=1000)] = 100
 
 
 class VerifyQuery(_Strict):
     """A line that somebody has kept a note of, if anybody has."""
 
-    number: Annotated[int | None, Field(ge=1)] = None
+    number: Annotated[Number | None, Field(ge=1)] = None
     hash: Annotated[str | None, Field(pattern="^[0-9a-f]{64}$")] = None
 
 

@@ -8,9 +8,11 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from plugin.web.router import JSON, Problem, Route
+from plugin.web.router import IDENTIFIER, JSON, Problem, Route
 
 SCHEMAS = "#/components/schemas/{model}"
+
+PATH_SCHEMA = {"type": "string", "pattern": f"^{IDENTIFIER}$"}
 
 
 def openapi(routes: Sequence[Route], *, version: str) -> dict[str, Any]:
@@ -46,7 +48,7 @@ def _operation(route: Route) -> dict[str, Any]:
     operation: dict[str, Any] = {
         "summary": route.summary,
         "parameters": [
-            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+            {"name": name, "in": "path", "required": True, "schema": PATH_SCHEMA}
             for name in re.findall(r"\{(\w+)\}", route.path)
         ]
         + (_query_parameters(route.query) if route.query else []),

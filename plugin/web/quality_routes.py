@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 from plugin.drawn.quality import Comparison, Quality, Trend, as_csv, trends
-from plugin.web.router import Route
+from plugin.web.router import Identifier, Name, Route
 
 MOST = 50_000
 """Comparisons that count for the trends, the newest ones: some two thousand CTs of 22 organs."""
@@ -18,9 +18,9 @@ class _Strict(BaseModel):
 class WhichQuery(_Strict):
     """Which comparisons count."""
 
-    study: str | None = None
-    model: str | None = None
-    organ: str | None = None
+    study: Identifier | None = None
+    model: Name | None = None
+    organ: Name | None = None
 
 
 class QualityQuery(WhichQuery):

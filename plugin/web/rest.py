@@ -17,7 +17,7 @@ from plugin.sending.deliveries import Deliveries
 from plugin.settings import Settings
 from plugin.web.explain import StudyExplanation, explain_study
 from plugin.web.openapi import openapi
-from plugin.web.router import Request, Response, Route, Router
+from plugin.web.router import Identifier, Request, Response, Route, Router
 from plugin.worker import Worker
 
 
@@ -53,7 +53,7 @@ class JobQuery(_Strict):
     """Which jobs to list."""
 
     state: State | None = None
-    study: str | None = None
+    study: Identifier | None = None
     limit: Annotated[int, Field(ge=1, le=1000, description="The newest ones.")] = 100
 
 

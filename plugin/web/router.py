@@ -30,6 +30,15 @@ Role = Literal["none", "look", "ask", "administer"]
 IDENTIFIER = "[0-9A-Za-z-]+"
 """What stands for {…} in a path. No character that means something in an address."""
 
+Identifier = Annotated[str, Field(pattern=f"^(?:{IDENTIFIER})?$")]
+"""The same within a query; empty names nothing."""
+
+Name = Annotated[str, Field(pattern=r"^[^\x00-\x1f]*$")]
+"""Of a model or an organ. Databases refuse a zero within a text."""
+
+Number = Annotated[int, Field(ge=0, le=2**63 - 1)]
+"""Of a line in a table, as databases count."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Request:

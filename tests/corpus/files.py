@@ -72,6 +72,7 @@ FILES = (
         "a value representation that does not exist",
         "Rows is",
         damage=instead(ROWS, ROWS[:4] + b"QQ"),
+        in_orthanc=REFUSED,
     ),
     Case(
         "a value representation of unprintable bytes",
@@ -82,6 +83,7 @@ FILES = (
         "a length that reaches beyond the end of the file",
         "1 of 22 images have no pixel data",
         damage=instead(SLOPE + b"\x04", SLOPE + b"\xff"),
+        in_orthanc=REFUSED,
     ),
     Case(
         "four gigabytes of pixels announced and the right ones sent",

@@ -250,5 +250,6 @@ HEADERS = (
         "an instance UID of three hundred digits",
         "SOPInstanceUID is missing or not one value in 1 of 22",
         raw("SOPInstanceUID", b"1" * 300, one=True),
+        in_orthanc=REFUSED,
     ),
 )

@@ -161,6 +161,21 @@ def test_line_ends_and_html_in_an_address_come_back_as_text_alone(guarded):
     assert b"\r\nEvil" not in body
 
 
+# Bytes that are no text never reach Python, which could not hold them.
+@pytest.mark.parametrize(
+    "path",
+    ["/oar/jobs/%ff", "/oar/%ed%a0%80", "/oar/%e2%80%ae", "/oar/jobs?study=%ff", "/oar/jobs?%00=1"],
+)
+def test_bytes_that_are_no_text_are_refused_without_a_fault_of_ours(guarded, path):
+    before = guarded.log().count("traceback")
+
+    status, _, body = guarded.ask("GET", path, "max")
+
+    assert status in (400, 404)
+    assert b"raceback" not in body
+    assert guarded.log().count("traceback") == before
+
+
 def test_no_password_is_in_the_log_or_in_what_the_service_says_of_itself(guarded):
     health = guarded.ask("GET", "/oar/health", "max")[2].decode()
 

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from plugin.audit import settings_digest
+from plugin.jobs.job import Outcome
 from plugin.log import OneLine
 from plugin.settings import BadSettings, Settings
 from plugin.web.router import from_elsewhere
+from tests.plugin.jobs.test_jobs import add
 
 ROOT = Path(__file__).parents[2]
 
@@ -27,6 +29,18 @@ def test_a_value_cannot_begin_a_line_of_the_log_or_command_a_terminal(evil):
 
     assert line.isprintable()
     assert line.startswith("oar: delivery to PACS\\")
+
+
+@pytest.mark.parametrize("evil", ["\n", "\x1b[2J", "\u2028", "\u202e", "\u2066", "\ud800", "\x00"])
+def test_no_reason_or_warning_holds_a_character_that_disguises_it(jobs, evil):
+    outcome = Outcome(state="skipped", reason=f"Modality is {evil}", warnings=(evil,))
+    add(jobs)
+    job = jobs.claim()
+    jobs.fail(job.id, f"ValueError: {evil}")
+
+    assert outcome.reason.isprintable()
+    assert outcome.warnings[0].isprintable()
+    assert jobs.get(job.id).reason.isprintable()
 
 
 def test_the_log_says_where_a_fault_was_but_not_the_header_it_quotes():

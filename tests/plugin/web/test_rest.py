@@ -187,6 +187,37 @@ def test_a_query_that_is_wrong_is_refused(client, query):
 
 
 @pytest.mark.parametrize(
+    ("path", "query"),
+    [
+        ("/oar/audit", {"after": str(2**63)}),
+        ("/oar/audit", {"job": "x\0"}),
+        ("/oar/audit/verify", {"number": "9" * 40}),
+        ("/oar/jobs", {"study": "\0"}),
+        ("/oar/quality", {"model": "\0"}),
+        ("/oar/quality.csv", {"organ": "\r\nX: 1"}),
+        ("/oar/quality/trend", {"study": "../../system"}),
+    ],
+)
+def test_what_no_database_takes_is_refused_before_it(client, path, query):
+    status, answer = client.get(path, **query)
+
+    assert status == 400
+    assert next(iter(query)) in answer["error"]
+
+
+@pytest.mark.parametrize("evil", ["\x1b[2J", "\r\n", "\u2028", "\u202e", "\ud800", "\0"])
+def test_no_sentence_holds_a_character_that_disguises_it(client, orthanc, ct, evil):
+    study = orthanc.receive(ct)
+    sentences = [
+        client.post(f"/oar/studies/{study}/jobs", {f"force{evil}": True})[1]["error"],
+        client.post(f"/oar/studies/{study}/jobs", {"model": evil})[1]["error"],
+        client.get(f"/oar/{evil}")[1]["error"],
+    ]
+
+    assert [one for one in sentences if not one.isprintable()] == []
+
+
+@pytest.mark.parametrize(
     ("method", "path"),
     [
         ("GET", "/oar"),

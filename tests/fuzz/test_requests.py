@@ -1,0 +1,50 @@
+"""Requests made from our own OpenAPI, against a real Orthanc: every answer is one that it has."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import schemathesis
+from hypothesis import given
+from schemathesis import GenerationMode
+
+from tests.corpus.case import patient
+from tests.integration.conftest import PLUGINS, Orthanc, quick_model  # noqa: F401 - a fixture
+
+pytestmark = [pytest.mark.orthanc, pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+
+
+@pytest.fixture(scope="module")
+def orthanc(tmp_path_factory: pytest.TempPathFactory, quick_model: Path) -> Iterator[Orthanc]:  # noqa: F811
+    if shutil.which("Orthanc") is None or not (PLUGINS / "libOrthancPython.so").exists():
+        pytest.skip("needs Orthanc and its Python plugin: apt-get install orthanc orthanc-python")
+    one = Orthanc(tmp_path_factory.mktemp("asked"), quick_model)
+    one.start()
+    one.push(patient(1))
+    one.wait_for_job("done")
+    yield one
+    assert one.get("/oar/health")["status"] == "ok"
+    log = one.log()
+    one.kill()
+    assert "Traceback" not in log
+    assert "Error in the Python" not in log
+
+
+@pytest.mark.parametrize("mode", GenerationMode, ids=lambda mode: mode.value)
+def test_every_answer_is_one_that_the_description_promises(orthanc, mode):
+    description = schemathesis.openapi.from_url(f"{orthanc.url}/oar/openapi.json")
+    operations = [each.ok() for each in description.get_all_operations()]
+    assert len(operations) > 15
+
+    for operation in operations:
+        raw = operation.definition.raw
+        can_be_wrong = "requestBody" in raw or any(p["in"] == "query" for p in raw["parameters"])
+        if mode is GenerationMode.NEGATIVE and not can_be_wrong:
+            continue
+
+        @given(operation.as_strategy(generation_mode=mode))
+        def ask(case: schemathesis.Case) -> None:
+            case.call_and_validate()
+
+        ask()
