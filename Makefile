@@ -25,7 +25,7 @@ DEBIAN13 := .debian13
 DEBIAN := python3-venv orthanc orthanc-python orthanc-dicomweb dicom3tools
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: setup viewer browser servers demo test run bench faults load capacity lint folds peers
+.PHONY: setup lock fuzz viewer browser servers encoders demo test run bench faults load capacity lint folds peers
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/ready

@@ -1,23 +1,28 @@
 """The REST routes under /oar: one table of them, and what each does."""
 
 from collections.abc import Callable, Sequence
-from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
-
-from model.checkpoint import Card
 from plugin import __version__
 from plugin.archive import ArchiveError, OrthancArchive, Series, UnknownResource
 from plugin.catalogue import Catalogue, UnknownModel
 from plugin.jobs.intake import Intake
-from plugin.jobs.job import STATES, Job, State
+from plugin.jobs.job import STATES, Job
 from plugin.jobs.jobs import Jobs, UnknownJob, WrongState
 from plugin.model_rules import ModelRules
 from plugin.sending.deliveries import Deliveries
 from plugin.settings import Settings
 from plugin.web.explain import StudyExplanation, explain_study
+from plugin.web.messages import (
+    Document,
+    Health,
+    JobList,
+    JobQuery,
+    JobRequest,
+    ModelEntry,
+    ModelList,
+)
 from plugin.web.openapi import openapi
-from plugin.web.router import Identifier, Request, Response, Route, Router
+from plugin.web.router import Request, Response, Route, Router
 from plugin.worker import Worker
 
 
@@ -34,75 +39,6 @@ FAULTS: tuple[tuple[type[Exception], int], ...] = (
     (ArchiveError, 503),
 )
 """The first kind that fits counts. Any other is a fault of ours: Orthanc logs it and says 500."""
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class JobRequest(_Strict):
-    """What may be wished of a segmentation. An empty body wishes nothing special."""
-
-    force: Annotated[
-        bool, Field(strict=True, description="Make a new result even if there is one.")
-    ] = False
-    model: Annotated[str | None, Field(description="Name of a model; null: the usual one.")] = None
-
-
-class JobQuery(_Strict):
-    """Which jobs to list."""
-
-    state: State | None = None
-    study: Identifier | None = None
-    limit: Annotated[int, Field(ge=1, le=1000, description="The newest ones.")] = 100
-
-
-class JobList(_Strict):
-    """Jobs, the newest first."""
-
-    jobs: tuple[Job, ...]
-
-
-class ModelEntry(_Strict):
-    """One model that jobs may ask for."""
-
-    name: str
-    default: bool
-    loaded: bool
-    card: Card
-
-
-class ModelList(_Strict):
-    """The models that jobs may ask for."""
-
-    models: tuple[ModelEntry, ...]
-
-
-class Health(_Strict):
-    """Whether the service works."""
-
-    status: Annotated[Literal["ok", "stopped"], Field(description="stopped: no job is taken")]
-    version: str
-    worker_alive: bool
-    hanging: Annotated[
-        int,
-        Field(description="jobs that could not be stopped at their time limit: restart Orthanc"),
-    ]
-    paused: Annotated[bool, Field(description="by a person: no further job is taken")]
-    queue_length: Annotated[int, Field(description="jobs queued or running")]
-    jobs: Annotated[dict[str, int], Field(description="number of jobs by state")]
-    model: str
-    model_version: str
-    device: str
-    automatic: Annotated[bool, Field(description="stable studies are segmented by themselves")]
-    viewer: Annotated[bool, Field(description="OHIF is there: /oar/viewer?study=ID shows a study")]
-    research_use_only: Literal[True] = True
-
-
-class _Document(BaseModel):
-    """The OpenAPI description itself, whose schema is not ours to give."""
-
-    model_config = ConfigDict(extra="allow")
 
 
 class Rest:
@@ -234,7 +170,7 @@ class Rest:
                 path="/oar/openapi.json",
                 summary="Describe these routes",
                 function=self.describe,
-                answer=_Document,
+                answer=Document,
             ),
         )
 
@@ -318,5 +254,5 @@ class Rest:
             viewer=self._viewer,
         )
 
-    def describe(self) -> _Document:
-        return _Document.model_validate(openapi(self.routes, version=__version__))
+    def describe(self) -> Document:
+        return Document.model_validate(openapi(self.routes, version=__version__))

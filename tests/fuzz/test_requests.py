@@ -2,33 +2,34 @@
 
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import schemathesis
 from hypothesis import given
 from schemathesis import GenerationMode
 
+from model.checkpoint import save
 from tests.corpus.case import patient
-from tests.integration.conftest import PLUGINS, Orthanc, quick_model  # noqa: F401 - a fixture
+from tests.integration.conftest import PLUGINS, Orthanc
+from tests.tiny_model import tiny_model
 
 pytestmark = [pytest.mark.orthanc, pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
 
 @pytest.fixture(scope="module")
-def orthanc(tmp_path_factory: pytest.TempPathFactory, quick_model: Path) -> Iterator[Orthanc]:  # noqa: F811
+def orthanc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
     if shutil.which("Orthanc") is None or not (PLUGINS / "libOrthancPython.so").exists():
         pytest.skip("needs Orthanc and its Python plugin: apt-get install orthanc orthanc-python")
-    one = Orthanc(tmp_path_factory.mktemp("asked"), quick_model)
-    one.start()
-    one.push(patient(1))
-    one.wait_for_job("done")
-    yield one
-    assert one.get("/oar/health")["status"] == "ok"
-    log = one.log()
-    one.kill()
-    assert "Traceback" not in log
-    assert "Error in the Python" not in log
+    model = tmp_path_factory.mktemp("weights") / "quick"
+    save(model, *tiny_model("quick"))
+    one = Orthanc(tmp_path_factory.mktemp("asked"), model)
+    try:
+        one.start()
+        one.push(patient(1))
+        one.wait_for_job("done")
+        yield one
+    finally:
+        one.kill()
 
 
 @pytest.mark.parametrize("mode", GenerationMode, ids=lambda mode: mode.value)
@@ -48,3 +49,6 @@ def test_every_answer_is_one_that_the_description_promises(orthanc, mode):
             case.call_and_validate()
 
         ask()
+
+    assert orthanc.get("/oar/health")["status"] == "ok"
+    assert "traceback" not in orthanc.log().lower()

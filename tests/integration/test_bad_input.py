@@ -215,7 +215,7 @@ def test_after_all_of_them_orthanc_is_well_and_its_log_names_nobody(orthanc, end
     assert seg.PatientID == f"{PATIENT_ID}-199"
     assert orthanc.get("/system")["Version"]
     assert orthanc.get("/oar/health")["status"] == "ok"
-    assert "Traceback" not in orthanc.log()
+    assert "traceback" not in orthanc.log().lower()
     assert orthanc.peak_memory() < 2 * GIB
     # Orthanc's own lines name whom it refuses.
     ours = "\n".join(line for line in orthanc.log().splitlines() if "oar: " in line)

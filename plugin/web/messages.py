@@ -1,0 +1,78 @@
+"""What the routes of rest.py are asked and answer, beside jobs themselves."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from model.checkpoint import Card
+from plugin.jobs.job import Job, State
+from plugin.web.router import Identifier
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class JobRequest(_Strict):
+    """What may be wished of a segmentation. An empty body wishes nothing special."""
+
+    force: Annotated[
+        bool, Field(strict=True, description="Make a new result even if there is one.")
+    ] = False
+    model: Annotated[str | None, Field(description="Name of a model; null: the usual one.")] = None
+
+
+class JobQuery(_Strict):
+    """Which jobs to list."""
+
+    state: State | None = None
+    study: Identifier | None = None
+    limit: Annotated[int, Field(ge=1, le=1000, description="The newest ones.")] = 100
+
+
+class JobList(_Strict):
+    """Jobs, the newest first."""
+
+    jobs: tuple[Job, ...]
+
+
+class ModelEntry(_Strict):
+    """One model that jobs may ask for."""
+
+    name: str
+    default: bool
+    loaded: bool
+    card: Card
+
+
+class ModelList(_Strict):
+    """The models that jobs may ask for."""
+
+    models: tuple[ModelEntry, ...]
+
+
+class Health(_Strict):
+    """Whether the service works."""
+
+    status: Annotated[Literal["ok", "stopped"], Field(description="stopped: no job is taken")]
+    version: str
+    worker_alive: bool
+    hanging: Annotated[
+        int,
+        Field(description="jobs that could not be stopped at their time limit: restart Orthanc"),
+    ]
+    paused: Annotated[bool, Field(description="by a person: no further job is taken")]
+    queue_length: Annotated[int, Field(description="jobs queued or running")]
+    jobs: Annotated[dict[str, int], Field(description="number of jobs by state")]
+    model: str
+    model_version: str
+    device: str
+    automatic: Annotated[bool, Field(description="stable studies are segmented by themselves")]
+    viewer: Annotated[bool, Field(description="OHIF is there: /oar/viewer?study=ID shows a study")]
+    research_use_only: Literal[True] = True
+
+
+class Document(BaseModel):
+    """The OpenAPI description itself, whose schema is not ours to give."""
+
+    model_config = ConfigDict(extra="allow")
