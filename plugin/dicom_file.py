@@ -18,6 +18,7 @@ DAMAGE = (
     AttributeError,
     EOFError,
     LookupError,
+    OSError,  # of a sequence that is none
     RuntimeError,  # also of what nobody has implemented, and of sequences within sequences
     TypeError,
     ValueError,

@@ -61,6 +61,9 @@ class OneSeries:
         instances = tuple(map(str, range(len(self.files))))
         return Series(id="series", study="study", modality="CT", instances=instances)
 
+    def series(self, series: str) -> Series:
+        return self.listed()
+
     def sop_instance_uids(self, series: Series) -> list[str]:
         return [f"1.2.{number}" for number in series.instances]
 

@@ -12,6 +12,7 @@ from model.organs import BY_NAME, ORGANS, Organ
 from plugin.drawn.drawn_organs import DrawnOrgans, draw_organs
 from plugin.drawn.structure_names import StructureNames
 from plugin.drawn.structure_sets import UnusableStructureSet, read_structure_set
+from tests.corpus.case import write_raw
 from tests.phantoms import COSINES, Orientation, Phantom, ct_slices, make_phantom
 from tests.structure_sets import Outline, as_read, ellipse, outlines_of, rtstruct, seg
 
@@ -252,6 +253,13 @@ def test_structures_of_another_frame_of_reference_are_refused(
             drawn(as_read(dataset), phantom)
     with pytest.raises(UnusableStructureSet, match="does not say its frame of reference"):
         drawn(silent, phantom)
+
+
+def test_a_sequence_that_is_none_is_refused(slices: list[Dataset]) -> None:
+    strange = rtstruct(slices, {"Parotid_L": []})
+    write_raw(strange, "StructureSetROISequence", b"\\", "SQ")
+    with pytest.raises(UnusableStructureSet, match="It is not as DICOM wants a structure set"):
+        read_structure_set(strange)
 
 
 def test_what_is_no_structure_set_is_refused(slices: list[Dataset]) -> None:
