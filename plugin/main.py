@@ -161,7 +161,7 @@ def on_rest(output: Any, uri: str, **request: Any) -> None:
 
 orthanc.RegisterOnChangeCallback(on_change)
 # ASCII alone, as all our addresses: a plugin cannot hand any other byte to Python.
-orthanc.RegisterRestCallback("/oar(/[ -~]*)?", on_rest)
+orthanc.RegisterRestCallback("/oar(/[\x01-\x7f]*)?", on_rest)
 orthanc.ExtendOrthancExplorer(IN_ORTHANC_EXPLORER)  # once: only the last script is served
 log.info("model %s is ready; research use only", catalogue.default)
 # As a warning, which Orthanc shows always: whoever has the log can tell whether lines were removed.
