@@ -33,7 +33,7 @@ def orthanc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
         one.kill()
 
 
-# Not checked: that all wrong data is refused. Orthanc 1.10 hands values of a query over as they were
+# Not checked: that all wrong data is refused. Orthanc 1.10 hands values of a query over as they are
 # encoded, so that a zero is the text "%00", which is a name like any other.
 @pytest.mark.parametrize("mode", GenerationMode, ids=lambda mode: mode.value)
 def test_every_answer_is_one_that_the_description_promises(orthanc, mode):
