@@ -7,10 +7,11 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 
 from tests.faults.stories import FAULTS
-from tests.faults.ward import Tally, percentile
+from tests.faults.tally import Tally, percentile
 
 HEAD = """\
 | fault | repeats | studies | results | reasons | lost | twice | /system, 99 % | worst | seen |
@@ -35,19 +36,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", metavar="NAME", help="the faults whose name holds this")
     parser.add_argument("--repeats", type=int, metavar="N", help="of each; default: its own")
     args = parser.parse_args(argv)
+    chosen = [fault for fault in FAULTS if (args.only or "") in fault.name]
     bad = []
     print(HEAD)
-    for fault in FAULTS:
-        if args.only and args.only not in fault.name:
+    for site, faults in groupby(chosen, lambda fault: fault.site):
+        if site.why_not:
+            for fault in faults:
+                print(f"| {fault.name} | not tried: {site.why_not} |")
             continue
-        if fault.why_not:
-            print(f"| {fault.name} | not tried: {fault.why_not} |")
-            continue
-        with tempfile.TemporaryDirectory() as folder:
-            tally = fault.run(Path(folder), args.repeats or fault.repeats)
-        print(row(fault.name, tally), flush=True)
-        bad += [f"{fault.name}: {what}" for what in tally.lost]
-        bad += [] if tally.survived else [fault.name]
+        with tempfile.TemporaryDirectory() as folder, site.open(Path(folder)) as ward:
+            for fault in faults:
+                tally = fault.run(ward, args.repeats or fault.repeats)
+                print(row(fault.name, tally), flush=True)
+                bad += [f"{fault.name}: {what}" for what in tally.lost]
+                bad += [] if tally.survived else [fault.name]
     print(*bad, sep="\n", file=sys.stderr)
     return 1 if bad else 0
 

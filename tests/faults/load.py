@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.faults.ward import Tally, Ward, percentile
+from tests.faults.tally import Tally, percentile
+from tests.faults.ward import Ward
 from tests.integration.conftest import wait_until
 
 SYSTEM_S = 0.5

@@ -5,14 +5,15 @@ import sqlite3
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tests.faults import faulty_script
-from tests.faults.ward import ENDED, Tally, Ward, may_mount, small_disk
+from tests.faults.places import Site, on_a_small_disk, with_images_apart
+from tests.faults.tally import Tally
+from tests.faults.ward import ENDED, Ward
 from tests.integration.conftest import STABLE_AGE_S, wait_until
 
 JOB_S = 4.0
@@ -21,59 +22,22 @@ JOB_S = 4.0
 SCRIPT = Path(faulty_script.__file__)
 
 
-@contextmanager
-def plain(ward: Ward) -> Iterator[None]:
-    """An Orthanc that runs as long as the `with` lasts."""
-    ward.start()
-    try:
-        yield
-    finally:
-        ward.close()
-
-
-@contextmanager
-def on_a_small_disk(ward: Ward) -> Iterator[None]:
-    """The same, images and index and queue on a disk of 64 MiB."""
-    with small_disk(ward.folder / "orthanc", 64), plain(ward):
-        yield
-
-
-@contextmanager
-def with_images_apart(ward: Ward) -> Iterator[None]:
-    """The same, the images on a disk of their own."""
-    images = ward.folder / "images"
-    ward.adjust(StorageDirectory=str(images))
-    with small_disk(images, 64), plain(ward):
-        yield
-
-
 @dataclass(frozen=True, kw_only=True)
 class Fault:
     """One fault. Its name and the first line of its story say what it is."""
 
     name: str
+    site: Site
     story: Callable[[Ward], None]  # one repeat
     repeats: int
     short: int = 1  # repeats in the tests
-    model: str = "quick"
-    script: Path | None = None
-    oar: dict[str, Any] = field(default_factory=dict)
-    place: Callable[[Ward], Any] = plain
 
-    @property
-    def why_not(self) -> str:
-        """Why it cannot be tried here; or empty."""
-        if self.place is not plain and not may_mount():
-            return "file systems cannot be mounted here"
-        return ""
-
-    def run(self, folder: Path, repeats: int) -> Tally:
-        """All repeats on one Orthanc, and what became of every study that it had accepted."""
-        ward = Ward(folder, model=self.model, script=self.script, **self.oar)
-        with self.place(ward):
-            for _ in range(repeats):
-                self.story(ward)
-            return ward.tally(repeats)
+    def run(self, ward: Ward, repeats: int) -> Tally:
+        """All repeats, and what became of every study that was accepted meanwhile."""
+        ward.begin()
+        for _ in range(repeats):
+            self.story(ward)
+        return ward.tally(repeats)
 
 
 # --- Orthanc ends --------------------------------------------------------------------------------
@@ -86,12 +50,12 @@ def kill(ward: Ward) -> None:
     ward.kill()
     ward.notes[ward.running_stage()] += 1
     ward.start()
-    ward.settle()
+    ward.finish()
 
 
 def terminate(ward: Ward) -> None:
-    """SIGTERM while four studies arrive; the scanner sends again what was not accepted"""
-    patients = [ward.patient() for _ in range(4)]
+    """SIGTERM while three studies arrive; the scanner sends again what was not accepted"""
+    patients = [ward.patient() for _ in range(3)]
     unsent = list(patients)
 
     def send() -> None:
@@ -107,19 +71,19 @@ def terminate(ward: Ward) -> None:
     ward.start()
     send()
     assert not unsent
-    ward.settle()
+    ward.finish()
 
 
 def full_queue(ward: Ward) -> None:
-    """kill -9 with eight jobs waiting"""
+    """kill -9 with five jobs waiting"""
     ward.post("/oar/queue/pause")
-    for _ in range(8):
+    for _ in range(5):
         ward.admit()
-    wait_until(lambda: ward.get("/oar/health")["jobs"]["queued"] == 8, "all studies wait")
+    wait_until(lambda: ward.get("/oar/health")["jobs"]["queued"] == 5, "all studies wait")
     ward.kill()
     ward.start()
     ward.post("/oar/queue/resume")
-    ward.settle()
+    ward.finish()
 
 
 def bad_weights(ward: Ward) -> None:
@@ -141,7 +105,7 @@ def bad_weights(ward: Ward) -> None:
     ward.kill()
     kept.replace(weights)
     ward.start()
-    ward.settle()
+    ward.finish()
 
 
 # --- the disk and the queue's file ---------------------------------------------------------------
@@ -163,7 +127,7 @@ def full_disk(ward: Ward) -> None:
                 continue
     time.sleep(JOB_S)
     ballast.unlink()
-    ward.settle()
+    ward.finish()
     ward.notes[ward.job_of(patient)["state"]] += 1
 
 
@@ -199,7 +163,7 @@ def damaged_queue_at_rest(ward: Ward) -> None:
     ward.stop()
     damage(ward.queue_file, ward.random.randrange(3))
     ward.start()
-    ward.settle()
+    ward.finish()
     ward.notes["set aside"] = len(list(ward.queue_file.parent.glob("oar-jobs.db.damaged-*[0-9]")))
 
 
@@ -214,7 +178,7 @@ def damaged_queue_at_work(ward: Ward) -> None:
     ward.notes[f"health {status}"] += 1
     ward.stop()
     ward.start()
-    ward.settle()
+    ward.finish()
 
 
 def locked_queue(ward: Ward) -> None:
@@ -227,7 +191,7 @@ def locked_queue(ward: Ward) -> None:
         status, _, _ = ward.request("GET", "/oar/health")
         ward.notes[f"health {status}"] += 1
         other.execute("ROLLBACK")
-    ward.settle()
+    ward.finish()
 
 
 # --- the network ---------------------------------------------------------------------------------
@@ -235,7 +199,7 @@ def locked_queue(ward: Ward) -> None:
 
 def no_memory(ward: Ward) -> None:
     """the network asks for more memory than there is; the next study is another one's"""
-    job = ward.wait_for(ward.admit(StudyDescription="HUGE"), *ENDED)
+    job = ward.wait_for(ward.admit(StudyDescription="huge"), *ENDED)
     assert "does not fit into memory" in job["reason"], job
     ward.wait_for(ward.admit(), *ENDED)
 
@@ -252,7 +216,7 @@ def hang(ward: Ward) -> None:
 
 def too_slow(ward: Ward) -> None:
     """a job goes on for longer than its time limit; the next study is done"""
-    job = ward.wait_for(ward.admit(StudyDescription="SLOW"), *ENDED)
+    job = ward.wait_for(ward.admit(StudyDescription="slow"), *ENDED)
     assert "It was stopped" in job["reason"], job
     ward.wait_for(ward.admit(), "done")
 
@@ -267,7 +231,7 @@ def late_slices(ward: Ward, results: int = 1) -> None:
     assert ward.send(patient, patient.slices[:-5])
     ward.wait_for(patient, "done")
     assert ward.send(patient)
-    ward.settle()
+    ward.finish()
 
 
 def late_slices_join(ward: Ward) -> None:
@@ -287,56 +251,34 @@ def sent_five_times(ward: Ward) -> None:
 
 def deleted(ward: Ward) -> None:
     """a study is deleted at a random moment while its job runs; no result brings it back"""
-    patient = ward.admit()
+    patient = ward.admit(StudyDescription="steady")
     ward.wait_for(patient, "running")
-    time.sleep(ward.random.uniform(0, JOB_S - STABLE_AGE_S - 1))
+    time.sleep(ward.random.uniform(0, JOB_S / 2))
     state = ward.job_of(patient)["state"]
     ward.delete(patient)
     ward.notes["running" if state == "running" else "done before"] += 1
 
 
+ENDS = Site(model="steady", oar={"LateSlices": "replace"})  # for studies sent in part, then again
+STAYS = Site(script=SCRIPT, oar={"TimeLimitSeconds": 5})
+SMALL_DISK = Site(model="steady", place=on_a_small_disk)
+IMAGES_APART = Site(model="steady", place=with_images_apart)
+
 FAULTS = (
-    Fault(name="kill -9", story=kill, repeats=20, short=2, model="steady"),
-    Fault(
-        name="SIGTERM under load",
-        story=terminate,
-        repeats=5,
-        model="steady",
-        oar={"LateSlices": "replace"},  # of a study that was sent in part, then again
-    ),
-    Fault(name="restart with a full queue", story=full_queue, repeats=3),
-    Fault(name="weights damaged", story=bad_weights, repeats=4, model="steady"),
-    Fault(name="disk full", story=full_disk, repeats=10, model="steady", place=on_a_small_disk),
-    Fault(
-        name="storage read-only",
-        story=read_only,
-        repeats=10,
-        model="steady",
-        place=with_images_apart,
-    ),
-    Fault(name="queue damaged, at rest", story=damaged_queue_at_rest, repeats=6),
-    Fault(name="queue damaged, at work", story=damaged_queue_at_work, repeats=6, model="steady"),
-    Fault(name="queue locked", story=locked_queue, repeats=5, model="steady", script=SCRIPT),
-    Fault(
-        name="out of memory",
-        story=no_memory,
-        repeats=10,
-        oar={"Models": [{"StudyDescription": "HUGE", "Model": "huge"}]},
-    ),
-    Fault(name="hanging job", story=hang, repeats=5, script=SCRIPT, oar={"TimeLimitSeconds": 5}),
-    Fault(
-        name="too slow a job",
-        story=too_slow,
-        repeats=5,
-        oar={"TimeLimitSeconds": 5, "Models": [{"StudyDescription": "SLOW", "Model": "slow"}]},
-    ),
-    Fault(
-        name="late slices, replace",
-        story=late_slices,
-        repeats=10,
-        oar={"LateSlices": "replace"},
-    ),
-    Fault(name="late slices, join", story=late_slices_join, repeats=10),
-    Fault(name="sent five times", story=sent_five_times, repeats=10, short=2),
-    Fault(name="deleted while it runs", story=deleted, repeats=20, short=2, model="steady"),
+    Fault(name="kill -9", site=ENDS, story=kill, repeats=20),
+    Fault(name="SIGTERM under load", site=ENDS, story=terminate, repeats=5),
+    Fault(name="restart with a full queue", site=ENDS, story=full_queue, repeats=3),
+    Fault(name="weights damaged", site=ENDS, story=bad_weights, repeats=4),
+    Fault(name="queue damaged, at rest", site=ENDS, story=damaged_queue_at_rest, repeats=6),
+    Fault(name="queue damaged, at work", site=ENDS, story=damaged_queue_at_work, repeats=6),
+    Fault(name="late slices, replace", site=ENDS, story=late_slices, repeats=10),
+    Fault(name="late slices, join", site=STAYS, story=late_slices_join, repeats=10),
+    Fault(name="sent five times", site=STAYS, story=sent_five_times, repeats=10),
+    Fault(name="deleted while it runs", site=STAYS, story=deleted, repeats=20),
+    Fault(name="out of memory", site=STAYS, story=no_memory, repeats=10),
+    Fault(name="hanging job", site=STAYS, story=hang, repeats=5),
+    Fault(name="too slow a job", site=STAYS, story=too_slow, repeats=5),
+    Fault(name="queue locked", site=STAYS, story=locked_queue, repeats=5),
+    Fault(name="disk full", site=SMALL_DISK, story=full_disk, repeats=10, short=2),
+    Fault(name="storage read-only", site=IMAGES_APART, story=read_only, repeats=10, short=2),
 )

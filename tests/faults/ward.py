@@ -4,20 +4,17 @@ import copy
 import json
 import random
 import sqlite3
-import subprocess
 import tempfile
 import threading
 import time
-import urllib.request
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from contextlib import closing
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pydicom
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
@@ -30,15 +27,14 @@ from plugin.archive import FolderArchive
 from plugin.pipeline import segment_series
 from plugin.settings import Settings
 from plugin.watch import Watch
-from tests.integration.conftest import AET, Orthanc, wait_until
+from tests.faults.tally import Listener, Patient, Tally
+from tests.integration.conftest import AET, STABLE_AGE_S, Orthanc, wait_until
 from tests.phantoms import ct_slices, make_phantom, write_series
 from tests.tiny_model import tiny_model
 
 ENDED = ("done", "skipped", "failed", "cancelled")
 
-LISTEN_EVERY_S = 0.05
-
-QUIET_S = 3.0
+QUIET_S = 2.0 * STABLE_AGE_S
 """Long enough for our own result to make its study stable, and for a job to come of it."""
 
 MODELS: dict[str, dict[str, Any]] = {
@@ -48,81 +44,6 @@ MODELS: dict[str, dict[str, Any]] = {
     "huge": {"tile": (65536, 65536, 65536)},  # more bytes than a processor has addresses
 }
 """By name, what makes the tiny model so; all that end find the same."""
-
-
-class Listener:
-    """Asks Orthanc for /system again and again, except while it is down on purpose."""
-
-    def __init__(self, url: str) -> None:
-        self._url = url
-        self._asks = threading.Lock()  # held while an answer is awaited, and while it is down
-        self._over = threading.Event()
-        self.seconds: list[float] = []  # of every answer; infinite if there was none
-        self.is_down = True
-        self._thread = threading.Thread(target=self._listen, daemon=True)
-        self._thread.start()
-
-    def set_down(self, down: bool) -> None:
-        """Say that Orthanc is stopped, or answers again."""
-        with self._asks:
-            self.is_down = down
-
-    def end(self) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _listen(self) -> None:
-        while not self._over.wait(LISTEN_EVERY_S):
-            with self._asks:
-                if self.is_down:
-                    continue
-                begun = time.perf_counter()
-                try:
-                    with urllib.request.urlopen(f"{self._url}/system", timeout=60) as answer:
-                        answer.read()
-                    self.seconds.append(time.perf_counter() - begun)
-                except OSError:
-                    self.seconds.append(float("inf"))
-
-
-@dataclass(eq=False)
-class Patient:
-    """One accepted study."""
-
-    slices: list[Dataset]
-    results: int = 1  # that it should have
-    deleted: bool = False  # by a person
-
-    @property
-    def study_uid(self) -> str:
-        return str(self.slices[0].StudyInstanceUID)
-
-
-@dataclass
-class Tally:
-    """What became of all accepted studies of one fault."""
-
-    repeats: int = 0
-    accepted: int = 0
-    results: int = 0  # studies with just the valid results that they should have
-    reasons: int = 0  # studies without, whose jobs say why
-    lost: list[str] = field(default_factory=list)  # what is wrong with each of the others
-    twice: int = 0  # studies with more results than they should have
-    system_s: list[float] = field(default_factory=list)  # of each answer to GET /system
-    notes: Counter[str] = field(default_factory=Counter)
-
-    @property
-    def worst_s(self) -> float:
-        return max(self.system_s, default=float("inf"))
-
-    @property
-    def survived(self) -> bool:
-        return (
-            not self.lost
-            and not self.twice
-            and self.results + self.reasons == self.accepted > 0
-            and self.worst_s < float("inf")
-        )
 
 
 class Ward(Orthanc):
@@ -136,19 +57,17 @@ class Ward(Orthanc):
             folder: empty; all is kept there.
             model: one of `MODELS`.
             script: instead of plugin/main.py.
-            oar: the settings.
+            oar: the settings. A study whose description is a model's name gets that model.
         """
         self.models = folder / "models"
         for name, options in MODELS.items():
             save(self.models / name, *tiny_model(name, **options))
         self._script = script
-        for rule in oar.get("Models", ()):
-            rule["Model"] = str(self.models / rule["Model"])
-        super().__init__(folder, self.models / model, **oar)
-        phantom = make_phantom(spacing_mm=(6.0, 4.0, 4.0), shape=(30, 64, 64))
-        self._template = ct_slices(phantom)
-        write_series(phantom, folder / "ct")
-        self._expected = undisturbed(folder / "ct", self.models / "quick", folder).PixelData
+        rules = [
+            {"StudyDescription": f"^{name}$", "Model": str(self.models / name)} for name in MODELS
+        ]
+        super().__init__(folder, self.models / model, Models=rules, **oar)
+        self._template, self._expected = undisturbed()
         self._accepted: list[Patient] = []
         self._accepts = threading.Lock()
         self.random = random.Random(folder.name)
@@ -164,6 +83,12 @@ class Ward(Orthanc):
         """Change Orthanc's own configuration; it counts from the next start."""
         file = self.folder / "orthanc.json"
         file.write_text(json.dumps(json.loads(file.read_text()) | values))
+
+    def begin(self) -> None:
+        """Forget the patients of an earlier fault, and how Orthanc answered then."""
+        self._accepted = []
+        self.notes = Counter()
+        self._listener.seconds = []
 
     # --- its life --------------------------------------------------------------------------------
 
@@ -215,9 +140,9 @@ class Ward(Orthanc):
         scanner = ApplicationEntity("SCANNER")
         scanner.add_requested_context(CTImageStorage)
         association = scanner.associate("127.0.0.1", self.dicom, ae_title=AET)
-        if not association.is_established:
-            return False
         try:
+            if not association.is_established:
+                return False
             for image in slices or patient.slices:
                 if getattr(association.send_c_store(image), "Status", None) != 0:
                     return False
@@ -226,6 +151,8 @@ class Ward(Orthanc):
         finally:
             if association.is_established:
                 association.release()
+            elif association.dul.socket is not None:
+                association.dul.socket.close()  # which pynetdicom leaves open if the peer has died
         with self._accepts:
             if patient not in self._accepted:
                 self._accepted.append(patient)
@@ -271,25 +198,29 @@ class Ward(Orthanc):
 
     # --- what became of them ---------------------------------------------------------------------
 
-    def settle(self) -> None:
-        """Wait until every accepted patient has a job, all jobs have ended, and none comes."""
-        known: set[str] = set()
+    def finish(self) -> None:
+        """Wait until every accepted patient has a job, and all jobs have ended."""
+        wait_until(self._is_finished, "all jobs have ended")
 
-        def is_settled() -> bool:
-            jobs = self._jobs()
-            known.update(job["study"] for job in jobs)
-            studies = {one for patient in self._accepted for one in self._studies_of(patient)}
-            return studies <= known and all(job["state"] in ENDED for job in jobs)
+    def _is_finished(self) -> bool:
+        jobs = self._jobs()
+        known = {job["study"] for job in jobs}
+        for patient in self._accepted:
+            if not patient.deleted and not known.issuperset(self._studies_of(patient)):
+                return False
+        return all(job["state"] in ENDED for job in jobs)
 
-        while True:
-            wait_until(is_settled, "all jobs have ended")
+    def _settle(self) -> None:
+        """The same, and no further job comes."""
+        self.finish()
+        time.sleep(QUIET_S)
+        while not self._is_finished():
+            self.finish()
             time.sleep(QUIET_S)
-            if is_settled():
-                return
 
     def tally(self, repeats: int) -> Tally:
         """Count what became of all accepted patients."""
-        self.settle()
+        self._settle()
         tally = Tally(repeats=repeats, accepted=len(self._accepted), notes=self.notes)
         tally.system_s = list(self._listener.seconds)
         jobs = self._jobs()
@@ -346,42 +277,18 @@ class Ward(Orthanc):
         return self.get("/oar/jobs?limit=1000")["jobs"]
 
 
-def undisturbed(ct: Path, model: Path, out: Path) -> Dataset:
-    """The SEG of a folder of slices, made without any Orthanc."""
-    archive = FolderArchive(ct, results=out)
-    [series] = archive.all_series()
-    segmenter = Segmenter.load(model, device="cpu")
-    outcome = segment_series(
-        series, archive=archive, segmenter=segmenter, settings=Settings(), watch=Watch()
-    )
-    return pydicom.dcmread(outcome.results[0].orthanc_id)
-
-
-@contextmanager
-def small_disk(folder: Path, mebibytes: int) -> Iterator[None]:
-    """A file system of its own at a folder, as long as the `with` lasts."""
-    folder.mkdir(parents=True, exist_ok=True)
-    options = f"size={mebibytes}m"
-    subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder],
-        check=True,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", folder], check=True)
-
-
-def may_mount() -> bool:
-    """Whether this user may mount file systems here."""
+@cache
+def undisturbed() -> tuple[list[Dataset], bytes]:
+    """A patient's slices, and the pixels of the result that they get without any Orthanc."""
+    phantom = make_phantom(spacing_mm=(6.0, 4.0, 4.0), shape=(30, 64, 64))
     with tempfile.TemporaryDirectory() as folder:
-        try:
-            with small_disk(Path(folder), 1):
-                return True
-        except (OSError, subprocess.CalledProcessError):
-            return False
-
-
-def percentile(seconds: Sequence[float], share: float) -> float:
-    return float(np.quantile(seconds, share, method="higher"))
+        out = Path(folder)
+        save(out / "model", *tiny_model("quick"))
+        write_series(phantom, out / "ct")
+        archive = FolderArchive(out / "ct", results=out)
+        [series] = archive.all_series()
+        segmenter = Segmenter.load(out / "model", device="cpu")
+        segment_series(
+            series, archive=archive, segmenter=segmenter, settings=Settings(), watch=Watch()
+        )
+        return ct_slices(phantom), pydicom.dcmread(out / "seg.dcm").PixelData

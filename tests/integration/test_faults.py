@@ -1,31 +1,47 @@
 """Every fault of `make faults`, a few times, and a small `make load`: nothing is lost or twice."""
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.faults import load
+from tests.faults.places import Site
 from tests.faults.stories import FAULTS, Fault
+from tests.faults.ward import Ward
 from tests.integration.conftest import PLUGINS
 
 pytestmark = [pytest.mark.orthanc, pytest.mark.slow]
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _needs_orthanc() -> None:
     if shutil.which("Orthanc") is None or not (PLUGINS / "libOrthancPython.so").exists():
         pytest.skip("needs Orthanc and its Python plugin: apt-get install orthanc orthanc-python")
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name.replace(" ", "-"))
-def test_every_study_ends_with_one_result_or_one_reason_and_orthanc_answers(
-    fault: Fault, tmp_path: Path
-) -> None:
-    if fault.why_not:
-        pytest.skip(fault.why_not)
+@pytest.fixture(scope="module")
+def ward(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Ward]:
+    """The Orthanc on which the fault happens, after others of the same site."""
+    site: Site = request.param
+    if site.why_not:
+        pytest.skip(site.why_not)
+    with site.open(tmp_path_factory.mktemp("ward")) as one:
+        yield one
 
-    tally = fault.run(tmp_path, fault.short)
+
+@pytest.mark.parametrize(
+    ("ward", "fault"),
+    [pytest.param(one.site, one, id=one.name.replace(" ", "-")) for one in FAULTS],
+    indirect=["ward"],
+)
+def test_every_study_ends_with_one_result_or_one_reason_and_orthanc_answers(
+    ward: Ward, fault: Fault
+) -> None:
+    tally = fault.run(ward, fault.short)
 
     assert tally.lost == []
     assert tally.twice == 0
