@@ -74,7 +74,7 @@ class Ward(Orthanc):
         self.notes: Counter[str] = Counter()
         self._listener = Listener(self.url)
 
-    def configure(self, oar: dict[str, Any], **orthanc: Any) -> None:
+    def configure(self, oar: dict[str, Any]) -> None:
         super().configure(oar)
         if self._script is not None:
             self.adjust(PythonScript=str(self._script))
@@ -151,8 +151,6 @@ class Ward(Orthanc):
         finally:
             if association.is_established:
                 association.release()
-            elif association.dul.socket is not None:
-                association.dul.socket.close()  # which pynetdicom leaves open if the peer has died
         with self._accepts:
             if patient not in self._accepted:
                 self._accepted.append(patient)
