@@ -1,6 +1,5 @@
 """The faults: what happens in one repeat of each, and to which Orthanc."""
 
-import gc
 import shutil
 import sqlite3
 import subprocess
@@ -70,7 +69,6 @@ def terminate(ward: Ward) -> None:
     scanner.join()
     ward.notes["sent again"] += len(unsent)
     ward.start()
-    gc.collect()  # the sockets that pynetdicom leaves open when its peer has died
     send()
     assert not unsent
     ward.finish()

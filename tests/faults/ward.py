@@ -25,10 +25,11 @@ from model.checkpoint import save
 from model.segmenter import Segmenter
 from plugin.archive import FolderArchive
 from plugin.pipeline import segment_series
+from plugin.serve import taken
 from plugin.settings import Settings
 from plugin.watch import Watch
 from tests.faults.tally import Listener, Patient, Tally
-from tests.integration.conftest import AET, STABLE_AGE_S, Orthanc, wait_until
+from tests.integration.conftest import AET, PATIENCE_S, STABLE_AGE_S, Orthanc, wait_until
 from tests.phantoms import ct_slices, make_phantom, write_series
 from tests.tiny_model import tiny_model
 
@@ -137,9 +138,12 @@ class Ward(Orthanc):
 
     def send(self, patient: Patient, slices: Sequence[Dataset] | None = None) -> bool:
         """Send by C-STORE; True, and the patient accepted, if Orthanc has taken all."""
+        if not taken(self.dicom):  # pynetdicom does not close what is refused
+            return False
         scanner = ApplicationEntity("SCANNER")
         scanner.add_requested_context(CTImageStorage)
         association = scanner.associate("127.0.0.1", self.dicom, ae_title=AET)
+        line = association.dul.socket and association.dul.socket.socket
         try:
             if not association.is_established:
                 return False
@@ -151,6 +155,9 @@ class Ward(Orthanc):
         finally:
             if association.is_established:
                 association.release()
+            association.join(PATIENCE_S)
+            if line:
+                line.close()  # nor what a dying peer leaves
         with self._accepts:
             if patient not in self._accepted:
                 self._accepted.append(patient)

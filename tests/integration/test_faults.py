@@ -12,14 +12,7 @@ from tests.faults.stories import FAULTS, Fault
 from tests.faults.ward import Ward
 from tests.integration.conftest import PLUGINS
 
-pytestmark = [
-    pytest.mark.orthanc,
-    pytest.mark.slow,
-    # pynetdicom leaves the socket of a peer that has died to the garbage collector
-    pytest.mark.filterwarnings(
-        "ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning"
-    ),
-]
+pytestmark = [pytest.mark.orthanc, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module", autouse=True)
