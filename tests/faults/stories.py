@@ -229,8 +229,9 @@ def late_slices(ward: Ward, results: int = 1) -> None:
     patient = ward.patient()
     patient.results = results
     assert ward.send(patient, patient.slices[:-5])
-    ward.wait_for(patient, "done")
+    first = ward.wait_for(patient, "done")
     assert ward.send(patient)
+    wait_until(lambda: ward.job_of(patient)["id"] != first["id"], "the late slices have their job")
     ward.finish()
 
 
@@ -260,7 +261,7 @@ def deleted(ward: Ward) -> None:
 
 
 ENDS = Site(model="steady", oar={"LateSlices": "replace"})  # for studies sent in part, then again
-STAYS = Site(script=SCRIPT, oar={"TimeLimitSeconds": 5})
+STAYS = Site(script=SCRIPT, oar={"TimeLimitSeconds": 15})
 SMALL_DISK = Site(model="steady", place=on_a_small_disk)
 IMAGES_APART = Site(model="steady", place=with_images_apart)
 

@@ -6,7 +6,6 @@ import random
 import sqlite3
 import tempfile
 import threading
-import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
@@ -29,19 +28,16 @@ from plugin.serve import taken
 from plugin.settings import Settings
 from plugin.watch import Watch
 from tests.faults.tally import Listener, Patient, Tally
-from tests.integration.conftest import AET, PATIENCE_S, STABLE_AGE_S, Orthanc, wait_until
+from tests.integration.conftest import AET, PATIENCE_S, Orthanc, wait_until
 from tests.phantoms import ct_slices, make_phantom, write_series
 from tests.tiny_model import tiny_model
 
 ENDED = ("done", "skipped", "failed", "cancelled")
 
-QUIET_S = 2.0 * STABLE_AGE_S
-"""Long enough for our own result to make its study stable, and for a job to come of it."""
-
 MODELS: dict[str, dict[str, Any]] = {
     "quick": {},
     "steady": {"tile": (16, 16, 16)},  # about two seconds
-    "slow": {"tile": (16, 16, 16), "spacing_mm": (3.0, 2.0, 2.0)},  # ten and more
+    "slow": {"tile": (16, 16, 16), "spacing_mm": (1.5, 1.0, 1.0)},  # half a minute and more
     "huge": {"tile": (65536, 65536, 65536)},  # more bytes than a processor has addresses
 }
 """By name, what makes the tiny model so; all that end find the same."""
@@ -217,11 +213,11 @@ class Ward(Orthanc):
 
     def _settle(self) -> None:
         """The same, and no further job comes."""
-        self.finish()
-        time.sleep(QUIET_S)
-        while not self._is_finished():
+        while True:
             self.finish()
-            time.sleep(QUIET_S)
+            self.wait_until_quiet()
+            if self._is_finished():
+                return
 
     def tally(self, repeats: int) -> Tally:
         """Count what became of all accepted patients."""
