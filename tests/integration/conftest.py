@@ -92,12 +92,6 @@ class Orthanc:
         """Everything it has said since its first start."""
         return (self.folder / "orthanc.log").read_text(errors="replace")
 
-    def peak_memory(self) -> int:
-        """Bytes of memory that it has had at most."""
-        assert self._process is not None
-        status = Path(f"/proc/{self._process.pid}/status").read_text()
-        return int(status.split("VmHWM:")[1].split()[0]) * 1024
-
     # --- what people do with it ------------------------------------------------------------------
 
     def push(self, images: list[Dataset]) -> None:

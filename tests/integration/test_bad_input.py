@@ -27,8 +27,6 @@ pytestmark = [
 
 PATIENTS = Path(__file__).parents[3] / "shared" / "data" / "dicom"
 
-GIB = 2**30
-
 
 @dataclass(frozen=True)
 class Ending:
@@ -216,7 +214,6 @@ def test_after_all_of_them_orthanc_is_well_and_its_log_names_nobody(orthanc, end
     assert orthanc.get("/system")["Version"]
     assert orthanc.get("/oar/health")["status"] == "ok"
     assert "traceback" not in orthanc.log().lower()
-    assert orthanc.peak_memory() < 2 * GIB
     # Orthanc's own lines name whom it refuses.
     ours = "\n".join(line for line in orthanc.log().splitlines() if "oar: " in line)
     assert endings["a slice is missing"].job["series"] in ours
