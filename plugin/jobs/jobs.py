@@ -10,8 +10,9 @@ from typing import Any
 from sqlalchemy import ColumnElement, Engine, and_, func, select, update
 from sqlalchemy.orm import Session
 
-from plugin.jobs.job import STATES, AskedBy, Job, Kind, Outcome, State
+from plugin.jobs.job import AskedBy, Job, Kind, Outcome, State
 from plugin.jobs.job_changes import JobChanges, Note, digest
+from plugin.jobs.job_list import JobList
 from plugin.jobs.job_table import BEHIND_SEGMENT, JobRow, clock_of
 from plugin.jobs.leases import Leases
 from plugin.plain_text import plain
@@ -24,10 +25,6 @@ LEASE_S = 60.0
 
 POLL_S = 1.0
 """How often a queue is looked at that other processes fill too."""
-
-
-class UnknownJob(LookupError):
-    """There is no job of this identifier."""
 
 
 class WrongState(Exception):
@@ -43,7 +40,7 @@ def _ignore(_: Job) -> None:
     pass
 
 
-class Jobs:
+class Jobs(JobList):
     """The queue. Every method is one transaction and may be called from any thread."""
 
     def __init__(
@@ -71,7 +68,7 @@ class Jobs:
             changed: told afterwards, in the thread that changed it.
             now: the clock, with its time zone; the database's if there is none.
         """
-        self._engine = engine
+        super().__init__(engine)
         self._max_attempts = max_attempts
         self._retry_delay = timedelta(seconds=retry_delay_seconds)
         self._now = now or clock_of(engine)
@@ -209,53 +206,6 @@ class Jobs:
         if job is not None:
             self._work.set()
         return job
-
-    # --- looking ---------------------------------------------------------------------------------
-
-    def get(self, job_id: str) -> Job:
-        """The job as it is now; UnknownJob if there is none."""
-        with Session(self._engine) as session:
-            row = session.get(JobRow, job_id)
-            if row is None:
-                raise UnknownJob(f"There is no job {job_id}.")
-            return Job.model_validate(row)
-
-    def find(
-        self,
-        *,
-        state: State | None = None,
-        study: str | None = None,
-        series: str | None = None,
-        kind: Kind | None = None,
-        limit: int | None = None,
-    ) -> list[Job]:
-        """Jobs, the newest first."""
-        wanted = select(JobRow).order_by(JobRow.created.desc(), JobRow.id).limit(limit)
-        for column, value in (
-            (JobRow.state, state),
-            (JobRow.study, study),
-            (JobRow.series, series),
-            (JobRow.kind, kind),
-        ):
-            if value is not None:
-                wanted = wanted.where(column == value)
-        with Session(self._engine) as session:
-            return [Job.model_validate(row) for row in session.scalars(wanted)]
-
-    def knows(self, source: str) -> bool:
-        """Whether any model has, or had, a job for these slices."""
-        with Session(self._engine) as session:
-            return (
-                session.scalar(select(JobRow.id).where(JobRow.source == source).limit(1))
-                is not None
-            )
-
-    def counts(self) -> dict[State, int]:
-        """Number of jobs in each state."""
-        with Session(self._engine) as session:
-            rows = session.execute(select(JobRow.state, func.count()).group_by(JobRow.state))
-            found = {row[0]: row[1] for row in rows}
-        return {state: found.get(state, 0) for state in STATES}
 
     # --- the worker's side -----------------------------------------------------------------------
 

@@ -7,7 +7,8 @@ from plugin.archive import ArchiveError, OrthancArchive, Series, UnknownResource
 from plugin.catalogue import Catalogue, UnknownModel
 from plugin.jobs.intake import Intake
 from plugin.jobs.job import STATES, Job
-from plugin.jobs.jobs import Jobs, UnknownJob, WrongState
+from plugin.jobs.job_list import UnknownJob
+from plugin.jobs.jobs import Jobs, WrongState
 from plugin.model_rules import ModelRules
 from plugin.sending.deliveries import Deliveries
 from plugin.settings import Settings

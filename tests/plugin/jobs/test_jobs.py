@@ -7,8 +7,9 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from plugin.jobs.job import Job, Outcome, Result
+from plugin.jobs.job_list import UnknownJob
 from plugin.jobs.job_table import open_database
-from plugin.jobs.jobs import Jobs, UnknownJob, WrongState
+from plugin.jobs.jobs import Jobs, WrongState
 from plugin.plain_text import LONGEST
 
 RESULT = Result(kind="seg", sop_instance_uid="2.25.1", orthanc_id="abc")
