@@ -1,6 +1,7 @@
 """Python's log, written into Orthanc's own, or to a terminal by a process outside of Orthanc."""
 
 import logging
+import sqlite3
 import traceback
 import warnings
 from types import TracebackType
@@ -14,7 +15,7 @@ OURS = ("plugin", "model")
 QUOTING = ("pydicom", "highdicom")
 """Libraries whose remarks and warnings quote header values, which may be a patient's name."""
 
-SAY_NOTHING_OF_PATIENTS = (OSError, MemoryError, RuntimeError)
+SAY_NOTHING_OF_PATIENTS = (OSError, MemoryError, RuntimeError, sqlite3.OperationalError)
 """Exceptions from outside whose sentence is logged. The others' may quote a header's value."""
 
 

@@ -3,9 +3,13 @@
 import ast
 import json
 import logging
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from sqlalchemy import create_engine, text
+from sqlalchemy.exc import OperationalError
 
 from plugin.audit import settings_digest
 from plugin.jobs.job import Outcome
@@ -50,13 +54,25 @@ def test_the_log_says_where_a_fault_was_but_not_the_header_it_quotes():
         except ValueError as cause:
             raise OSError("No space left on device\nforged") from cause
     except OSError as fault:
-        text = logged("job %s failed", "1", error=fault)
+        lines = logged("job %s failed", "1", error=fault)
 
-    assert "DOE" not in text
-    assert "\nforged" not in text
-    assert "ValueError" in text
-    assert "No space left on device" in text
-    assert Path(__file__).name in text
+    assert "DOE" not in lines
+    assert "\nforged" not in lines
+    assert "ValueError" in lines
+    assert "No space left on device" in lines
+    assert Path(__file__).name in lines
+
+
+def test_the_log_says_what_sqlite_said_but_no_value_of_the_statement():
+    with closing(sqlite3.connect(":memory:")) as connection:
+        engine = create_engine("sqlite://", creator=lambda: connection)
+        with engine.connect() as session, pytest.raises(OperationalError) as fault:
+            session.execute(text("SELECT * FROM gone WHERE name = :name"), {"name": "DOE^JANE"})
+
+    line = logged("the queue does not answer", error=fault.value)
+
+    assert "no such table: gone" in line
+    assert "DOE" not in line
 
 
 @pytest.mark.parametrize(
