@@ -1,6 +1,7 @@
 """What README promises is what the software has."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from plugin.settings import DeliverySettings, Settings
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+MODELS = README + (ROOT / "docs" / "models.md").read_text()
 ROUTING = (ROOT / "docs" / "routing.md").read_text()
 
 
@@ -30,6 +32,14 @@ def test_every_key_of_routes_models_and_webhooks_is_explained(model: type[BaseMo
     assert [name for name in names if f"`{name}`" not in ROUTING] == []
 
 
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda f: f.name
+)
+def test_every_link_to_a_file_of_ours_leads_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text())
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
 def test_the_shipped_configuration_names_every_setting_at_its_default() -> None:
     shipped = json.loads((ROOT / "orthanc.json").read_text())["Oar"]
     assert shipped == Settings().model_dump(by_alias=True)
@@ -43,7 +53,7 @@ def test_every_bundled_model_says_how_good_it_is(folder: Path) -> None:
     assert card.measured.keys() == set(card.organs)
     assert f"`{card.name}`" in README
     for organ in card.measured.values():
-        assert f"{100 * organ['dice_mean']:.1f}" in README
+        assert f"{100 * organ['dice_mean']:.1f}" in MODELS
 
 
 def test_bundled_weights_are_small_enough_to_clone() -> None:
