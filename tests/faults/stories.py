@@ -19,6 +19,9 @@ from tests.integration.conftest import STABLE_AGE_S, wait_until
 JOB_S = 4.0
 """From the last slice to the result: a second until the study is stable, and the job."""
 
+STAGES = ("reading", "segmenting", "writing", "storing")
+"""Of a job, as the pipeline names them."""
+
 SCRIPT = Path(faulty_script.__file__)
 
 
@@ -44,9 +47,16 @@ class Fault:
 
 
 def kill(ward: Ward) -> None:
-    """kill -9 at a random moment between the last slice and the result"""
+    """kill -9 as soon as a stage of a job begins, or at a random moment between the last slice and
+    the result
+    """
+    seen = len(ward.log())
     ward.admit()
-    time.sleep(ward.random.uniform(0, JOB_S))
+    stage = ward.random.choice((*STAGES, ""))
+    if stage:
+        ward.wait_for_stage(stage, after=seen)
+    else:
+        time.sleep(ward.random.uniform(0, JOB_S))
     ward.kill()
     ward.notes[ward.running_stage()] += 1
     ward.start()
@@ -87,15 +97,17 @@ def full_queue(ward: Ward) -> None:
 
 
 def bad_weights(ward: Ward) -> None:
-    """weights damaged while a job runs, then a power cut; the operator restores them"""
+    """while a job runs its weights are cut short, or become those of another model of the same
+    shape; then a power cut; the operator restores them
+    """
     ward.wait_until_at_work(ward.admit())
     weights = ward.models / "steady" / "weights.safetensors"
     kept = weights.with_suffix(".kept")
     shutil.copy(weights, kept)
     if ward.random.random() < 0.5:
         weights.write_bytes(weights.read_bytes()[:-100])
-    else:  # those of another model of the same shape
-        weights.write_bytes(weights.read_bytes()[:-2] + b"\x00\x3c")
+    else:
+        shutil.copy(ward.models / "blind" / weights.name, weights)
     ward.kill()
     try:
         ward.start()
@@ -269,7 +281,7 @@ FAULTS = (
     Fault(name="kill -9", site=ENDS, story=kill, repeats=20),
     Fault(name="SIGTERM under load", site=ENDS, story=terminate, repeats=5),
     Fault(name="restart with a full queue", site=ENDS, story=full_queue, repeats=3),
-    Fault(name="weights damaged", site=ENDS, story=bad_weights, repeats=4),
+    Fault(name="weights damaged or swapped", site=ENDS, story=bad_weights, repeats=4),
     Fault(name="queue damaged, at rest", site=ENDS, story=damaged_queue_at_rest, repeats=6),
     Fault(name="queue damaged, at work", site=ENDS, story=damaged_queue_at_work, repeats=6),
     Fault(name="late slices, replace", site=ENDS, story=late_slices, repeats=10),

@@ -6,6 +6,7 @@ import random
 import sqlite3
 import tempfile
 import threading
+import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
@@ -39,8 +40,9 @@ MODELS: dict[str, dict[str, Any]] = {
     "steady": {"tile": (16, 16, 16)},  # about two seconds
     "slow": {"tile": (16, 16, 16), "spacing_mm": (1.5, 1.0, 1.0)},  # half a minute and more
     "huge": {"tile": (65536, 65536, 65536)},  # more bytes than a processor has addresses
+    "blind": {"finds": False},
 }
-"""By name, what makes the tiny model so; all that end find the same."""
+"""By name, what makes the tiny model so; all that end find the same, but the blind one nothing."""
 
 
 class Ward(Orthanc):
@@ -186,6 +188,13 @@ class Ward(Orthanc):
             lambda: self.wait_for(patient, "running", *ENDED)["progress"] > 0.05,
             "the network is at work",
         )
+
+    def wait_for_stage(self, stage: str, *, after: int) -> None:
+        """Until the log tells, beyond so many characters, that a job has come to a stage."""
+        end = time.monotonic() + PATIENCE_S
+        while f": {stage}\n" not in self.log()[after:]:  # at once: a stage may be over soon
+            assert time.monotonic() < end, f"no job came to {stage}"
+            time.sleep(0.002)
 
     def delete(self, patient: Patient) -> None:
         """As a person does in Orthanc."""
