@@ -1,7 +1,9 @@
 """Every fault of `make faults`, a few times, and a small `make load`: nothing is lost or twice."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -22,25 +24,20 @@ def _needs_orthanc() -> None:
 
 
 @pytest.fixture(scope="module")
-def ward(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Ward]:
-    """The Orthanc on which the fault happens, after others of the same site."""
-    site: Site = request.param
-    if site.why_not:
-        pytest.skip(site.why_not)
-    with site.open(tmp_path_factory.mktemp("ward")) as one:
-        yield one
+def ward_at(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Site], Ward]]:
+    """The one Orthanc of a site, on which all its faults happen one after the other."""
+    with ExitStack() as wards:
+        yield cache(lambda site: wards.enter_context(site.open(tmp_path_factory.mktemp("ward"))))
 
 
-@pytest.mark.parametrize(
-    ("ward", "fault"),
-    [pytest.param(one.site, one, id=one.name.replace(" ", "-")) for one in FAULTS],
-    indirect=["ward"],
-)
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda one: one.name.replace(" ", "-"))
 def test_every_study_ends_with_one_result_or_one_reason_and_orthanc_answers(
-    ward: Ward, fault: Fault
+    ward_at: Callable[[Site], Ward], fault: Fault
 ) -> None:
+    if fault.site.why_not:
+        pytest.skip(fault.site.why_not)
+    ward = ward_at(fault.site)
+
     tally = fault.run(ward, fault.short)
 
     assert tally.lost == []
