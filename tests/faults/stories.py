@@ -292,6 +292,6 @@ FAULTS = (
     Fault(name="hanging job", site=STAYS, story=hang, repeats=5),
     Fault(name="too slow a job", site=STAYS, story=too_slow, repeats=5),
     Fault(name="queue locked", site=STAYS, story=locked_queue, repeats=5),
-    Fault(name="disk full", site=SMALL_DISK, story=full_disk, repeats=10, short=2),
-    Fault(name="storage read-only", site=IMAGES_APART, story=read_only, repeats=10, short=2),
+    Fault(name="disk full", site=SMALL_DISK, story=full_disk, repeats=10),
+    Fault(name="storage read-only", site=IMAGES_APART, story=read_only, repeats=10),
 )
