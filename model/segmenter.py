@@ -45,7 +45,7 @@ class Segmenter:
     def __init__(self, network: UNet, card: Card, device: str) -> None:
         self.card = card
         self.device = device
-        self._network = channels_last(fold_normalisation(network)).to(device)
+        self._network = channels_last(fold_normalisation(network.eval())).to(device)
 
     @classmethod
     def load(cls, folder: Path, *, device: Device = "auto") -> "Segmenter":

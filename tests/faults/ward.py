@@ -153,7 +153,8 @@ class Ward(Orthanc):
         finally:
             if association.is_established:
                 association.release()
-            association.join(PATIENCE_S)
+            if association.is_alive():  # it never was if Orthanc ended meanwhile
+                association.join(PATIENCE_S)
             if line:
                 line.close()  # nor what a dying peer leaves
         with self._accepts:
