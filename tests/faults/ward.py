@@ -38,7 +38,7 @@ ENDED = ("done", "skipped", "failed", "cancelled")
 MODELS: dict[str, dict[str, Any]] = {
     "quick": {},
     "steady": {"tile": (16, 16, 16)},  # about two seconds
-    "slow": {"tile": (16, 16, 16), "spacing_mm": (1.5, 1.0, 1.0)},  # half a minute and more
+    "slow": {"tile": (16, 16, 16), "spacing_mm": (1.0, 0.7, 0.7)},  # half a minute and more
     "huge": {"tile": (65536, 65536, 65536)},  # more bytes than a processor has addresses
     "blind": {"finds": False},
 }
