@@ -96,8 +96,9 @@ lint: setup
 	$(VENV)/bin/hadolint docker/Dockerfile
 	$(VENV)/bin/mypy
 
+# Half of the time of one process: many tests wait for an Orthanc, and each has ports and folders of its own.
 test: lint browser servers encoders
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile
 
 # Orthanc 1.12.7, its plugin 5.0 and Python 3.13. What is built stays in the folder, 3 GB; it belongs to root.
 test-debian13: setup

@@ -167,10 +167,8 @@ BY_PROGRAMS = (
     HTJ2K,
 )
 
-LOSSLESS = tuple(
-    READ.keys() - {JPEG2000, JPEGLSNearLossless, JPEGBaseline8Bit, JPEGExtended12Bit, HTJ2K}
-)
-
+LOSSY = {JPEG2000, JPEGLSNearLossless, JPEGBaseline8Bit, JPEGExtended12Bit, HTJ2K}
+LOSSLESS = tuple(syntax for syntax in READ if syntax not in LOSSY)
 
 UNREAD = {
     "1.2.840.10008.1.2.4.92": "a JPEG 2000 of part 2",
