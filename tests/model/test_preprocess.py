@@ -250,6 +250,29 @@ def test_the_most_probable_organ_wins_in_every_voxel() -> None:
     np.testing.assert_array_equal(back.array, p.argmax(0).numpy())
 
 
+@pytest.mark.parametrize("of_network_mm", [(2.0, 3.1, 3.1), (3.0, 1.2, 1.2)])
+def test_scattered_organs_come_back_as_if_the_whole_volume_were_interpolated(
+    of_network_mm: tuple[float, float, float],
+) -> None:
+    ct = block_of_tissue((14, 30, 30), (3.0, 2.0, 2.0))
+    ct.array[:] = 40.0
+    grid = Preprocessing(spacing_mm=of_network_mm).forward(ct).get_geometry()
+    rng = np.random.default_rng(3)
+    logits = rng.normal(size=(4, *grid.spatial_shape))
+    logits[0] += 2.5  # so that few voxels are of an organ
+    p = torch.from_numpy(logits).float().softmax(dim=0)
+
+    back = Preprocessing.backward(p, grid, ct)
+
+    target = ct.get_geometry().to_patient_orientation(ORIENTATION)
+    whole = [resample(hd.Volume(one.numpy(), grid.affine, "PATIENT"), target).array for one in p]
+    expected = np.argmax(whole, axis=0)
+    assert 0 < np.count_nonzero(expected) < expected.size / 4
+    same = hd.Volume(expected, target.affine, "PATIENT")
+    same = same.to_patient_orientation(ct.get_closest_patient_orientation())
+    np.testing.assert_array_equal(back.array, same.array)
+
+
 def test_a_label_is_not_invented_between_two_others() -> None:
     labels = block_of_tissue((6, 12, 12), (3.0, 2.0, 2.0), air_hu=0).astype(np.uint8)
     labels.array[:] = 1
