@@ -75,7 +75,7 @@ def _largest_piece(mask: np.ndarray) -> tuple[np.ndarray, int]:
     pieces, count = ndimage.label(mask, np.ones((3, 3, 3)))
     if count < 2:
         return mask, 0
-    sizes = np.bincount(pieces.ravel())[1:]
+    sizes = np.bincount(pieces[mask])[1:]
     return pieces == 1 + int(sizes.argmax()), int(np.partition(sizes, -2)[-2])
 
 
