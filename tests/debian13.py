@@ -32,6 +32,8 @@ PACKAGES = (
 RELEASE = "trixie"
 PYTHON = "3.13"
 
+TESTS = ("-m", "orthanc", "-n", "2", "--dist", "loadfile")
+
 PROGRAMS = ("mmdebstrap", "unshare")
 
 PLATFORMS = (
@@ -115,7 +117,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Build what is missing, then test."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, help="takes 4 GB; most of it will be root's")
-    parser.add_argument("pytest", nargs=argparse.REMAINDER, help="without: -m orthanc")
+    parser.add_argument("pytest", nargs=argparse.REMAINDER, help=f"without: {' '.join(TESTS)}")
     args = parser.parse_args(argv)
     if missing := [program for program in PROGRAMS if shutil.which(program) is None]:
         print(f"Needs {' and '.join(missing)}: apt-get install mmdebstrap", file=sys.stderr)
@@ -131,7 +133,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         enter(folder, "dpkg-query", "--show", "orthanc", "orthanc-python", "python3")
         # Long tracebacks look into frames in a way that has crashed Python 3.13.5.
         pytest = ("python", "-m", "pytest", "--tb=short", "-p", "no:cacheprovider")
-        enter(folder, *pytest, *(args.pytest or ("-m", "orthanc")))
+        enter(folder, *pytest, *(args.pytest or TESTS))
     except subprocess.CalledProcessError as error:
         return int(error.returncode)  # what it was has been said by the command itself
     return 0
