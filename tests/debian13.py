@@ -21,11 +21,15 @@ ROOT = Path(__file__).parents[1]
 
 PACKAGES = (
     "chromium",
+    "dcmtk",
     "dicom3tools",
     "iproute2",
+    "openjph-tools",
     "orthanc",
     "orthanc-dicomweb",
+    "orthanc-postgresql",
     "orthanc-python",
+    "postgresql",
     "python3-torch",  # PyPI's would bring the libraries of a GPU
     "python3-venv",
 )

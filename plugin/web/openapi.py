@@ -54,7 +54,7 @@ def _operation(route: Route) -> dict[str, Any]:
         + (_query_parameters(route.query) if route.query else []),
         "responses": {
             str(route.status): _content(route.status, route.answer, route.content_type),
-            **{str(status): _content(status, Problem) for status in route.errors},
+            **{str(status): _problem(status) for status in route.errors},
         },
     }
     if route.body:
@@ -73,6 +73,13 @@ def _query_parameters(query: type[BaseModel]) -> list[dict[str, Any]]:
 
 def _content(status: int, model: type[BaseModel], content_type: str = JSON) -> dict[str, Any]:
     return {"description": HTTPStatus(status).phrase, "content": _schema(model, content_type)}
+
+
+def _problem(status: int) -> dict[str, Any]:
+    problem = _content(status, Problem)
+    # Orthanc from 1.12.2 on says so of every error, though it is JSON (plugin/orthanc_api.py).
+    problem["content"] |= {"text/plain": {"schema": {"type": "string"}}}
+    return problem
 
 
 def _schema(model: type[BaseModel], content_type: str) -> dict[str, Any]:

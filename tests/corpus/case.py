@@ -43,6 +43,7 @@ class Case:
     damage: Damage = lambda files: files  # of the whole files
     tilt: float = 0.0
     in_orthanc: str | None = None  # if it ends otherwise there: see above
+    newer_orthanc_refuses: bool = False  # or takes it, as the older one does
 
     def files(self, number: int = 1) -> Files:
         """As they are sent, of a patient of their own for each number."""

@@ -78,6 +78,7 @@ FILES = (
         "a value representation of unprintable bytes",
         "1 of 22 images have no pixel data",
         damage=instead(SLOPE, SLOPE[:4] + b"\x01\xfe"),
+        newer_orthanc_refuses=True,
     ),
     Case(
         "a length that reaches beyond the end of the file",

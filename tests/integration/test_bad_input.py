@@ -25,6 +25,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::UserWarning"),  # pydicom's, of what is meant to be wrong
 ]
 
+NO_ENCODERS = "needs dcmcjpeg and ojph_compress: apt-get install dcmtk openjph-tools"
+
 PATIENTS = Path(__file__).parents[3] / "shared" / "data" / "dicom"
 
 
@@ -127,12 +129,13 @@ def job_of(orthanc: Orthanc, study: str) -> dict[str, Any]:
 )
 def test_a_study_has_a_result_or_a_sentence_that_says_why_not(endings, case):
     if case.name not in endings:
-        pytest.skip("needs dcmcjpeg and ojph_compress: apt-get install dcmtk openjph-tools")
+        pytest.skip(NO_ENCODERS)
     ending, expected = endings[case.name], in_orthanc(case)
 
     assert ending.reason.isprintable()
     if ending.job is None:
-        assert expected in ending.reason
+        refused = case.newer_orthanc_refuses and ending.reason.startswith(REFUSED)
+        assert refused or expected in ending.reason
         return
     assert ending.job["attempts"] == 1, ending.reason  # nobody's own fault, so never tried again
     if not expected:
@@ -146,6 +149,8 @@ def test_a_study_has_a_result_or_a_sentence_that_says_why_not(endings, case):
 
 @pytest.mark.parametrize("name", [f"written as {syntax.name}" for syntax in LOSSLESS])
 def test_slices_in_any_lossless_encoding_give_the_same_result(orthanc, endings, name):
+    if name not in endings:
+        pytest.skip(NO_ENCODERS)
     plain = "a series with nothing wrong with it"
     one, other = (
         hd.seg.segread(BytesIO(orthanc.file(endings[case].job["results"][0]["orthanc_id"])))
