@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from model.organs import Organ, opposite
 from model.usual_volumes import usual_volume
-from model.volumes import MM3_PER_ML
+from model.volumes import MM3_PER_ML, boxes_by_label
 
 ACROSS_MM = 5.0
 """How far an organ may reach over the middle between it and its partner: halves of the mandible
@@ -50,7 +50,7 @@ def find_doubts(labels: hd.Volume, organs: Sequence[Organ]) -> tuple[Doubt, ...]
         labels: uint8, ``Organ.label`` or 0.
         organs: those that the model knows; others are not looked at.
     """
-    boxes = dict(enumerate(ndimage.find_objects(labels.array), 1))
+    boxes = boxes_by_label(labels.array)
     found = {
         organ: _look_at(organ, box, labels)
         for organ in organs

@@ -7,7 +7,7 @@ import numpy as np
 from scipy import ndimage
 
 from model.organs import Organ, opposite
-from model.volumes import MM3_PER_ML
+from model.volumes import MM3_PER_ML, boxes_by_label
 
 MIN_PAIR_DISTANCE_MM = 5.0
 """Centres of a left and a right organ lie at least this far apart, left more to the left."""
@@ -42,12 +42,11 @@ def clean(
         The cleaned labels, and sentences on what was left out and why.
     """
     array = labels.array.copy()
-    boxes = ndimage.find_objects(array)
+    boxes = boxes_by_label(array)
     warnings: list[str] = []
     centres_mm: dict[Organ, float] = {}  # LPS x of the centre, grows to the patient's left
     for organ in organs:
-        box = boxes[organ.label - 1] if organ.label <= len(boxes) else None
-        if box is None:
+        if (box := boxes.get(organ.label)) is None:
             continue
         found = array[box] == organ.label
         tissue = found if organ.name in HOLDS_AIR else found & (ct.array[box] >= AIR_HU)

@@ -17,7 +17,7 @@ from model.plausibility import MM_PER_CM, find_doubts
 from model.postprocess import HOLDS_AIR, on_wrong_sides
 from model.preprocess import BODY_HU, ORIENTATION
 from model.usual_volumes import usual_volume
-from model.volumes import MM3_PER_ML, volumes_ml
+from model.volumes import MM3_PER_ML, boxes_by_label, volumes_ml
 from training.labelled import LabelledCt
 
 FAR_TOO_LARGE = 3.0
@@ -43,7 +43,7 @@ class Findings:
 def examine(case: LabelledCt) -> tuple[LabelledCt, Findings]:
     """Check every labelled organ of a case, and leave out those that cannot be what they say."""
     scan = _Scan.of(case)
-    boxes = dict(enumerate(ndimage.find_objects(scan.labels.array), 1))
+    boxes = boxes_by_label(scan.labels.array)
     wrong: dict[Organ, str] = {}
     doubts: dict[str, list[str]] = {}
     centres_mm: dict[Organ, float] = {}

@@ -103,10 +103,12 @@ def check_planes(slices: Sequence[Dataset], grid: hd.VolumeGeometry | hd.Volume)
     """
     if grid.spatial_shape[0] != len(slices):
         raise ValueError(f"{grid.spatial_shape[0]} planes of labels for {len(slices)} slices")
-    for header, [plane] in zip(slices, grid.get_plane_positions(), strict=True):
-        offset_mm = np.subtract(header.ImagePositionPatient, plane.ImagePositionPatient)
-        if np.linalg.norm(offset_mm.astype(float)) > grid.spacing[0] / 2:
-            raise ValueError("the slices are not in the order and place of the planes of labels")
+    corners = np.zeros((len(slices), 3))  # of the planes, as indices
+    corners[:, 0] = np.arange(len(slices))
+    places_mm = np.array([header.ImagePositionPatient for header in slices], float)
+    offsets_mm = np.linalg.norm(places_mm - grid.map_indices_to_reference(corners), axis=1)
+    if offsets_mm.max() > grid.spacing[0] / 2:
+        raise ValueError("the slices are not in the order and place of the planes of labels")
 
 
 def organ_code(organ: Organ) -> CodedConcept:

@@ -10,11 +10,10 @@ from pydicom import DataElement, Dataset
 from pydicom.tag import Tag
 from pydicom.uid import ImplicitVRLittleEndian, RTStructureSetStorage
 from pydicom.valuerep import DA, TM, format_number_as_ds
-from scipy import ndimage
 
 from model.organs import Organ
 from model.plausibility import Doubt
-from model.volumes import volumes_ml
+from model.volumes import boxes_by_label, volumes_ml
 from plugin.objects.dicom_objects import (
     check_planes,
     new_object,
@@ -97,14 +96,14 @@ def build_rtstruct(
     result.PositionReferenceIndicator = None
     result.ReferencedFrameOfReferenceSequence = [_references(slices)]
     millilitres = volumes_ml(labels, present)
-    boxes = ndimage.find_objects(labels.array)
+    boxes = boxes_by_label(labels.array)
     rois, contours, observations = [], [], []
     for number, organ in enumerate(present, 1):
         doubted = [doubt.sentence for doubt in doubts if doubt.organ == organ]
         roi = _roi(number, organ, millilitres[organ.name], doubted, origin)
         roi.ReferencedFrameOfReferenceUID = first.FrameOfReferenceUID
         rois.append(roi)
-        contours.append(_contours(number, organ, labels, boxes[organ.label - 1], slices, holes))
+        contours.append(_contours(number, organ, labels, boxes[organ.label], slices, holes))
         observations.append(_observation(number, organ))
     result.StructureSetROISequence = rois
     result.ROIContourSequence = contours

@@ -7,9 +7,9 @@ import highdicom as hd
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy import ndimage
 
 from model.organs import Organ
+from model.volumes import boxes_by_label
 from plugin.objects.drawing import (
     AIR_HU,
     BONE,
@@ -78,7 +78,7 @@ class Scene:
         labels = labels.to_patient_orientation(ORIENTATION)
         cosines = labels.direction.T @ along
         axis = int(np.abs(cosines).argmax())
-        found = ndimage.find_objects(labels.array, max_label=max(o.label for o in organs))
+        found = boxes_by_label(labels.array)
         return cls(
             ct=ct.to_patient_orientation(ORIENTATION),
             labels=labels,
@@ -87,7 +87,7 @@ class Scene:
             boxes={
                 organ: box
                 for organ in sorted(organs, key=lambda organ: organ.label)
-                if (box := found[organ.label - 1]) is not None
+                if (box := found.get(organ.label)) is not None
             },
         )
 

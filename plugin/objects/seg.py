@@ -13,6 +13,7 @@ from pydicom.uid import ExplicitVRLittleEndian, RLELossless
 from pydicom.valuerep import DS
 
 from model.organs import ORGANS, Organ
+from model.volumes import labelled_box
 from plugin.objects.dicom_objects import (
     ANATOMICAL_STRUCTURE,
     check_planes,
@@ -27,6 +28,7 @@ from plugin.objects.dicom_objects import (
     without_patient,
 )
 from plugin.objects.identity import MANUFACTURER, NOTICE, Origin
+from plugin.objects.seg_frames import with_frames
 
 SegmentationType = Literal["BINARY", "LABELMAP"]
 
@@ -59,7 +61,7 @@ def build_seg(
     origin: Origin,
     segmentation_type: SegmentationType = "BINARY",
     warnings: Sequence[str] = (),
-) -> hd.seg.Segmentation:
+) -> Dataset:
     """Write the organs present in a label volume as one SEG instance.
 
     Segments are numbered from 1 in the order of the table, organs without a voxel left out.
@@ -87,9 +89,13 @@ def build_seg(
         source=MANUFACTURER,
         parameters={"weights_sha256": model.weights_sha256},
     )
+    check_planes(slices, labels)
+    numbers = _numbered(labels, present)
+    plane = labelled_box(numbers.array)[0].start
+    one = numbers[plane : plane + 1]
     seg = hd.seg.Segmentation(
-        source_images=_sources(slices, labels),
-        pixel_array=_numbered(labels, present),
+        source_images=[_source(slices[plane], one)],
+        pixel_array=one,
         segmentation_type=segmentation_type,
         segment_descriptions=[
             _describe(organ, number, algorithm) for number, organ in enumerate(present, 1)
@@ -116,7 +122,7 @@ def build_seg(
     if warnings:
         seg.ImageComments = LINE_END.join([*warnings])[:LT_LENGTH]
     sign(seg, slices[0], origin)
-    return seg
+    return with_frames(seg, numbers, slices)
 
 
 def read_seg(file: bytes, *, on: hd.Volume | None = None) -> hd.Volume:
@@ -152,10 +158,8 @@ def _numbered(labels: hd.Volume, present: Sequence[Organ]) -> hd.Volume:
     number_of = np.zeros(256, np.uint8)
     number_of[[organ.label for organ in present]] = np.arange(1, len(present) + 1)
     numbers = np.zeros(labels.shape, np.uint8)
-    # Slice by slice: numpy makes an eight-byte integer of each label that it counts or looks up.
-    for plane, out in zip(labels.array, numbers, strict=True):
-        if plane.any():
-            np.take(number_of, plane, out=out, mode="clip")
+    box = labelled_box(labels.array)
+    numbers[box] = number_of[labels.array[box]]
     return labels.with_array(numbers)
 
 
@@ -179,23 +183,20 @@ def _describe(
     return description
 
 
-def _sources(slices: Sequence[Dataset], labels: hd.Volume) -> list[Dataset]:
-    """What highdicom needs of the slices, exactly on the grid.
+def _source(header: Dataset, numbers: hd.Volume) -> Dataset:
+    """What highdicom needs of the slice of a volume of one plane, exactly on its grid.
 
-    highdicom takes slices for a frame's source only where their geometry agrees to the last
+    highdicom takes a slice for a frame's source only where their geometry agrees to the last
     digits, and refuses some headers that series.py accepts within its tolerances.
     """
-    check_planes(slices, labels)
-    [orientation] = labels.get_plane_orientation()
-    [measures] = labels.get_pixel_measures()
-    sources = []
-    for header, [plane] in zip(slices, labels.get_plane_positions(), strict=True):
-        source = without_patient(header)
-        source.ImagePositionPatient = plane.ImagePositionPatient
-        source.ImageOrientationPatient = orientation.ImageOrientationPatient
-        source.PixelSpacing = measures.PixelSpacing
-        source.SliceThickness = DS(
-            number_in(header, "SliceThickness") or measures.SpacingBetweenSlices, auto_format=True
-        )
-        sources.append(source)
-    return sources
+    [position] = numbers.get_plane_position(0)
+    [orientation] = numbers.get_plane_orientation()
+    [measures] = numbers.get_pixel_measures()
+    source = without_patient(header)
+    source.ImagePositionPatient = position.ImagePositionPatient
+    source.ImageOrientationPatient = orientation.ImageOrientationPatient
+    source.PixelSpacing = measures.PixelSpacing
+    source.SliceThickness = DS(
+        number_in(header, "SliceThickness") or measures.SpacingBetweenSlices, auto_format=True
+    )
+    return source
