@@ -37,6 +37,8 @@ LARGEST_INFLATED = 2**28
 
 CHUNK = 2**20
 
+DEFLATED = DeflatedExplicitVRLittleEndian.encode()
+
 
 class UnreadableFile(Exception):
     """It is no DICOM file, or one that is cut short or damaged."""
@@ -55,9 +57,11 @@ def read_dicom(
     Raises:
         UnreadableFile: it cannot be read.
     """
-    stream = BytesIO(file if isinstance(file, bytes) else file.read_bytes())
+    content = file if isinstance(file, bytes) else file.read_bytes()
+    stream = BytesIO(content)
     try:
-        _check_inflated(stream)
+        if DEFLATED in content:  # perhaps as its transfer syntax
+            _check_inflated(stream)
         return pydicom.dcmread(
             stream, stop_before_pixels=not pixels, specific_tags=keywords or None
         )

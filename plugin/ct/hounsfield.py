@@ -88,8 +88,8 @@ def is_cut_short(dataset: Dataset) -> bool:
     return len(dataset.PixelData) < math.prod(side or 0 for side in sides) // 8
 
 
-def fill_with_hounsfield(dataset: Dataset, out: np.ndarray) -> None:
-    """Decode one slice into ``out``.
+def fill_with_hounsfield(dataset: Dataset, out: np.ndarray) -> float:
+    """Decode one slice into ``out``, and return its highest HU.
 
     Args:
         dataset: a slice with pixel data that passed ``check_pixel_header``.
@@ -102,17 +102,21 @@ def fill_with_hounsfield(dataset: Dataset, out: np.ndarray) -> None:
     slope, intercept = _rescale(dataset)
     if slope is None or intercept is None:
         raise UnsuitableSeries("RescaleSlope or RescaleIntercept is missing or not a number.")
-    np.multiply(stored, np.float32(slope), out=out, casting="unsafe")
+    out[...] = stored
+    if slope != 1:
+        out *= np.float32(slope)
     out += np.float32(intercept)
     padding = _whole(dataset, "PixelPaddingValue")
     if padding is not None and padding * slope + intercept > HIGHEST_12_BIT_HU:
         out[stored == padding] = AIR_HU
-    np.maximum(out, AIR_HU, out=out)
+    if float(stored.min()) * slope + intercept < AIR_HU:
+        np.maximum(out, AIR_HU, out=out)
     if (highest := float(out.max())) > HIGHEST_HU:
         raise UnsuitableSeries(
             f"A pixel would be {highest:.0f} HU; expected at most {HIGHEST_HU:.0f}, "
             "so the rescale values or the pixel format in the header are wrong."
         )
+    return highest
 
 
 def _rescale(header: Dataset) -> tuple[float | None, float | None]:

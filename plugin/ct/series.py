@@ -13,6 +13,7 @@ from pydicom.tag import Tag
 from pydicom.uid import UID, CTImageStorage, EnhancedCTImageStorage
 
 from plugin.ct.hounsfield import (
+    AIR_HU,
     TISSUE_HU,
     check_pixel_header,
     fill_with_hounsfield,
@@ -35,29 +36,37 @@ __all__ = [
 ]
 
 
-USED = tuple(
+OF_EACH_SLICE = tuple(
     Tag(keyword)
     for keyword in (
         *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"),
-        *("Modality", "ImageType", "AnatomicalOrientationType"),
-        *("BodyPartExamined", "SeriesDescription", "StudyDescription"),
-        *("FrameOfReferenceUID", "PositionReferenceIndicator"),
+        *("Modality", "ImageType", "AnatomicalOrientationType", "FrameOfReferenceUID"),
         *("Rows", "Columns", "PixelSpacing", "ImageOrientationPatient", "ImagePositionPatient"),
         *("SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames"),
         *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue"),
-        *("RescaleSlope", "RescaleIntercept", "RescaleType", "PixelData"),
-        *("SliceThickness", "SeriesNumber", "InstanceNumber"),
+        *("RescaleSlope", "RescaleIntercept", "RescaleType", "PixelData", "InstanceNumber"),
+    )
+)
+OF_THE_FIRST = tuple(
+    Tag(keyword)
+    for keyword in (
+        *("BodyPartExamined", "SeriesDescription", "StudyDescription"),
+        *("PositionReferenceIndicator", "SliceThickness", "SeriesNumber"),
         *("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod"),
         *("Manufacturer", "ManufacturerModelName", "DeviceSerialNumber", "SoftwareVersions"),
         *("StationName", "InstitutionName"),
     )
 )
-"""What we and highdicom read of every slice, beside whose it is: `sign` looks at that."""
+"""What we and highdicom read of slices, beside whose they are: `sign` looks at that.
+
+To read a value takes longer than to read its file, so what the first slice says for all is read
+of it alone.
+"""
 
 
 @dataclass(frozen=True)
 class CtSeries:
-    """A suitable series as a volume."""
+    """A suitable series as a volume. What is the same in all slices is to be asked of the first."""
 
     volume: hd.Volume  # float32, HU, first axis from slice to slice
     slices: tuple[Dataset, ...]  # headers without pixel data, in the order of the first axis
@@ -100,10 +109,11 @@ def read_series(files: Iterable[bytes | Path], rules: SeriesRules) -> CtSeries:
     _check_pixel_data(datasets)
     stack = sort_and_check(datasets, rules)
     voxels = np.empty(stack.geometry.spatial_shape, np.float32)
+    highest = AIR_HU
     for number, dataset in enumerate(stack.slices):
-        fill_with_hounsfield(dataset, voxels[number])
+        highest = max(highest, fill_with_hounsfield(dataset, voxels[number]))
         del dataset.PixelData  # one slice at a time, so that no more than one copy is held
-    if voxels.max() < TISSUE_HU:
+    if highest < TISSUE_HU:
         raise UnsuitableSeries(f"The images show no patient: nothing is above {TISSUE_HU:.0f} HU.")
     return CtSeries(volume=stack.geometry.with_array(voxels), slices=stack.slices)
 
@@ -130,7 +140,7 @@ def read_headers(files: Iterable[bytes | Path], *, pixels: bool = False) -> list
         if "SOPInstanceUID" not in header and "PixelData" not in header:
             unreadable += 1
         else:
-            keep_readable(header, USED)
+            keep_readable(header, OF_EACH_SLICE)
             headers.append(header)
     if unreadable:
         total = counted(unreadable + len(headers), "file")
@@ -164,6 +174,7 @@ def sort_and_check(headers: Sequence[Dataset], rules: SeriesRules) -> Stack:
     _check_kind(headers)
     headers = _without_repeats(headers)
     _check_image_type(headers, rules)
+    keep_readable(headers[0], OF_THE_FIRST)
     _check_descriptions(headers[0], rules)
     if not rules.min_slices <= len(headers) <= rules.max_slices:
         raise UnsuitableSeries(
@@ -174,7 +185,9 @@ def sort_and_check(headers: Sequence[Dataset], rules: SeriesRules) -> Stack:
     for header in headers:
         if fault := check_pixel_header(header):
             raise UnsuitableSeries(f"The pixels cannot be used: {fault}.")
-    return stack_slices(headers, rules)
+    stack = stack_slices(headers, rules)
+    keep_readable(stack.slices[0], OF_THE_FIRST)
+    return stack
 
 
 def _check_kind(headers: Sequence[Dataset]) -> None:
@@ -211,7 +224,12 @@ def _without_repeats(headers: Sequence[Dataset]) -> list[Dataset]:
     """The same instance received twice is one instance; two that share a UID are a fault."""
     different: dict[str, Dataset] = {}
     for header in headers:
-        if different.setdefault(str(header.SOPInstanceUID), header) != header:
+        other = different.setdefault(str(header.SOPInstanceUID), header)
+        if other is header:
+            continue
+        keep_readable(other)
+        keep_readable(header)
+        if other != header:
             raise UnsuitableSeries(
                 "Two different images have the same SOPInstanceUID, "
                 "so a result could not say which of them it was made of."

@@ -71,7 +71,7 @@ NEEDED_OF_A_SLICE = (
     "StationName",
     "InstitutionName",
 )
-"""What highdicom is shown of each slice."""
+"""What highdicom is shown of a slice."""
 
 
 class NoOrganFound(Exception):
@@ -178,7 +178,7 @@ def new_object(
 
 
 def without_patient(header: Dataset) -> Dataset:
-    """What highdicom needs of a slice, with patient and study left blank.
+    """What highdicom needs of the first slice, with patient and study left blank.
 
     It refuses headers without type 2 attributes or with a sex outside the standard, and logs names
     that it finds odd: so it never sees the patient, whom `sign` adds.

@@ -67,11 +67,11 @@ def build_volume_report(
     """
     present = present_organs(labels, organs)
     check_planes(slices, labels)
-    sources = [without_patient(header) for header in slices]
-    seg = _seg_header(sources[0], origin, segmentation_type)
+    source = without_patient(slices[0])
+    seg = _seg_header(source, origin, segmentation_type)
     millilitres = volumes_ml(labels, present)
     groups = [
-        _group(number, organ, millilitres[organ.name], seg, sources[0], origin, doubts)
+        _group(number, organ, millilitres[organ.name], seg, source, origin, doubts)
         for number, organ in enumerate(present, 1)
     ]
     report = sr.MeasurementReport(
@@ -84,7 +84,7 @@ def build_volume_report(
     for sentence in (f"{NOTICE}. Automatic, not reviewed by anybody.", *elsewhere):
         report[0].ContentSequence.append(_comment(sentence))
     result = sr.Comprehensive3DSR(
-        evidence=[seg, *sources],
+        evidence=[seg, *map(_identity, slices)],
         content=report,
         series_instance_uid=origin.uid(f"SR {segmentation_type} series"),
         series_number=series_number(slices[0], "SR"),
@@ -120,6 +120,14 @@ def _observer(origin: Origin) -> sr.ObserverContext:
             serial_number=device_serial_number(origin),
         ),
     )
+
+
+def _identity(header: Dataset) -> Dataset:
+    """What a report says of a slice."""
+    identity = Dataset()
+    for keyword in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):
+        identity.add(header[keyword])
+    return identity
 
 
 def _group(

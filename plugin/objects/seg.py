@@ -94,7 +94,7 @@ def build_seg(
     plane = labelled_box(numbers.array)[0].start
     one = numbers[plane : plane + 1]
     seg = hd.seg.Segmentation(
-        source_images=[_source(slices[plane], one)],
+        source_images=[_source(slices[0], one)],
         pixel_array=one,
         segmentation_type=segmentation_type,
         segment_descriptions=[
@@ -184,7 +184,7 @@ def _describe(
 
 
 def _source(header: Dataset, numbers: hd.Volume) -> Dataset:
-    """What highdicom needs of the slice of a volume of one plane, exactly on its grid.
+    """What highdicom needs of a CT's first slice, as if it were the volume's only plane.
 
     highdicom takes a slice for a frame's source only where their geometry agrees to the last
     digits, and refuses some headers that series.py accepts within its tolerances.

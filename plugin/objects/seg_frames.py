@@ -45,7 +45,7 @@ def with_frames(
     """The SEG of all planes, as highdicom itself would make it.
 
     Args:
-        first: of any plane with a segment, signed; describes all segments.
+        first: of any plane with a segment, signed; describes all segments, and refers to any slice.
         numbers: uint8, of each voxel's segment or 0; every segment has a voxel.
         slices: headers of the CT, one for each plane.
     """
