@@ -3,6 +3,11 @@
 Whatever is wrong with the configuration or the weights is an exception here, while Orthanc loads
 the script, and stops its start.
 """
+# ruff: noqa: E402 - for the collector
+
+import gc
+
+gc.disable()  # most of what is loaded stays: see `keep_what_is_loaded`, which ends this
 
 import json
 import logging
