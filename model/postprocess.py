@@ -1,13 +1,15 @@
 """Postprocessing: no organ in air, one piece each, every one on its own side or not at all."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import highdicom as hd
 import numpy as np
+from numpy.typing import NDArray
 from scipy import ndimage
 
-from model.organs import Organ, opposite
-from model.volumes import MM3_PER_ML, boxes_by_label
+from model.organs import ORGANS, Organ, opposite
+from model.volumes import MM3_PER_ML, Box, box_within, boxes_by_label, labelled_box
 
 MIN_PAIR_DISTANCE_MM = 5.0
 """Centres of a left and a right organ lie at least this far apart, left more to the left."""
@@ -23,6 +25,19 @@ LARGE_PIECE = 0.2
 
 HOLDS_AIR = frozenset({"middle_ear_left", "middle_ear_right"})
 """The organs of the table that are cavities."""
+
+
+TOUCHING = np.ones((3, 3, 3))
+"""Voxels that touch at a corner are of one piece."""
+
+
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """Voxels of one label that touch each other and no others of it."""
+
+    box: Box  # the smallest around them
+    mask: NDArray[np.bool_]  # of the box
+    voxels: int
 
 
 def clean(
@@ -41,41 +56,65 @@ def clean(
     Returns:
         The cleaned labels, and sentences on what was left out and why.
     """
-    array = labels.array.copy()
-    boxes = boxes_by_label(array)
+    pieces = _pieces(_without_air(labels.array, ct.array))
     warnings: list[str] = []
-    centres_mm: dict[Organ, float] = {}  # LPS x of the centre, grows to the patient's left
+    kept: dict[Organ, Piece] = {}
     for organ in organs:
-        if (box := boxes.get(organ.label)) is None:
-            continue
-        found = array[box] == organ.label
-        tissue = found if organ.name in HOLDS_AIR else found & (ct.array[box] >= AIR_HU)
-        kept, next_largest = _largest_piece(tissue)
-        array[box][found & ~kept] = 0
-        if next_largest >= LARGE_PIECE * np.count_nonzero(kept) > 0:
-            ml = next_largest * labels.voxel_volume / MM3_PER_ML
+        found = sorted(pieces.get(organ.label, ()), key=lambda piece: -piece.voxels)
+        if found:
+            kept[organ] = found[0]
+        if len(found) > 1 and found[1].voxels >= LARGE_PIECE * found[0].voxels:
+            ml = found[1].voxels * labels.voxel_volume / MM3_PER_ML
             warnings.append(
                 f"{organ.tg263} was found in pieces, and one of {ml:.1f} ml was left out"
             )
-        if kept.any():
-            centre = np.argwhere(kept).mean(axis=0) + [s.start for s in box]
-            centres_mm[organ] = float(labels.map_indices_to_reference(centre[None])[0, 0])
+    # LPS x, which grows to the patient's left
+    centres_mm = {organ: float(_centre_mm(piece, labels)[0]) for organ, piece in kept.items()}
     wrong, sides = on_wrong_sides(centres_mm)
-    if wrong:
-        array[np.isin(array, [organ.label for organ in wrong])] = 0
-    return labels.with_array(array), (*warnings, *sides)
+    cleaned = np.zeros_like(labels.array)
+    for organ, piece in kept.items():
+        if organ not in wrong:
+            cleaned[piece.box][piece.mask] = organ.label
+    return labels.with_array(cleaned), (*warnings, *sides)
 
 
-def _largest_piece(mask: np.ndarray) -> tuple[np.ndarray, int]:
-    """The largest piece of a mask, and how many voxels the next one has.
+def _without_air(labels: NDArray[np.uint8], hu: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """The labels, but none in air that is not of a cavity."""
+    holds_air = np.zeros(256, bool)
+    holds_air[[organ.label for organ in ORGANS if organ.name in HOLDS_AIR]] = True
+    box = labelled_box(labels)
+    part = labels[box].copy()
+    in_air = ((hu[box] < AIR_HU) & (part > 0)).nonzero()
+    part[in_air] *= holds_air[part[in_air]]
+    left = np.zeros_like(labels)
+    left[box] = part
+    return left
 
-    Voxels that touch at a corner are of one piece.
+
+def _pieces(labels: NDArray[np.uint8]) -> dict[int, list[Piece]]:
+    """The pieces of each label.
+
+    Stray voxels can make the box around an organ as large as the body. So all labels together are
+    divided first: what does not touch there does not touch in any organ.
     """
-    pieces, count = ndimage.label(mask, np.ones((3, 3, 3)))
-    if count < 2:
-        return mask, 0
-    sizes = np.bincount(pieces[mask])[1:]
-    return pieces == 1 + int(sizes.argmax()), int(np.partition(sizes, -2)[-2])
+    whole = labelled_box(labels)
+    apart, count = ndimage.label(labels[whole] > 0, TOUCHING)
+    pieces: dict[int, list[Piece]] = {}
+    for number, around in enumerate(ndimage.find_objects(apart) if count else (), start=1):
+        outer = box_within(whole, around)
+        part = labels[outer] * (apart[around] == number)
+        for label, inner in boxes_by_label(part).items():
+            of_label, _ = ndimage.label(part[inner] == label, TOUCHING)
+            for piece, box in enumerate(ndimage.find_objects(of_label), start=1):
+                mask = of_label[box] == piece
+                place = box_within(box_within(outer, inner), box)
+                pieces.setdefault(label, []).append(Piece(place, mask, int(np.count_nonzero(mask))))
+    return pieces
+
+
+def _centre_mm(piece: Piece, labels: hd.Volume) -> NDArray[np.float64]:
+    centre = np.argwhere(piece.mask).mean(axis=0) + [side.start for side in piece.box]
+    return labels.map_indices_to_reference(centre[None])[0]
 
 
 def on_wrong_sides(

@@ -22,6 +22,9 @@ PARALLEL_TOLERANCE = 1e-4
 """Largest sine of an angle between axes that still count as parallel."""
 
 
+BLOCK = 32
+"""Output voxels that are resampled together: fewer are no less work for the processor."""
+
 Grid = TypeVar("Grid", hd.Volume, hd.VolumeGeometry)
 
 
@@ -72,7 +75,7 @@ class Preprocessing:
         """Class probabilities on our grid, to the most probable class of each voxel of `ct`.
 
         Probabilities are interpolated, not labels, so outlines are as smooth as the network was
-        sure; one class at a time and only around the organs, which saves time and memory.
+        sure; one class at a time and only around its organ, which saves time and memory.
 
         Args:
             probabilities: ``(K, Z, Y, X)`` on `grid`, class 0 the background.
@@ -93,10 +96,13 @@ class Preprocessing:
             part = probabilities[(slice(None), *source_box)]
             best = _resample(part[0], source, here)
             winner = torch.zeros_like(best, dtype=torch.uint8)
-            for k in (part[1:] > part[:1]).flatten(1).any(dim=1).nonzero()[:, 0].tolist():
-                p = _resample(part[1 + k], source, here)
-                winner[p > best] = 1 + k
-                torch.maximum(best, p, out=best)
+            for k, where in enumerate(part[1:] > part[:1], start=1):
+                if not where.any():
+                    continue
+                inner, outer = _boxes_around(_bounds(where), source, here)
+                p = _resample(part[k][inner], _part(source, inner), _part(here, outer))
+                winner[outer][p > best[outer]] = k
+                torch.maximum(best[outer], p, out=best[outer])
             labels[target_box] = winner.cpu().numpy()
         out = hd.Volume(labels, target.affine, "PATIENT", ct.frame_of_reference_uid)
         return ct.with_array(out.to_patient_orientation(ct.get_closest_patient_orientation()).array)
@@ -148,13 +154,31 @@ def resample_labels(labels: hd.Volume, grid: hd.VolumeGeometry) -> hd.Volume:
 def _resample(values: Tensor, source: hd.VolumeGeometry, target: hd.VolumeGeometry) -> Tensor:
     """``(Z, Y, X)`` on `source` to ``(Z, Y, X)`` on `target`, one axis after the other."""
     step, start = _index_map(source, target)
-    z, y, x = (
-        _linear_weights(n_out, n_in, step[axis], start[axis]).to(values.device)
-        for axis, (n_out, n_in) in enumerate(zip(target.spatial_shape, values.shape, strict=True))
-    )
-    values = values.float() @ x.T
-    values = torch.matmul(y, values)
-    return (z @ values.flatten(1)).unflatten(1, values.shape[1:])
+    values = values.float()
+    shrinks = np.prod(target.spatial_shape) < values.numel()
+    for axis in (2, 1, 0) if shrinks else (0, 1, 2):  # the axis of long rows while there are few
+        n_out, n_in = target.spatial_shape[axis], values.shape[axis]
+        values = _along(axis, _linear_weights(n_out, n_in, step[axis], start[axis]), values)
+    return values
+
+
+def _along(axis: int, weights: Tensor, values: Tensor) -> Tensor:
+    """One axis resampled by ``(n_out, n_in)`` weights, which are 0 but for a band.
+
+    Block by block of the output, so that the most of what is 0 is not multiplied.
+    """
+    before, after = values.shape[:axis], values.shape[axis + 1 :]
+    rows = values.reshape(before.numel(), values.shape[axis], after.numel())
+    blocks = []
+    for block in weights.split(BLOCK):
+        used = block.any(dim=0).nonzero()
+        band = slice(int(used.min()), int(used.max()) + 1)
+        block = block[:, band].to(values.device)
+        if axis == values.ndim - 1:
+            blocks.append((rows[:, band, 0] @ block.T)[..., None])
+        else:
+            blocks.append(block @ rows[:, band])
+    return torch.cat(blocks, dim=1).reshape(*before, len(weights), *after)
 
 
 def _index_map(
@@ -197,6 +221,14 @@ def _boxes_around(
         n = target.spatial_shape[axis]
         inside.append(slice(int(np.clip(first, 0, n - 1)), int(np.clip(last, 0, n - 1)) + 1))
     return _grow(box, 2 * reach, source.spatial_shape), tuple(inside)
+
+
+def _bounds(mask: Tensor) -> tuple[slice, ...]:
+    """The smallest box around what is true in a ``(Z, Y, X)`` mask."""
+    flat = mask.any(dim=0)
+    ends = (mask.flatten(1).any(dim=1), flat.any(dim=1), flat.any(dim=0))
+    there = [end.nonzero()[:, 0] for end in ends]
+    return tuple(slice(int(one[0]), int(one[-1]) + 1) for one in there)
 
 
 def _part(volume: Grid, box: tuple[slice, ...]) -> Grid:

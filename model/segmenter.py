@@ -18,6 +18,7 @@ from model.postprocess import clean
 from model.preprocess import Preprocessing
 from model.sliding_window import Cancelled, Shape, ignore, never, predict_tiled
 from model.unet import UNet, channels_last, fold_normalisation
+from model.volumes import labelled_box
 
 __all__ = ["Cancelled", "Segmentation", "Segmenter"]
 
@@ -116,7 +117,9 @@ class Segmenter:
         classes = Preprocessing.backward(probabilities, grid, ct)
         del probabilities
         table = np.array([0, *(organ.label for organ in self.organs)], np.uint8)
-        labels, warnings = clean(classes.with_array(table[classes.array]), self.organs, ct)
+        box = labelled_box(classes.array)
+        classes.array[box] = table[classes.array[box]]
+        labels, warnings = clean(classes, self.organs, ct)
         lap("postprocess")
         return Segmentation(labels, warnings, seconds)
 

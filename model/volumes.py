@@ -29,15 +29,19 @@ def labelled_box(labels: NDArray[np.uint8]) -> Box:
 def boxes_by_label(labels: NDArray[np.uint8]) -> dict[int, Box]:
     """The smallest box of a ``(Z, Y, X)`` array around each value but 0 that occurs, ascending."""
     whole = labelled_box(labels)
-    boxes: dict[int, Box] = {}
-    for label, box in enumerate(ndimage.find_objects(labels[whole], max_label=255), start=1):
-        if box is not None:
-            planes, rows, columns = (
-                slice(outer.start + inner.start, outer.start + inner.stop)
-                for outer, inner in zip(whole, box, strict=True)
-            )
-            boxes[label] = planes, rows, columns
-    return boxes
+    found = ndimage.find_objects(labels[whole], max_label=255)
+    return {
+        label: box_within(whole, box) for label, box in enumerate(found, start=1) if box is not None
+    }
+
+
+def box_within(outer: Box, inner: Box) -> Box:
+    """A box of a part of a volume, as a box of the volume."""
+    planes, rows, columns = (
+        slice(whole.start + part.start, whole.start + part.stop)
+        for whole, part in zip(outer, inner, strict=True)
+    )
+    return planes, rows, columns
 
 
 def count_voxels(labels: hd.Volume) -> NDArray[np.int64]:
