@@ -1,6 +1,6 @@
 """Postprocessing: no organ in air, one piece each, every one on its own side or not at all."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import highdicom as hd
@@ -31,6 +31,10 @@ TOUCHING = np.ones((3, 3, 3))
 """Voxels that touch at a corner are of one piece."""
 
 
+CELL = 4
+"""Rows and columns of a cell: as many labels as the bytes of an integer, looked at together."""
+
+
 @dataclass(frozen=True, eq=False)
 class Piece:
     """Voxels of one label that touch each other and no others of it."""
@@ -56,7 +60,8 @@ def clean(
     Returns:
         The cleaned labels, and sentences on what was left out and why.
     """
-    pieces = _pieces(_without_air(labels.array, ct.array))
+    labelled = labelled_box(labels.array)
+    pieces = _pieces(_without_air(labels.array[labelled], ct.array[labelled]), labelled)
     warnings: list[str] = []
     kept: dict[Organ, Piece] = {}
     for organ in organs:
@@ -82,34 +87,41 @@ def _without_air(labels: NDArray[np.uint8], hu: NDArray[np.float32]) -> NDArray[
     """The labels, but none in air that is not of a cavity."""
     holds_air = np.zeros(256, bool)
     holds_air[[organ.label for organ in ORGANS if organ.name in HOLDS_AIR]] = True
-    box = labelled_box(labels)
-    part = labels[box].copy()
-    in_air = ((hu[box] < AIR_HU) & (part > 0)).nonzero()
-    part[in_air] *= holds_air[part[in_air]]
-    left = np.zeros_like(labels)
-    left[box] = part
-    return left
+    labels = labels.copy()
+    in_air = ((hu < AIR_HU) & (labels > 0)).nonzero()
+    labels[in_air] *= holds_air[labels[in_air]]
+    return labels
 
 
-def _pieces(labels: NDArray[np.uint8]) -> dict[int, list[Piece]]:
-    """The pieces of each label.
-
-    Stray voxels can make the box around an organ as large as the body. So all labels together are
-    divided first: what does not touch there does not touch in any organ.
-    """
-    whole = labelled_box(labels)
-    apart, count = ndimage.label(labels[whole] > 0, TOUCHING)
+def _pieces(labels: NDArray[np.uint8], place: Box) -> dict[int, list[Piece]]:
+    """The pieces of each label in the part of a volume that lies at a place."""
     pieces: dict[int, list[Piece]] = {}
-    for number, around in enumerate(ndimage.find_objects(apart) if count else (), start=1):
-        outer = box_within(whole, around)
-        part = labels[outer] * (apart[around] == number)
+    for around, part in _groups(labels):
         for label, inner in boxes_by_label(part).items():
             of_label, _ = ndimage.label(part[inner] == label, TOUCHING)
-            for piece, box in enumerate(ndimage.find_objects(of_label), start=1):
-                mask = of_label[box] == piece
-                place = box_within(box_within(outer, inner), box)
-                pieces.setdefault(label, []).append(Piece(place, mask, int(np.count_nonzero(mask))))
+            for number, box in enumerate(ndimage.find_objects(of_label), start=1):
+                mask = of_label[box] == number
+                there = box_within(box_within(box_within(place, around), inner), box)
+                pieces.setdefault(label, []).append(Piece(there, mask, int(np.count_nonzero(mask))))
     return pieces
+
+
+def _groups(labels: NDArray[np.uint8]) -> Iterator[tuple[Box, NDArray[np.uint8]]]:
+    """Parts of the labels, and where they are, of which none touches another.
+
+    Stray voxels can make the box around an organ as large as the body, and to look for its pieces
+    there takes long. Cells of several pixels are few, and what touches lies in cells that touch.
+    """
+    if not labels.size:
+        return
+    planes, rows, columns = labels.shape
+    whole = np.zeros((planes, -(-rows // CELL) * CELL, -(-columns // CELL) * CELL), np.uint8)
+    whole[:, :rows, :columns] = labels
+    cells = whole.view(np.uint32).reshape(planes, -1, CELL, whole.shape[2] // CELL).any(axis=2)
+    groups, count = ndimage.label(cells, TOUCHING)
+    for number, box in enumerate(ndimage.find_objects(groups, count), start=1):
+        around = box[0], *(slice(CELL * side.start, CELL * side.stop) for side in box[1:])
+        yield around, whole[around] * (groups[box] == number).repeat(CELL, 1).repeat(CELL, 2)
 
 
 def _centre_mm(piece: Piece, labels: hd.Volume) -> NDArray[np.float64]:

@@ -88,7 +88,7 @@ class Preprocessing:
         target = ct.get_geometry().to_patient_orientation(ORIENTATION)
         labels = np.zeros(target.spatial_shape, np.uint8)
         # Interpolated is a mean of neighbours: where none is likelier than background, that wins.
-        likely = (probabilities[1:] > probabilities[:1]).any(dim=0).cpu().numpy()
+        likely = (probabilities[1:].amax(dim=0) > probabilities[0]).cpu().numpy()
         pieces, _ = ndimage.label(likely, np.ones((3, 3, 3)))
         for piece in ndimage.find_objects(pieces):
             source_box, target_box = _boxes_around(piece, grid, target)
@@ -96,12 +96,11 @@ class Preprocessing:
             part = probabilities[(slice(None), *source_box)]
             best = _resample(part[0], source, here)
             winner = torch.zeros_like(best, dtype=torch.uint8)
-            for k, where in enumerate(part[1:] > part[:1], start=1):
-                if not where.any():
-                    continue
-                inner, outer = _boxes_around(_bounds(where), source, here)
-                p = _resample(part[k][inner], _part(source, inner), _part(here, outer))
-                winner[outer][p > best[outer]] = k
+            likelier = part[1:] > part[:1]
+            for k in likelier.flatten(1).any(dim=1).nonzero()[:, 0].tolist():
+                inner, outer = _boxes_around(_bounds(likelier[k]), source, here)
+                p = _resample(part[1 + k][inner], _part(source, inner), _part(here, outer))
+                winner[outer][p > best[outer]] = 1 + k
                 torch.maximum(best[outer], p, out=best[outer])
             labels[target_box] = winner.cpu().numpy()
         out = hd.Volume(labels, target.affine, "PATIENT", ct.frame_of_reference_uid)

@@ -3,6 +3,7 @@
 import highdicom as hd
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from model.organs import BY_NAME, Organ
 from model.postprocess import clean
@@ -191,3 +192,20 @@ def test_one_of_a_pair_alone_is_judged_by_the_midline(organ: Organ, stays: bool)
     assert (cleaned.array == organ.label).any() == stays
     assert len(warnings) == (0 if stays else 1)
     assert (cleaned.array == BRAINSTEM.label).any()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_piece_that_is_kept_is_the_largest_wherever_others_lie(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    labels = volume()
+    labels.array[...] = random.choice(
+        [0, BRAINSTEM.label, LEFT.label], 6000, p=[0.9, 0.08, 0.02]
+    ).reshape(10, 20, 30)
+
+    cleaned, _ = clean(labels, (BRAINSTEM,), tissue(labels))
+
+    pieces, _ = ndimage.label(labels.array == BRAINSTEM.label, np.ones((3, 3, 3)))
+    sizes = np.bincount(pieces.ravel())[1:]
+    kept = pieces[cleaned.array == BRAINSTEM.label]
+    assert len(set(kept)) == 1
+    assert len(kept) == sizes.max()
