@@ -100,7 +100,7 @@ lint: setup
 test: lint browser servers encoders
 	$(VENV)/bin/python -m pytest -n 2 --dist loadfile
 
-# Orthanc 1.12.7, its plugin 5.0 and Python 3.13. What is built stays in the folder, 3 GB; it belongs to root.
+# Orthanc 1.12.7, its plugin 5.0 and Python 3.13. What is built stays in the folder, 4.3 GB; it belongs to root.
 test-debian13: setup
 	@command -v mmdebstrap > /dev/null || { $(SUDO) apt-get update -q && \
 	  DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -qy --no-install-recommends mmdebstrap; }
