@@ -43,14 +43,22 @@ class Segmentation:
 class Segmenter:
     """The network with its weights on its device, and all that goes around it."""
 
-    def __init__(self, network: UNet, card: Card, device: str) -> None:
+    def __init__(self, network: UNet, card: Card, device: str, *, compiled: bool = False) -> None:
         self.card = card
         self.device = device
         self._network = channels_last(fold_normalisation(network.eval())).to(device)
+        self._on_gpu: Callable[[Tensor], Tensor] = self._network
+        if compiled:  # with CUDA graphs; made when the first tile comes
+            self._on_gpu = torch.compile(self._network, mode="reduce-overhead")
 
     @classmethod
-    def load(cls, folder: Path, *, device: Device = "auto") -> "Segmenter":
+    def load(cls, folder: Path, *, device: Device = "auto", compiled: bool = False) -> "Segmenter":
         """Load weights and card from a folder.
+
+        Args:
+            folder: of the model.
+            device: where the network runs.
+            compiled: whether a GPU is to have the network compiled, see `torch.compile`.
 
         Raises:
             BadCheckpoint: if they cannot be used.
@@ -60,7 +68,7 @@ class Segmenter:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         elif device == "cuda" and not torch.cuda.is_available():
             raise ValueError("device is cuda, but torch sees no GPU")
-        return cls(*load_network(folder), device)
+        return cls(*load_network(folder), device, compiled=compiled)
 
     @property
     def name(self) -> str:
@@ -114,7 +122,7 @@ class Segmenter:
             torch.from_numpy(image.array), progress=progress, cancelled=cancelled
         )
         lap("network")
-        classes = Preprocessing.backward(probabilities, grid, ct)
+        classes = _on_ct(probabilities, grid, ct)
         del probabilities
         table = np.array([0, *(organ.label for organ in self.organs)], np.uint8)
         box = labelled_box(classes.array)
@@ -132,11 +140,11 @@ class Segmenter:
     ) -> Tensor:
         """``(K, Z, Y, X)`` float16 of a preprocessed ``(Z, Y, X)`` CT, class 0 the background.
 
-        Short of GPU memory it takes smaller tiles, then the CPU.
+        They are where the network was. Short of GPU memory it takes smaller tiles, then the CPU.
         """
         for device, tile in self._attempts():
             try:
-                return self._tiled(image, device, tile, progress, cancelled).cpu()
+                return self._tiled(image, device, tile, progress, cancelled)
             except RuntimeError as error:
                 if not _out_of_memory(error):
                     raise
@@ -166,8 +174,10 @@ class Segmenter:
         progress: Callable[[float], None],
         cancelled: Callable[[], bool],
     ) -> Tensor:
-        network = self._network.to(device)
+        network: Callable[[Tensor], Tensor] = self._network.to(device)
         kind = torch.device(device).type
+        if kind == "cuda" and tile == self.card.tile:  # other tiles come once: not worth compiling
+            network = self._on_gpu
         with torch.autocast(kind, torch.bfloat16, enabled=runs_faster_in_bf16(kind)):
             return predict_tiled(
                 network,
@@ -179,6 +189,18 @@ class Segmenter:
                 progress=progress,
                 cancelled=cancelled,
             )
+
+
+def _on_ct(probabilities: Tensor, grid: hd.VolumeGeometry, ct: hd.Volume) -> hd.Volume:
+    """Classes on the CT's grid, made where the probabilities are, or else on the CPU."""
+    try:
+        return Preprocessing.backward(probabilities, grid, ct)
+    except RuntimeError as error:
+        if not _out_of_memory(error):
+            raise
+        log.warning("%s ran out of memory on the way back to the CT", probabilities.device)
+    torch.cuda.empty_cache()  # not above, where the exception still holds the tensors
+    return Preprocessing.backward(probabilities.cpu(), grid, ct)
 
 
 def _out_of_memory(error: RuntimeError) -> bool:

@@ -30,6 +30,7 @@ class Catalogue:
         *,
         default: str,
         device: Device = "auto",
+        compiled: bool = False,
         weights: Path = WEIGHTS,
         load: Callable[..., Segmenter] = Segmenter.load,
     ) -> None:
@@ -37,8 +38,9 @@ class Catalogue:
         Args:
             default: the model of jobs that ask for none: a name, or the path of a folder.
             device: where the networks run.
+            compiled: whether they are compiled for a GPU.
             weights: the folder of models.
-            load: of the folder of one model and its device.
+            load: of the folder of one model, its device, and whether it is compiled.
 
         Raises:
             UnknownModel: there is no default model.
@@ -48,6 +50,7 @@ class Catalogue:
         }
         self._elsewhere: set[str] = set()  # names of models that the settings gave by path
         self._device: Device = device
+        self._compiled = compiled
         self._load = load
         self._loaded: dict[str, Segmenter] = {}
         self._one_at_a_time = threading.Lock()
@@ -93,7 +96,9 @@ class Catalogue:
         folder = self._folders[self.name(name)]
         with self._one_at_a_time:
             if name not in self._loaded:
-                self._loaded[name] = self._load(folder, device=self._device)
+                self._loaded[name] = self._load(
+                    folder, device=self._device, compiled=self._compiled
+                )
             return self._loaded[name]
 
     def is_loaded(self, name: str) -> bool:

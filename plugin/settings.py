@@ -72,6 +72,13 @@ class Settings(BaseModel):
     device: Annotated[
         Literal["auto", "cpu", "cuda"], Field(description="auto: the GPU if there is one.")
     ] = "auto"
+    compile: Annotated[
+        bool,
+        Field(
+            description="Compile the network for the GPU, with CUDA graphs: the first job after a "
+            "start takes longer. Not tried on a GPU."
+        ),
+    ] = False
     threads: Annotated[
         int, Field(ge=0, description="Processor threads of the network; 0: PyTorch's own choice.")
     ] = 0

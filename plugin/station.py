@@ -57,7 +57,9 @@ class Station:
             torch.set_num_threads(settings.threads)
         self.settings = settings
         self.archive = archive
-        self.catalogue = Catalogue(default=settings.model, device=settings.device)
+        self.catalogue = Catalogue(
+            default=settings.model, device=settings.device, compiled=settings.compile
+        )
         self.model_rules = ModelRules(
             settings.models,
             default=settings.model,

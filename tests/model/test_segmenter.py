@@ -1,6 +1,7 @@
 """The segmenter: a CT in, labels at the same place in the patient out."""
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from model.organs import BY_NAME
-from model.preprocess import NoBody
+from model.preprocess import NoBody, Preprocessing
 from model.segmenter import Cancelled, Segmenter
 from model.unet import UNet
 from tests.model.networks import ORGANS, TILE, save_tiny, tiny_card, tiny_config
@@ -226,3 +227,44 @@ def test_a_processor_that_runs_out_of_memory_says_the_same(
 
     with pytest.raises(MemoryError, match="does not fit into memory"):
         segmenter(ct())
+
+
+def test_probabilities_that_leave_no_room_on_their_device_go_back_to_the_ct_on_the_cpu(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """There is no GPU where this runs, so the first of two ways on the processor runs out."""
+    segmenter, _ = finds_bone()
+    expected = segmenter(ct()).labels.array
+    backward, calls = Preprocessing.backward, list[torch.device]()
+
+    def full_at_first(probabilities: Tensor, grid: hd.VolumeGeometry, onto: hd.Volume) -> hd.Volume:
+        calls.append(probabilities.device)
+        if len(calls) == 1:
+            raise torch.OutOfMemoryError("out of memory")
+        return backward(probabilities, grid, onto)
+
+    monkeypatch.setattr(Preprocessing, "backward", staticmethod(full_at_first))
+
+    np.testing.assert_array_equal(segmenter(ct()).labels.array, expected)
+    assert len(calls) == 2
+    assert "ran out of memory on the way back" in caplog.text
+
+
+def test_a_network_is_compiled_when_that_is_asked_for_and_the_cpu_does_without(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """There is no GPU where this runs, and a compiler takes minutes on a processor."""
+    network = FindsBone()
+    modes = list[str]()
+
+    def compiled(network: UNet, *, mode: str) -> Callable[[Tensor], Tensor]:
+        modes.append(mode)
+        return lambda tile: pytest.fail("the CPU runs what was made for a GPU")
+
+    monkeypatch.setattr(torch, "compile", compiled)
+
+    segmenter = Segmenter(network, tiny_card(network.config), "cpu", compiled=True)
+    expected = finds_bone()[0](ct()).labels.array
+
+    assert modes == ["reduce-overhead"]
+    np.testing.assert_array_equal(segmenter(ct()).labels.array, expected)
