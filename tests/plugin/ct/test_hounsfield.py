@@ -1,0 +1,152 @@
+"""Pixels become Hounsfield units, or are refused with a sentence that says why."""
+
+import copy
+from io import BytesIO
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.uid import (
+    ExplicitVRBigEndian,
+    JPEG2000Lossless,
+    RLELossless,
+)
+
+from plugin.ct.series import UnsuitableSeries, judge, read_series
+from tests.phantoms import ct_slices
+from tests.plugin.ct.series_files import RULES, as_file, phantom, read, slices
+
+# Hounsfield units
+
+
+def test_padding_outside_the_scanners_circle_becomes_air() -> None:
+    made = phantom(padding_hu=-3024)
+    assert made.ct.array.min() == -3024
+    volume = read(ct_slices(made)).volume
+    np.testing.assert_array_equal(volume.array, np.maximum(made.ct.array, -1024))
+
+
+def test_padding_brighter_than_bone_becomes_air() -> None:
+    datasets = slices()
+    for dataset in datasets:
+        pixels = np.frombuffer(dataset.PixelData, "<i2").copy()
+        pixels[:5] = 32767
+        dataset.PixelData = pixels.tobytes()
+        dataset.PixelPaddingValue = 32767
+    assert (read(datasets).volume.array[:, 0, :5] == -1024).all()
+
+
+def test_a_padding_value_that_means_water_makes_no_holes() -> None:
+    datasets = slices()
+    for dataset in datasets:
+        dataset.PixelPaddingValue = 1024  # 0 HU with the intercept of -1024
+    np.testing.assert_array_equal(read(datasets).volume.array, phantom().ct.array)
+
+
+def test_each_slice_is_rescaled_by_its_own_slope_and_intercept() -> None:
+    datasets = slices()
+    pixels = np.frombuffer(datasets[3].PixelData, "<i2")
+    datasets[3].PixelData = (2 * (pixels - 1000)).astype("<i2").tobytes()
+    datasets[3].RescaleSlope, datasets[3].RescaleIntercept = "0.5", "-24"
+    np.testing.assert_array_equal(read(datasets).volume.array, phantom().ct.array)
+
+
+def test_unsigned_pixels_use_the_whole_of_their_16_bits() -> None:
+    datasets = slices()
+    for dataset in datasets:
+        pixels = np.frombuffer(dataset.PixelData, "<i2").astype("<u2") + 40000
+        dataset.PixelData = pixels.astype("<u2").tobytes()
+        dataset.PixelRepresentation = 0
+        dataset.RescaleIntercept = "-41024"
+    np.testing.assert_array_equal(read(datasets).volume.array, phantom().ct.array)
+
+
+def test_big_endian_files_are_read() -> None:
+    datasets = slices()
+    for dataset in datasets:
+        dataset.PixelData = np.frombuffer(dataset.PixelData, "<i2").astype(">i2").tobytes()
+        dataset["PixelData"].VR = "OW"
+        dataset.file_meta.TransferSyntaxUID = ExplicitVRBigEndian
+    files = []
+    for dataset in datasets:
+        buffer = BytesIO()
+        pydicom.dcmwrite(
+            buffer, dataset, implicit_vr=False, little_endian=False, enforce_file_format=True
+        )
+        files.append(buffer.getvalue())
+    np.testing.assert_array_equal(read_series(files, RULES).volume.array, phantom().ct.array)
+
+
+@pytest.mark.parametrize("syntax", [RLELossless, JPEG2000Lossless])
+def test_compressed_slices_are_decoded(syntax: str) -> None:
+    datasets = slices()
+    for dataset in datasets:
+        dataset.compress(syntax, generate_instance_uid=False)
+    np.testing.assert_array_equal(read(datasets).volume.array, phantom().ct.array)
+
+
+# Files and pixels that are no good
+
+
+def test_files_that_are_not_dicom_are_counted() -> None:
+    files = [as_file(dataset) for dataset in slices()]
+    with pytest.raises(UnsuitableSeries, match="2 of 32 files cannot be read"):
+        read_series([*files, b"", b"JFIF" * 200], RULES)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:pydicom")  # of a UID that ends early
+@pytest.mark.parametrize(
+    ("length", "sentence"),
+    [
+        (100, "1 of 30 files cannot be read"),
+        (400, "1 of 30 files cannot be read"),
+        (900, "1 of 30 images have no pixel data"),
+        (-100, "1 of 30 images have fewer bytes of pixel data"),
+    ],
+)
+def test_a_file_cut_short_is_refused(length: int, sentence: str) -> None:
+    files = [as_file(dataset) for dataset in slices()]
+    files[4] = files[4][:length]
+    with pytest.raises(UnsuitableSeries, match=sentence):
+        read_series(files, RULES)
+
+
+def test_images_without_pixel_data_are_counted() -> None:
+    datasets = slices()
+    for dataset in datasets[:3]:
+        del dataset.PixelData
+    with pytest.raises(UnsuitableSeries, match="3 of 30 images have no pixel data"):
+        read(datasets)
+
+
+def test_damaged_compressed_pixels_are_refused() -> None:
+    datasets = slices()
+    datasets[2].compress(RLELossless, generate_instance_uid=False)
+    datasets[2].PixelData = datasets[2].PixelData[:40] + b"\xff" * 60
+    datasets[2].PixelData = pydicom.encaps.encapsulate([b"\x01" + b"\x00" * 99])
+    datasets[2]["PixelData"].is_undefined_length = True
+    with pytest.raises(UnsuitableSeries, match=r"compressed pixels \(RLE Lossless\)"):
+        read(datasets)
+
+
+def test_numbers_that_no_scanner_measures_are_refused() -> None:
+    datasets = slices()
+    datasets[2].RescaleSlope = "1000"
+    with pytest.raises(UnsuitableSeries, match=r"would be \d+ HU; expected at most 65535"):
+        read(datasets)
+
+
+def test_a_scan_of_air_is_refused() -> None:
+    datasets = slices()
+    for dataset in datasets:
+        dataset.PixelData = bytes(len(dataset.PixelData))
+    with pytest.raises(UnsuitableSeries, match="show no patient"):
+        read(datasets)
+
+
+def test_a_refusal_leaves_the_headers_as_they_were() -> None:
+    headers = slices()
+    headers[3].RescaleSlope = "0"
+    before = copy.deepcopy(headers)
+    judge(headers, RULES)
+    assert headers == before

@@ -1,0 +1,232 @@
+"""A series that cannot be used, or is not wanted, is refused by its headers with the reason."""
+
+import re
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from pydicom import Dataset
+from pydicom.uid import (
+    EnhancedCTImageStorage,
+    MRImageStorage,
+)
+
+from plugin.ct.series import SeriesRules, judge
+from tests.phantoms import ct_slices
+from tests.plugin.ct.series_files import RULES, phantom, slices
+
+# What is refused by its header, each with its own sentence
+
+Change = Callable[[list[Dataset]], None]
+
+
+def in_all(**values: object) -> Change:
+    def change(datasets: list[Dataset]) -> None:
+        for dataset in datasets:
+            for keyword, value in values.items():
+                setattr(dataset, keyword, value)
+
+    return change
+
+
+def in_one(**values: object) -> Change:
+    return lambda datasets: in_all(**values)(datasets[5:6])
+
+
+def without(keyword: str) -> Change:
+    def change(datasets: list[Dataset]) -> None:
+        delattr(datasets[5], keyword)
+
+    return change
+
+
+def moved(index: int, *offset_mm: float) -> Change:
+    def change(datasets: list[Dataset]) -> None:
+        position = np.array(datasets[index].ImagePositionPatient, float) + offset_mm
+        datasets[index].ImagePositionPatient = position.tolist()
+
+    return change
+
+
+def remove(*indices: int) -> Change:
+    def change(datasets: list[Dataset]) -> None:
+        for index in sorted(indices, reverse=True):
+            del datasets[index]
+
+    return change
+
+
+def apart(spacing_mm: float) -> Change:
+    def change(datasets: list[Dataset]) -> None:
+        for index, dataset in enumerate(datasets):
+            dataset.ImagePositionPatient = [0.0, 0.0, -index * spacing_mm]
+
+    return change
+
+
+SAGITTAL = [0, 1, 0, 0, 0, -1]
+
+REFUSED: dict[str, tuple[Change, str]] = {
+    "no images": (lambda datasets: datasets.clear(), "no images"),
+    "magnetic resonance": (in_all(SOPClassUID=MRImageStorage), "MR Image Storage .*30 of 30"),
+    "enhanced CT": (in_all(SOPClassUID=EnhancedCTImageStorage), r"Enhanced CT \(multi-frame\)"),
+    "another class among them": (in_one(SOPClassUID=MRImageStorage), "MR Image Storage .1 of 30"),
+    "modality": (in_one(Modality="PT"), "Modality is PT, expected CT"),
+    "no modality": (without("Modality"), "Modality is missing"),
+    "an animal": (in_all(AnatomicalOrientationType="QUADRUPED"), "quadruped"),
+    "empty class": (in_all(SOPClassUID=""), "SOPClassUID is missing or not one value"),
+    "no instance UID": (without("SOPInstanceUID"), "SOPInstanceUID is missing or not one value"),
+    "no study UID": (without("StudyInstanceUID"), "StudyInstanceUID is missing"),
+    "two series": (in_one(SeriesInstanceUID="1.2.3"), "2 different SeriesInstanceUID"),
+    "two studies": (in_one(StudyInstanceUID="1.2.3"), "2 different StudyInstanceUID"),
+    "localiser": (
+        in_all(ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"]),
+        "Localisers .* 30 of 30",
+    ),
+    "reformatted": (
+        in_all(ImageType=["DERIVED", "SECONDARY", "REFORMATTED"]),
+        r"DERIVED\\SECONDARY\\REFORMATTED.*see AcceptDerived",
+    ),
+    "secondary": (in_all(ImageType=["ORIGINAL", "SECONDARY"]), r"expected ORIGINAL\\PRIMARY"),
+    "no image type": (without("ImageType"), "ImageType is missing"),
+    "another body part": (in_all(BodyPartExamined="PELVIS"), "BodyPartExamined matches"),
+    "one slice": (remove(*range(1, 30)), "1 slice, expected 20 to 1000"),
+    "few slices": (remove(*range(19, 30)), "19 slices, expected 20"),
+    "two frames of reference": (
+        in_one(FrameOfReferenceUID="1.2.3"),
+        "2 different FrameOfReferenceUID",
+    ),
+    "no frame of reference": (without("FrameOfReferenceUID"), "FrameOfReferenceUID is missing"),
+    "no position": (without("ImagePositionPatient"), "ImagePositionPatient is missing"),
+    "no orientation": (without("ImageOrientationPatient"), "ImageOrientationPatient is missing"),
+    "no pixel spacing": (without("PixelSpacing"), "PixelSpacing is missing"),
+    "negative pixel spacing": (in_all(PixelSpacing=[-1, 1]), "PixelSpacing is not positive"),
+    "two pixel spacings": (in_one(PixelSpacing=[7.0, 6.01]), "PixelSpacing differs"),
+    "two orientations": (
+        in_one(ImageOrientationPatient=[0.9998, 0.02, 0, -0.02, 0.9998, 0]),
+        "ImageOrientationPatient differs",
+    ),
+    "no right angle": (
+        in_all(ImageOrientationPatient=[1, 0, 0, 0.6, 0.8, 0]),
+        "not two perpendicular directions",
+    ),
+    "sagittal": (in_all(ImageOrientationPatient=SAGITTAL), "90 degrees from axial"),
+    "same place": (moved(5, 0, 0, -4), "1 pair of different slices at the same place"),
+    "one slice beside": (moved(5, 3, 0, 0), "3.0 mm beside each other"),
+    "one missing": (remove(12), "1 slice missing: there is a gap between z = .* and .* mm"),
+    "three missing": (remove(12, 13, 20), "3 slices missing"),
+    "irregular": (moved(5, 0, 0, 1.3), "varies from 2.70 to 5.30 mm"),
+    "wide": (apart(7.0), "7.0 mm apart, expected at most 6 mm"),
+    "short": (apart(1.0), "cover 30 mm, expected 100 to 1000 mm"),
+    "colour": (in_one(SamplesPerPixel=3), "SamplesPerPixel is 3"),
+    "inverted grey": (in_one(PhotometricInterpretation="MONOCHROME1"), "MONOCHROME1"),
+    "frames": (in_one(NumberOfFrames=2), "2 frames"),
+    "bits": (in_one(BitsAllocated=12), "BitsAllocated is 12"),
+    "sign": (without("PixelRepresentation"), "PixelRepresentation is None"),
+    "no slope": (without("RescaleSlope"), "RescaleSlope or RescaleIntercept is missing"),
+    "no intercept": (without("RescaleIntercept"), "RescaleSlope or RescaleIntercept is missing"),
+    "empty slope": (in_one(RescaleSlope=None), "RescaleSlope or RescaleIntercept is missing"),
+    "slope no number": (in_one(RescaleSlope=float("nan")), "not a number"),
+    "slope of zero": (in_one(RescaleSlope="0"), "RescaleSlope is 0"),
+    "other units": (in_one(RescaleType="US"), "RescaleType is US, expected HU"),
+}
+
+
+@pytest.mark.parametrize("fault", REFUSED)
+def test_an_unsuitable_series_is_refused_with_its_reason(fault: str) -> None:
+    change, sentence = REFUSED[fault]
+    headers = slices()
+    change(headers)
+    verdict = judge(headers, RULES)
+    assert not verdict.chosen
+    assert re.search(sentence, verdict.reason)
+    assert "PHANTOM" not in verdict.reason, "a refusal never names the patient"
+
+
+def test_sizes_that_differ_are_refused() -> None:
+    headers = slices()
+    headers[5].Rows = 20
+    assert "Rows is 20 or 32" in judge(headers, RULES).reason
+
+
+def test_a_tilted_gantry_is_refused_with_its_angle() -> None:
+    tilted = ct_slices(phantom(), gantry_tilt_degrees=12.0)
+    verdict = judge(tilted, RULES)
+    assert not verdict.chosen
+    assert "slanted by 12.0 degrees (gantry tilt)" in verdict.reason
+
+
+def test_slices_as_wide_apart_as_is_allowed_are_taken_in_spite_of_rounding() -> None:
+    headers = slices()
+    apart(6.0000002)(headers)
+    assert judge(headers, RULES).chosen
+
+
+def test_twenty_degrees_oblique_is_axial_enough_and_forty_is_not() -> None:
+    assert judge(ct_slices(phantom("oblique")), RULES).chosen
+    strict = SeriesRules(max_angle_from_axial_deg=10)
+    assert "degrees from axial" in judge(ct_slices(phantom("oblique")), strict).reason
+
+
+def test_a_chosen_series_is_described() -> None:
+    verdict = judge(slices(), RULES)
+    assert verdict.chosen
+    assert verdict.reason == (
+        "30 axial CT slices of 32 x 40 pixels, 7 x 6 mm, every 4 mm over 120 mm."
+    )
+
+
+def test_judging_needs_no_pixels() -> None:
+    headers = slices()
+    for header in headers:
+        del header.PixelData
+    assert judge(headers, RULES).chosen
+
+
+# Rules
+
+
+def test_derived_images_are_taken_when_the_rules_say_so() -> None:
+    headers = slices()
+    in_all(ImageType=["DERIVED", "PRIMARY", "AXIAL"])(headers)
+    assert not judge(headers, RULES).chosen
+    assert judge(headers, SeriesRules(accept_derived=True)).chosen
+
+
+@pytest.mark.parametrize(
+    ("keyword", "rule"),
+    [
+        ("BodyPartExamined", "body_part"),
+        ("SeriesDescription", "series_description"),
+        ("StudyDescription", "study_description"),
+    ],
+)
+def test_expressions_choose_by_description(keyword: str, rule: str) -> None:
+    headers = slices()
+    in_all(**{keyword: "KOPFHALS NATIV"})(headers)
+    assert judge(headers, SeriesRules(**{f"include_{rule}": "hals"})).chosen
+    assert not judge(headers, SeriesRules(**{f"include_{rule}": "thorax"})).chosen
+    assert not judge(headers, SeriesRules(**{f"exclude_{rule}": "nativ$"})).chosen
+    in_all(**{keyword: ""})(headers)
+    assert not judge(headers, SeriesRules(**{f"include_{rule}": "hals"})).chosen
+    assert judge(headers, SeriesRules(**{f"exclude_{rule}": "nativ$"})).chosen
+
+
+def test_rules_are_written_as_in_orthancs_configuration() -> None:
+    rules = SeriesRules.model_validate({"MinSlices": 40, "IncludeBodyPart": "HEAD|NECK"})
+    assert rules.min_slices == 40
+    assert "30 slices, expected 40" in judge(slices(), rules).reason
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        {"MinSlice": 40},
+        {"IncludeBodyPart": "HEAD("},
+        {"MinSlices": 50, "MaxSlices": 40},
+        {"MinLengthMm": 500.0, "MaxLengthMm": 400.0},
+    ],
+)
+def test_a_mistake_in_the_rules_is_refused_at_once(section: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r"MinSlice|regular expression|MinLengthMm"):
+        SeriesRules.model_validate(section)
