@@ -5,7 +5,9 @@ from collections.abc import Iterator
 from copy import deepcopy
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pydicom
 import pytest
 from pydicom.dataset import Dataset
@@ -60,6 +62,28 @@ def test_it_lists_gives_finds_and_takes_as_our_own_does(
         assert found in series.instances
         assert archive.store(ct[3]) == found
         assert archive.find_instance("1.2.3") is None
+
+
+def test_slices_come_as_they_are_and_not_compressed_for_the_way(
+    orthanc: PlainOrthanc, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which would take Orthanc's processor longer than all else that a node waits for."""
+    answers = list[httpx.Response]()
+    request = httpx.Client.request
+
+    def noted(*arguments: Any, **named: Any) -> httpx.Response:
+        answers.append(request(*arguments, **named))
+        return answers[-1]
+
+    monkeypatch.setattr(httpx.Client, "request", noted)
+    with orthanc.archive() as archive:
+        [study] = archive.find_studies({})
+        [series] = archive.series_of_study(study)
+        archive.file(series.instances[0])
+
+    assert "Content-Encoding" not in answers[-1].headers
+    plain = httpx.get(answers[-1].url, auth=LOGIN)
+    assert "Content-Encoding" in plain.headers, "it would be compressed for who does not object"
 
 
 def test_a_result_that_is_to_be_stored_once_does_not_replace_the_one_that_is_there(
