@@ -120,7 +120,10 @@ def _starts(size: int, tile: int, overlap: float) -> list[int]:
 
 
 def _bump(tile: Shape) -> Tensor:
-    """A Gaussian over the tile, sigma an eighth of its sides as in nnU-Net, never zero."""
-    axes = [torch.exp(-0.5 * (torch.linspace(-4, 4, n) ** 2)) for n in tile]
+    """A Gaussian over the tile, never zero: nnU-Net's, so that the same weights give its masks.
+
+    Sigma is an eighth of a side, and its centre the voxel behind the tile's middle.
+    """
+    axes = [torch.exp(-0.5 * ((torch.arange(n) - n // 2) / (n / 8)) ** 2) for n in tile]
     bump = axes[0][:, None, None] * axes[1][None, :, None] * axes[2][None, None, :]
     return bump.clamp(min=1e-4)
