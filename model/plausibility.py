@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from model.organs import Organ, opposite
 from model.usual_volumes import usual_volume
-from model.volumes import MM3_PER_ML, boxes_by_label
+from model.volumes import MM3_PER_ML, TOUCHING, boxes_by_label
 
 ACROSS_MM = 5.0
 """How far an organ may reach over the middle between it and its partner: halves of the mandible
@@ -129,7 +129,7 @@ def _ends(one: _Found) -> Iterator[str]:
 
 
 def _pieces(one: _Found) -> Iterator[str]:
-    _, pieces = ndimage.label(one.mask, np.ones((3, 3, 3)))  # touching at a corner is one piece
+    _, pieces = ndimage.label(one.mask, TOUCHING)
     if pieces > 1:
         yield f"{one.organ.tg263} is in {pieces} pieces"
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from model.organs import ORGANS, Organ, opposite
-from model.volumes import MM3_PER_ML, Box, box_within, boxes_by_label, labelled_box
+from model.volumes import MM3_PER_ML, TOUCHING, Box, box_within, boxes_by_label, labelled_box
 
 MIN_PAIR_DISTANCE_MM = 5.0
 """Centres of a left and a right organ lie at least this far apart, left more to the left."""
@@ -25,10 +25,6 @@ LARGE_PIECE = 0.2
 
 HOLDS_AIR = frozenset({"middle_ear_left", "middle_ear_right"})
 """The organs of the table that are cavities."""
-
-
-TOUCHING = np.ones((3, 3, 3))
-"""Voxels that touch at a corner are of one piece."""
 
 
 CELL = 4

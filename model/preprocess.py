@@ -9,6 +9,8 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
+from model.volumes import TOUCHING
+
 ORIENTATION = "FPL"
 """The network sees (z, y, x) growing towards the patient's feet, back and left."""
 
@@ -89,7 +91,7 @@ class Preprocessing:
         labels = np.zeros(target.spatial_shape, np.uint8)
         # Interpolated is a mean of neighbours: where none is likelier than background, that wins.
         likely = (probabilities[1:].amax(dim=0) > probabilities[0]).cpu().numpy()
-        pieces, _ = ndimage.label(likely, np.ones((3, 3, 3)))
+        pieces, _ = ndimage.label(likely, TOUCHING)
         for piece in ndimage.find_objects(pieces):
             source_box, target_box = _boxes_around(piece, grid, target)
             source, here = _part(grid, source_box), _part(target, target_box)

@@ -11,6 +11,9 @@ from model.organs import Organ
 
 MM3_PER_ML = 1000.0
 
+TOUCHING = np.ones((3, 3, 3))
+"""For ``ndimage.label``: voxels that touch at a corner are of one piece."""
+
 Box = tuple[slice, slice, slice]
 """A part of a volume, by its three axes."""
 

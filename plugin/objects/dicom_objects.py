@@ -111,6 +111,14 @@ def check_planes(slices: Sequence[Dataset], grid: hd.VolumeGeometry | hd.Volume)
         raise ValueError("the slices are not in the order and place of the planes of labels")
 
 
+def reference_to(header: Dataset) -> Dataset:
+    """An item that names the image whose header this is."""
+    item = Dataset()
+    item.ReferencedSOPClassUID = header.SOPClassUID
+    item.ReferencedSOPInstanceUID = header.SOPInstanceUID
+    return item
+
+
 def organ_code(organ: Organ) -> CodedConcept:
     """The organ's concept, its side not said."""
     return CodedConcept(organ.snomed_ct, "SCT", organ.meaning)

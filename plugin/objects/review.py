@@ -15,7 +15,7 @@ from pydicom.uid import RLELossless, SecondaryCaptureImageStorage
 from pydicom.valuerep import DA, TM
 
 from model.organs import Organ
-from plugin.objects.dicom_objects import check_planes, new_object, number_in, sign
+from plugin.objects.dicom_objects import check_planes, new_object, number_in, reference_to, sign
 from plugin.objects.identity import NOTICE, Origin
 from plugin.objects.review_pages import draw_pages
 from plugin.objects.scene import Scene
@@ -86,7 +86,7 @@ def _capture(
     capture.BurnedInAnnotation = "YES"
     capture.ImageComments = NOTICE
     capture.DerivationDescription = "Outlines of automatically segmented organs drawn on the CT"
-    capture.SourceImageSequence = [_reference(header) for header in slices]
+    capture.SourceImageSequence = [reference_to(header) for header in slices]
     capture.SamplesPerPixel = 3
     capture.PhotometricInterpretation = "RGB"
     capture.PlanarConfiguration = 0
@@ -114,10 +114,3 @@ def _encoded(page: Image.Image) -> bytes:
         photometric_interpretation="RGB",
         planar_configuration=0,
     )
-
-
-def _reference(header: Dataset) -> Dataset:
-    item = Dataset()
-    item.ReferencedSOPClassUID = header.SOPClassUID
-    item.ReferencedSOPInstanceUID = header.SOPInstanceUID
-    return item

@@ -19,6 +19,7 @@ from plugin.objects.dicom_objects import (
     new_object,
     organ_code,
     present_organs,
+    reference_to,
     side_code,
     sign,
     software_versions,
@@ -120,7 +121,7 @@ def _references(slices: Sequence[Dataset]) -> Dataset:
     """Frame of reference, study, series and every slice of it."""
     series = Dataset()
     series.SeriesInstanceUID = slices[0].SeriesInstanceUID
-    series.ContourImageSequence = [_reference(header) for header in slices]
+    series.ContourImageSequence = [reference_to(header) for header in slices]
     study = Dataset()
     study.ReferencedSOPClassUID = STUDY_REFERENCE
     study.ReferencedSOPInstanceUID = slices[0].StudyInstanceUID
@@ -129,13 +130,6 @@ def _references(slices: Sequence[Dataset]) -> Dataset:
     frame.FrameOfReferenceUID = slices[0].FrameOfReferenceUID
     frame.RTReferencedStudySequence = [study]
     return frame
-
-
-def _reference(header: Dataset) -> Dataset:
-    image = Dataset()
-    image.ReferencedSOPClassUID = header.SOPClassUID
-    image.ReferencedSOPInstanceUID = header.SOPInstanceUID
-    return image
 
 
 def _roi(number: int, organ: Organ, ml: float, doubts: list[str], origin: Origin) -> Dataset:
@@ -201,7 +195,7 @@ def _in_patient(curve: Floats, header: Dataset, grid: hd.Volume) -> Floats:
 
 def _contour(header: Dataset, kind: str, points_mm: Floats) -> Dataset:
     contour = Dataset()
-    contour.ContourImageSequence = [_reference(header)]
+    contour.ContourImageSequence = [reference_to(header)]
     contour.ContourGeometricType = kind
     contour.NumberOfContourPoints = len(points_mm)
     # As text: pydicom would make an object of each number.

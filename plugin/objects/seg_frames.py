@@ -22,6 +22,7 @@ from pydicom.filewriter import write_dataset
 from pydicom.tag import Tag
 
 from model.volumes import boxes_by_label, labelled_box
+from plugin.objects.dicom_objects import reference_to
 
 ITEM = b"\xfe\xff\x00\xe0"
 """The tag that begins an item of a sequence, little endian."""
@@ -79,12 +80,7 @@ def _reread(first: hd.seg.Segmentation) -> Dataset:
 
 def _refer_to(slices: Sequence[Dataset], seg: Dataset) -> None:
     """Name all slices as what the SEG was made of, in place of the one of the first plane."""
-    references = []
-    for header in slices:
-        item = Dataset()
-        item.ReferencedSOPClassUID = header.SOPClassUID
-        item.ReferencedSOPInstanceUID = header.SOPInstanceUID
-        references.append(item)
+    references = [reference_to(header) for header in slices]
     seg.SourceImageSequence = references
     [series] = seg.ReferencedSeriesSequence
     series.ReferencedInstanceSequence = references
