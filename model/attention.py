@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model.blocks import Pointwise
+
 
 class Attention(nn.Module):
     """Multi-head attention of queries to keys.
@@ -68,8 +70,8 @@ class PromptEncoder(nn.Module):
     def __init__(self, channels: int, embedding: int, width: int, organs: int) -> None:
         super().__init__()
         self.organs = nn.Parameter(torch.randn(1, organs, width) / width**0.5)
-        self.image = nn.Conv3d(embedding, width, 1)
-        self.dense = nn.Conv3d(channels, width, 1)
+        self.image = Pointwise(embedding, width)
+        self.dense = Pointwise(channels, width)
 
     def forward(self, x: Tensor, embedding: Tensor) -> tuple[Tensor, Tensor]:
         dense = self.dense(_average(x, embedding.shape[2:]))
@@ -142,13 +144,15 @@ class SamAttention(nn.Module):
 def _average(x: Tensor, grid: torch.Size) -> Tensor:
     """Features averaged over the cells of a coarser grid: ``(B, C, Z, Y, X)`` to ``(B, C, *grid)``.
 
-    In plane first, then over slices, where the cells are whole: on a CPU six times as fast as the
-    pooling of any grid, and in the features' own precision.
+    Where the cells are whole, rows are added first, all channels of a row at once: with channels
+    last that is several times as fast as pooling, and in the features' own precision.
     """
     depth, height, width = grid
     cells = [n // g for n, g in zip(x.shape[2:], grid, strict=True)]
     if any(c == 0 or n % g for c, n, g in zip(cells, x.shape[2:], grid, strict=True)):
         return F.adaptive_avg_pool3d(x, (depth, height, width))
-    slices = x.transpose(1, 2).flatten(0, 1)  # (B Z, C, Y, X)
-    in_plane = F.avg_pool2d(slices, cells[1:])
-    return in_plane.unflatten(0, (len(x), depth, cells[0])).mean(dim=2).transpose(1, 2)
+    slices, rows, columns = cells
+    by_row = x.movedim(1, -1).unflatten(2, (height, rows)).flatten(4)  # (B, Z, y, rows, X C)
+    in_rows = by_row.sum(dim=3).unflatten(-1, (width, columns, -1))  # (B, Z, y, x, columns, C)
+    in_cells = in_rows.unflatten(1, (depth, slices)).sum(dim=(2, 5))  # (B, z, y, x, C)
+    return in_cells.movedim(-1, 1) / (slices * rows * columns)

@@ -7,6 +7,7 @@ and right-to-left extents.
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 Norm = Literal["batch", "instance"]
@@ -43,6 +44,22 @@ class MaxPool(nn.MaxPool3d):
             return super().forward(input)
 
 
+class Pointwise(nn.Conv3d):
+    """1x1x1 convolution: of each voxel's channels others.
+
+    Shapes: ``(B, C_in, Z, Y, X)`` in, ``(B, C, Z, Y, X)`` out, channels last in memory.
+    """
+
+    def __init__(self, channels_in: int, channels: int, *, bias: bool = True) -> None:
+        super().__init__(channels_in, channels, 1, bias=bias)
+
+    def forward(self, input: Tensor) -> Tensor:
+        # With channels last this is one matrix product. PyTorch's convolution by one thread copies
+        # all features to channels first for it, and those around it copy them back.
+        by_voxel = F.linear(input.movedim(1, -1), self.weight.flatten(1), self.bias)
+        return by_voxel.movedim(-1, 1)
+
+
 class NoRecalibration(nn.Module):
     """The plain U-Net's: features as they are."""
 
@@ -63,7 +80,7 @@ class ScSE(nn.Module):
             nn.ReLU(),
             nn.Linear(channels // reduction, channels),
         )
-        self.space = nn.Conv3d(channels, 1, 1)
+        self.space = Pointwise(channels, 1)
 
     def forward(self, x: Tensor, embedding: Tensor | None) -> Tensor:
         by_channel = torch.sigmoid(self.channel(x.mean(dim=(2, 3, 4))))[..., None, None, None]
@@ -80,9 +97,9 @@ class AttentionGate(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         inner = max(channels // 2, 1)
-        self.of_skip = nn.Conv3d(channels, inner, 1)
-        self.of_gate = nn.Conv3d(channels, inner, 1, bias=False)
-        self.weight = nn.Conv3d(inner, 1, 1)
+        self.of_skip = Pointwise(channels, inner)
+        self.of_gate = Pointwise(channels, inner, bias=False)
+        self.weight = Pointwise(inner, 1)
 
     def forward(self, skip: Tensor, gate: Tensor) -> Tensor:
         attention = torch.relu(self.of_skip(skip) + self.of_gate(gate))
@@ -105,7 +122,7 @@ class ResidualBlock(nn.Module):
         )
         self.recalibration = recalibration
         same = channels_in == channels
-        self.skip = nn.Identity() if same else nn.Conv3d(channels_in, channels, 1, bias=False)
+        self.skip = nn.Identity() if same else Pointwise(channels_in, channels, bias=False)
 
     def forward(self, x: Tensor, embedding: Tensor | None) -> Tensor:
         return self.recalibration(self.body(x), embedding) + self.skip(x)

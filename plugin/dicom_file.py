@@ -8,10 +8,13 @@ from pathlib import Path
 
 import pydicom
 from pydicom import Dataset
+from pydicom.dataelem import RawDataElement
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import read_dataset, read_preamble
-from pydicom.tag import BaseTag
+from pydicom.tag import BaseTag, Tag
 from pydicom.uid import DeflatedExplicitVRLittleEndian
+
+from plugin.shelf import Shelf
 
 DAMAGE = (
     ArithmeticError,
@@ -37,7 +40,15 @@ LARGEST_INFLATED = 2**28
 
 CHUNK = 2**20
 
+LARGE = 2**16
+"""Bytes of a value that is first left in the file when there is a shelf for pixel data."""
+
 DEFLATED = DeflatedExplicitVRLittleEndian.encode()
+
+PIXEL_DATA = Tag("PixelData")
+
+COMPRESSED = 0xFFFFFFFF
+"""Length of pixel data that is in items, of which the last one says so."""
 
 
 class UnreadableFile(Exception):
@@ -45,7 +56,11 @@ class UnreadableFile(Exception):
 
 
 def read_dicom(
-    file: bytes | Path, *, pixels: bool = True, keywords: list[str] | None = None
+    file: bytes | Path,
+    *,
+    pixels: bool = True,
+    keywords: list[str] | None = None,
+    shelf: Shelf | None = None,
 ) -> Dataset:
     """The dataset of a file. Its values are read when they are asked for, and may be damaged then.
 
@@ -53,6 +68,7 @@ def read_dicom(
         file: the whole of it.
         pixels: whether to go on to the pixel data.
         keywords: of the elements to read; None: all.
+        shelf: for native pixel data, which is then a `memoryview` and not bytes.
 
     Raises:
         UnreadableFile: it cannot be read.
@@ -62,11 +78,30 @@ def read_dicom(
     try:
         if DEFLATED in content:  # perhaps as its transfer syntax
             _check_inflated(stream)
-        return pydicom.dcmread(
-            stream, stop_before_pixels=not pixels, specific_tags=keywords or None
+            shelf = None  # there is nothing in the file to copy
+        dataset = pydicom.dcmread(
+            stream,
+            stop_before_pixels=not pixels,
+            specific_tags=keywords or None,
+            defer_size=LARGE if shelf else None,
         )
+        others = len(content)  # bytes of all but the pixel data
+        if shelf and PIXEL_DATA in dataset:
+            others -= _put_pixels(dataset, content, shelf)
     except DAMAGE as error:
         raise UnreadableFile from error
+    if not shelf or others < LARGE:
+        dataset.buffer = None  # all is read; pydicom would keep the file as well
+    return dataset
+
+
+def _put_pixels(dataset: Dataset, content: bytes, shelf: Shelf) -> int:
+    """Put native pixel data that was left in the file on the shelf; say how many bytes it has."""
+    left = dataset.get_item(PIXEL_DATA, keep_deferred=True)
+    if isinstance(left, RawDataElement) and left.value is None and left.length != COMPRESSED:
+        in_file = memoryview(content)[left.value_tell : left.value_tell + left.length]
+        dataset[PIXEL_DATA] = left._replace(value=shelf.put(in_file))
+    return len(dataset.PixelData or b"")  # compressed, it is read now
 
 
 def keep_readable(dataset: Dataset, tags: Iterable[BaseTag] | None = None) -> None:

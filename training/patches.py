@@ -1,14 +1,17 @@
 """Training patches: drawn from prepared cases, the same at the same step of every run."""
 
+import zlib
 from collections import deque
 from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from model.checkpoint import read_card
 from training.augment import Scan, sample_patch
 from training.cases import UNKNOWN, Case, Dataset
 from training.config import TrainConfig
@@ -21,8 +24,9 @@ Batch = tuple[Tensor, Tensor, Tensor]
 class Patches:
     """Draws training batches, or one process's share of them.
 
-    A patch depends on the seed, the step and its place in the batch, and on nothing else: resuming
-    is exact, and several processes draw what one alone would.
+    A patch depends on the run, the step and its place in the batch, and on nothing else: resuming
+    is exact, and several processes draw what one alone would. The run is its seed and the model
+    that it starts from, so that going on from a model does not show it the same patches again.
     """
 
     def __init__(
@@ -34,6 +38,7 @@ class Patches:
     ) -> None:
         self.config = config
         self.mine = (ranks or Ranks()).share(range(config.batch))
+        self.run = (config.seed,) if config.start is None else (config.seed, _number(config.start))
         self.scans = [
             Scan(
                 torch.from_numpy(case.image),
@@ -56,7 +61,7 @@ class Patches:
 
     def batch(self, step: int) -> Batch:
         """This process's share of a step's batch."""
-        drawn = [self._draw(np.random.default_rng((self.config.seed, step, i))) for i in self.mine]
+        drawn = [self._draw(np.random.default_rng((*self.run, step, i))) for i in self.mine]
         images, targets, labelled = zip(*drawn, strict=True)
         return torch.stack(images), torch.stack(targets), torch.stack(labelled)
 
@@ -130,6 +135,12 @@ def classes(case: Case, dataset: Dataset) -> np.ndarray:
         if name in labelled:
             table[labelled[name]] = k
     return table[case.labels]
+
+
+def _number(model: Path) -> int:
+    """One that only this version of a model has."""
+    card = read_card(model)
+    return zlib.crc32(f"{card.name} {card.version}".encode())
 
 
 def labelled_classes(case: Case, dataset: Dataset) -> Tensor:

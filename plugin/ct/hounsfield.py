@@ -106,12 +106,15 @@ def fill_with_hounsfield(dataset: Dataset, out: np.ndarray) -> float:
     if slope != 1:
         out *= np.float32(slope)
     out += np.float32(intercept)
+    # Of the stored integers, which are half as many bytes as what they become.
+    lowest, highest = (float(end) * slope + intercept for end in (stored.min(), stored.max()))
     padding = _whole(dataset, "PixelPaddingValue")
     if padding is not None and padding * slope + intercept > HIGHEST_12_BIT_HU:
         out[stored == padding] = AIR_HU
-    if float(stored.min()) * slope + intercept < AIR_HU:
+        highest = float(out.max())
+    if lowest < AIR_HU:
         np.maximum(out, AIR_HU, out=out)
-    if (highest := float(out.max())) > HIGHEST_HU:
+    if highest > HIGHEST_HU:
         raise UnsuitableSeries(
             f"A pixel would be {highest:.0f} HU; expected at most {HIGHEST_HU:.0f}, "
             "so the rescale values or the pixel format in the header are wrong."

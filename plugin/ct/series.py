@@ -22,6 +22,7 @@ from plugin.ct.hounsfield import (
 from plugin.ct.series_rules import SeriesRules, UnsuitableSeries, counted
 from plugin.ct.stack import Stack, stack_slices, values_of
 from plugin.dicom_file import UnreadableFile, keep_readable, read_dicom
+from plugin.shelf import Shelf
 
 __all__ = [
     "CtSeries",
@@ -130,9 +131,10 @@ def read_headers(files: Iterable[bytes | Path], *, pixels: bool = False) -> list
     """
     headers: list[Dataset] = []
     unreadable = 0
+    shelf = Shelf() if pixels else None
     for file in files:
         try:
-            header = read_dicom(file, pixels=pixels)
+            header = read_dicom(file, pixels=pixels, shelf=shelf)
         except UnreadableFile:
             unreadable += 1
             continue
@@ -152,7 +154,7 @@ def _check_pixel_data(datasets: Sequence[Dataset]) -> None:
     """Say what a file cut short lacks, before the header that it also lacks is complained of."""
     images = [ds for ds in datasets if ds.get("SOPClassUID") == CTImageStorage]
     total = counted(len(images), "image")
-    if missing := sum(not isinstance(ds.get("PixelData"), bytes) for ds in images):
+    if missing := sum(not isinstance(ds.get("PixelData"), bytes | memoryview) for ds in images):
         raise UnsuitableSeries(f"{missing} of {total} have no pixel data.")
     if short := sum(is_cut_short(ds) for ds in images):
         raise UnsuitableSeries(

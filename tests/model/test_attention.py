@@ -3,9 +3,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from model.attention import SamAttention, _average
-from model.blocks import AttentionGate, MaxPool, ScSE
+from model.blocks import AttentionGate, MaxPool, Pointwise, ScSE
 from model.image_encoder import VitEncoder
 
 
@@ -141,3 +142,14 @@ def test_the_attention_gate_listens_to_the_level_below() -> None:
     assert not torch.allclose(
         gate(skip, torch.zeros_like(skip)), gate(skip, torch.randn(1, 6, 2, 4, 4))
     )
+
+
+def test_a_pointwise_convolution_is_pytorchs_own_and_keeps_channels_last() -> None:
+    ours, theirs = Pointwise(6, 5), nn.Conv3d(6, 5, 1)
+    theirs.load_state_dict(ours.state_dict())
+    features = torch.randn(2, 6, 4, 7, 3).contiguous(memory_format=torch.channels_last_3d)
+
+    found = ours(features)
+
+    torch.testing.assert_close(found, theirs(features))
+    assert found.is_contiguous(memory_format=torch.channels_last_3d)

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from model.checkpoint import save
 from model.organs import BY_NAME
 from model.preprocess import Preprocessing
+from tests.tiny_model import tiny_model
 from tests.training.cohort import tiny_run
 from training.cases import UNKNOWN, Case, Dataset
 from training.distributed import Ranks
@@ -35,6 +37,17 @@ def test_a_step_always_draws_the_same_patches(prepared: Path) -> None:
     assert image.shape == (2, 1, 8, 32, 32)
     assert target.shape == (2, 8, 32, 32)
     assert labelled.shape == (2, 4)
+
+
+def test_a_run_that_goes_on_from_a_model_draws_others_than_the_run_that_made_it(
+    prepared: Path, tmp_path: Path
+) -> None:
+    save(tmp_path, *tiny_model("tiny"))
+
+    first, second = drawing(prepared), drawing(prepared, start=tmp_path)
+
+    assert not torch.equal(first.batch(7)[0], second.batch(7)[0])
+    assert torch.equal(second.batch(7)[0], drawing(prepared, start=tmp_path).batch(7)[0])
 
 
 def test_two_processes_draw_what_one_alone_draws(prepared: Path) -> None:

@@ -1,0 +1,88 @@
+"""Files with large pixel data: put on a shelf as they are, and the file let go."""
+
+from io import BytesIO
+
+import numpy as np
+import pytest
+from pydicom import Dataset
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    RLELossless,
+)
+
+from plugin.dicom_file import LARGE, read_dicom
+from plugin.shelf import BOARD, Shelf
+from tests.phantoms import ct_slices, make_phantom
+from tests.plugin.ct.series_files import as_file
+
+PRIVATE = (0x0029, 0x1010)
+
+
+def large_slice(syntax: UID = ExplicitVRLittleEndian) -> Dataset:
+    phantom = make_phantom(shape=(20, 200, 220), spacing_mm=(5.0, 1.5, 1.5))
+    image = ct_slices(phantom)[10]
+    assert len(image.PixelData) > LARGE
+    if syntax == RLELossless:
+        image.compress(syntax, generate_instance_uid=False)
+    image.file_meta.TransferSyntaxUID = syntax
+    return image
+
+
+@pytest.mark.parametrize(
+    "syntax",
+    [
+        ImplicitVRLittleEndian,
+        ExplicitVRLittleEndian,
+        ExplicitVRBigEndian,
+        DeflatedExplicitVRLittleEndian,
+        RLELossless,
+    ],
+    ids=lambda syntax: syntax.name,
+)
+def test_pixel_data_is_the_same_with_a_shelf_and_the_file_is_not_kept(syntax: UID) -> None:
+    image = large_slice(syntax)
+    if syntax == ExplicitVRBigEndian:
+        image["PixelData"].VR = "OW"
+    file = as_file(image)
+
+    dataset = read_dicom(file, shelf=Shelf())
+
+    native = syntax in {ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian}
+    assert isinstance(dataset.PixelData, memoryview if native else bytes)
+    assert bytes(dataset.PixelData) == image.PixelData
+    assert dataset["PixelData"].VR == read_dicom(file)["PixelData"].VR
+    assert dataset.buffer is None  # type: ignore[attr-defined]  # of pydicom's FileDataset
+
+
+def test_of_pixel_data_that_is_cut_short_there_is_what_there_is() -> None:
+    image = large_slice()
+    file = as_file(image)
+
+    dataset = read_dicom(file[:-5000], shelf=Shelf())
+
+    assert bytes(dataset.PixelData) == image.PixelData[:-5000]
+
+
+def test_another_large_value_can_still_be_had() -> None:
+    image = large_slice()
+    image.add_new((0x0029, 0x0010), "LO", "SOMEBODY")
+    image.add_new(PRIVATE, "OB", bytes(range(256)) * 300)
+
+    dataset = read_dicom(as_file(image), shelf=Shelf())
+
+    assert dataset[PRIVATE].value == image[PRIVATE].value
+    assert bytes(dataset.PixelData) == image.PixelData
+
+
+def test_what_is_on_the_shelf_stays_when_more_is_put_there() -> None:
+    shelf = Shelf()
+    values = [np.full(size, n, np.uint8).tobytes() for n, size in enumerate([BOARD // 2] * 3, 1)]
+    values.append(BytesIO(bytes(BOARD + 1)).getvalue())  # longer than any board
+
+    places = [shelf.put(memoryview(value)) for value in values]
+
+    assert [bytes(place) for place in places] == values
