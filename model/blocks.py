@@ -60,6 +60,22 @@ class Pointwise(nn.Conv3d):
         return by_voxel.movedim(-1, 1)
 
 
+class Head(Pointwise):
+    """Features to the logits of each class, class by class in memory: who takes them asks by class.
+
+    Shapes: ``(B, C, Z, Y, X)`` in, channels last in memory; ``(B, K, Z, Y, X)`` out.
+    """
+
+    def __init__(self, channels: int, classes: int) -> None:
+        super().__init__(channels, classes)
+
+    def forward(self, input: Tensor) -> Tensor:
+        voxels = input.movedim(1, -1).flatten(1, 3).transpose(1, 2)  # (B, C, Z Y X)
+        weight = self.weight.flatten(1).expand(len(input), -1, -1)  # (B, K, C)
+        assert self.bias is not None
+        return torch.baddbmm(self.bias[:, None], weight, voxels).unflatten(2, input.shape[2:])
+
+
 class NoRecalibration(nn.Module):
     """The plain U-Net's: features as they are."""
 

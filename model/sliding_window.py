@@ -87,8 +87,7 @@ def predict_tiled(
         these = windows[first : first + together]
         tiles = torch.stack([padded[window] for window in these])  # (B, *tile)
         for window, logits in zip(these, network(tiles[:, None]), strict=True):  # (K, *tile)
-            # Class by class in memory, as `total` is, whatever order the network prefers.
-            total[(slice(None), *window)] += logits.contiguous().float().mul_(weight).half()
+            total[(slice(None), *window)] += logits.float().mul_(weight).half()
             norm[window] += weight
         progress((first + len(these)) / len(windows))
     inside = tuple(slice(m // 2, m // 2 + n) for m, n in zip(missing, shape, strict=True))

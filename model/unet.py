@@ -16,10 +16,10 @@ from model.attention import SamAttention
 from model.blocks import (
     AttentionGate,
     ConvNormAct,
+    Head,
     MaxPool,
     NoRecalibration,
     Norm,
-    Pointwise,
     ResidualBlock,
     ScSE,
 )
@@ -115,7 +115,7 @@ class UNet(nn.Module):
             AttentionGate(c) for c in widths[:-1] if config.attention == "gate"
         )
         self.decoder = nn.ModuleList(self._block(2 * c, c) for c in widths[:-1])
-        self.heads = nn.ModuleList(Pointwise(c, config.num_classes) for c in widths[:-1])
+        self.heads = nn.ModuleList(Head(c, config.num_classes) for c in widths[:-1])
 
     def _block(self, channels_in: int, channels: int) -> ResidualBlock:
         recalibration: nn.Module = NoRecalibration()

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from model.attention import SamAttention, _average
-from model.blocks import AttentionGate, MaxPool, Pointwise, ScSE
+from model.blocks import AttentionGate, Head, MaxPool, Pointwise, ScSE
 from model.image_encoder import VitEncoder
 
 
@@ -153,3 +153,14 @@ def test_a_pointwise_convolution_is_pytorchs_own_and_keeps_channels_last() -> No
 
     torch.testing.assert_close(found, theirs(features))
     assert found.is_contiguous(memory_format=torch.channels_last_3d)
+
+
+def test_a_head_is_a_pointwise_convolution_that_gives_class_by_class() -> None:
+    ours, theirs = Head(6, 5), nn.Conv3d(6, 5, 1)
+    theirs.load_state_dict(ours.state_dict())
+    features = torch.randn(2, 6, 4, 7, 3).contiguous(memory_format=torch.channels_last_3d)
+
+    found = ours(features)
+
+    torch.testing.assert_close(found, theirs(features))
+    assert found.is_contiguous()
