@@ -11,7 +11,7 @@ from plugin.jobs.job import Outcome, Provenance
 from plugin.jobs.job_table import open_database
 from plugin.jobs.jobs import Jobs
 from plugin.settings import Settings
-from tests.plugin.jobs.test_jobs import RESULT, add
+from tests.plugin.jobs.asking import RESULT, add
 
 MADE_OF = Provenance(
     instances=2,

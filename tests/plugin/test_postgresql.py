@@ -15,7 +15,7 @@ from plugin.jobs.job_table import open_database
 from plugin.jobs.jobs import Jobs
 from plugin.sending.deliveries import Deliveries
 from tests.plugin.drawn.test_quality import DRAWING, GOOD
-from tests.plugin.jobs.test_jobs import add
+from tests.plugin.jobs.asking import add
 from tests.postgresql import NoPostgresql, postgresql
 
 pytestmark = pytest.mark.slow

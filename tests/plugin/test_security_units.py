@@ -16,7 +16,7 @@ from plugin.jobs.job import Outcome
 from plugin.log import OneLine
 from plugin.settings import BadSettings, Settings
 from plugin.web.router import from_elsewhere
-from tests.plugin.jobs.test_jobs import add
+from tests.plugin.jobs.asking import add
 
 ROOT = Path(__file__).parents[2]
 

@@ -15,7 +15,7 @@ from plugin.pipeline import Watch
 from plugin.settings import Settings
 from plugin.work import Work
 from tests.fake_orthanc import FakeOrthanc
-from tests.plugin.jobs.test_jobs import add
+from tests.plugin.jobs.asking import add
 
 
 @pytest.fixture

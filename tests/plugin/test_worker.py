@@ -16,7 +16,7 @@ from plugin.jobs.job_table import open_database
 from plugin.jobs.jobs import Jobs
 from plugin.pipeline import Watch
 from plugin.worker import Worker
-from tests.plugin.jobs.test_jobs import add
+from tests.plugin.jobs.asking import add
 
 SOON_S = 20.0
 HOUR = timedelta(hours=1)

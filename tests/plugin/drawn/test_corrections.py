@@ -22,7 +22,7 @@ from plugin.settings import Settings
 from plugin.work import Work
 from tests.fake_orthanc import FakeOrthanc
 from tests.phantoms import ct_slices, make_phantom
-from tests.plugin.jobs.test_jobs import add
+from tests.plugin.jobs.asking import add
 from tests.structure_sets import outlines_of, rtstruct, seg
 
 BRAINSTEM = BY_NAME["brainstem"]

@@ -8,7 +8,7 @@ import pytest
 from plugin.jobs import job_table
 from plugin.jobs.job_table import open_database
 from plugin.jobs.jobs import Jobs
-from tests.plugin.jobs.test_jobs import add
+from tests.plugin.jobs.asking import add
 
 
 @pytest.fixture

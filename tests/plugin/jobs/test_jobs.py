@@ -1,30 +1,18 @@
+"""The queue: what becomes of a job, whoever asks, and what outlives the process."""
+
 import threading
 import time
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pytest
 from sqlalchemy import create_engine, text
 
-from plugin.jobs.job import Job, Outcome, Result
+from plugin.jobs.job import Job, Outcome
 from plugin.jobs.job_list import UnknownJob
 from plugin.jobs.job_table import open_database
 from plugin.jobs.jobs import Jobs, WrongState
 from plugin.plain_text import LONGEST
-
-RESULT = Result(kind="seg", sop_instance_uid="2.25.1", orthanc_id="abc")
-
-
-def add(jobs: Jobs, **changes: Any) -> Job:
-    values: dict[str, Any] = {
-        "study": "study",
-        "series": "series",
-        "instances": ["b", "a"],
-        "model": "quick",
-        "identity": "quick 1.0.0 abc",
-        "asked_by": "stable study",
-    }
-    return jobs.add(**values | changes)
+from tests.plugin.jobs.asking import RESULT, add
 
 
 def test_the_same_slices_and_model_are_one_job_in_whatever_order_they_come(jobs):
@@ -383,58 +371,6 @@ def test_notes_are_written_with_the_change_or_not_at_all(database):
         ("running", "carol"),
         ("done", "carol"),
     ]
-
-
-def at(clock: list[datetime], database: str, owner: str) -> Jobs:
-    return Jobs(open_database(database), owner=owner, lease_seconds=60, now=lambda: clock[0])
-
-
-def test_a_worker_that_starts_leaves_the_jobs_of_living_ones_alone(database):
-    clock = [datetime(2026, 1, 1, tzinfo=UTC)]
-    one, two = (at(clock, database, owner) for owner in ("one", "two"))
-    job = add(one)
-    one.claim()
-
-    two.recover()
-
-    assert two.claim() is None
-    one.finish(job.id, Outcome(state="done", results=(RESULT,)))
-    assert two.get(job.id).state == "done"
-
-
-def test_a_silent_worker_loses_its_job_and_can_say_nothing_of_it_any_more(database):
-    clock = [datetime(2026, 1, 1, tzinfo=UTC)]
-    one, two = (at(clock, database, owner) for owner in ("one", "two"))
-    job = add(one)
-    one.claim()
-    clock[0] += timedelta(seconds=59)
-    assert two.claim() is None
-    assert one.renew(job.id)
-    clock[0] += timedelta(seconds=59)
-    assert two.claim() is None
-    clock[0] += timedelta(seconds=1)
-
-    taken = two.claim()
-
-    assert (taken.id, taken.attempts) == (job.id, 2)
-    assert not one.renew(job.id)
-    one.report(job.id, "storing", 0.98)
-    one.finish(job.id, Outcome(state="skipped", reason="too late"))
-    assert two.get(job.id) == taken
-    two.finish(job.id, Outcome(state="done", results=(RESULT,)))
-    assert one.get(job.id).state == "done"
-
-
-def test_what_a_person_cancelled_is_not_handed_on(database):
-    clock = [datetime(2026, 1, 1, tzinfo=UTC)]
-    one, two = (at(clock, database, owner) for owner in ("one", "two"))
-    job = add(one)
-    one.claim()
-    one.cancel(job.id)
-    clock[0] += timedelta(seconds=60)
-
-    assert two.claim() is None
-    assert two.get(job.id).state == "cancelled"
 
 
 def test_a_job_that_stops_as_soon_as_it_is_told_is_no_mistake_of_who_told_it(jobs, monkeypatch):

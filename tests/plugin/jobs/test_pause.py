@@ -6,7 +6,7 @@ from plugin.jobs.job import Outcome
 from plugin.jobs.job_table import open_database
 from plugin.jobs.pause import Pause
 from plugin.worker import Worker
-from tests.plugin.jobs.test_jobs import add
+from tests.plugin.jobs.asking import add
 from tests.plugin.test_worker import DONE, Ended
 
 

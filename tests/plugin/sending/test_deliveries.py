@@ -7,7 +7,7 @@ from plugin.jobs.job import Job, Outcome, Parcel
 from plugin.jobs.job_table import open_database
 from plugin.jobs.jobs import Jobs
 from plugin.sending.deliveries import LEASE, LONGEST_PAUSE, MOST_UNDER_WAY, POLL, Deliveries, Errand
-from tests.plugin.jobs.test_jobs import RESULT, add
+from tests.plugin.jobs.asking import RESULT, add
 
 PACS = Parcel(kind="modality", target="PACS", instances=("abc",))
 SENDER = Parcel(kind="sender", target="CT1@10.0.0.1", instances=("abc",))

@@ -16,7 +16,7 @@ from plugin.sending.webhook import Webhooks, WebhookSettings
 from plugin.settings import BadSettings, Settings
 from tests.demo import free_port
 from tests.integration.conftest import wait_until
-from tests.plugin.jobs.test_jobs import RESULT, add
+from tests.plugin.jobs.asking import RESULT, add
 from tests.webhook_receiver import WebhookReceiver
 
 SECRET = "sixteen letters and more"

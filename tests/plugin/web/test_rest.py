@@ -27,7 +27,7 @@ from plugin.worker import Worker
 from tests.fake_orthanc import FakeOrthanc
 from tests.phantoms import ct_slices
 from tests.plugin.drawn.test_quality import DRAWING, GOOD
-from tests.plugin.jobs.test_jobs import add
+from tests.plugin.jobs.asking import add
 
 ADDRESSES = [
     "/oar/studies/ID/jobs",

@@ -1,0 +1,20 @@
+"""A job to ask for, and what may come of it."""
+
+from typing import Any
+
+from plugin.jobs.job import Job, Result
+from plugin.jobs.jobs import Jobs
+
+RESULT = Result(kind="seg", sop_instance_uid="2.25.1", orthanc_id="abc")
+
+
+def add(jobs: Jobs, **changes: Any) -> Job:
+    values: dict[str, Any] = {
+        "study": "study",
+        "series": "series",
+        "instances": ["b", "a"],
+        "model": "quick",
+        "identity": "quick 1.0.0 abc",
+        "asked_by": "stable study",
+    }
+    return jobs.add(**values | changes)

@@ -1,0 +1,60 @@
+"""Who has a job: a worker that is silent for too long loses it to another."""
+
+from datetime import UTC, datetime, timedelta
+
+from plugin.jobs.job import Outcome
+from plugin.jobs.job_table import open_database
+from plugin.jobs.jobs import Jobs
+from tests.plugin.jobs.asking import RESULT, add
+
+
+def at(clock: list[datetime], database: str, owner: str) -> Jobs:
+    return Jobs(open_database(database), owner=owner, lease_seconds=60, now=lambda: clock[0])
+
+
+def test_a_worker_that_starts_leaves_the_jobs_of_living_ones_alone(database):
+    clock = [datetime(2026, 1, 1, tzinfo=UTC)]
+    one, two = (at(clock, database, owner) for owner in ("one", "two"))
+    job = add(one)
+    one.claim()
+
+    two.recover()
+
+    assert two.claim() is None
+    one.finish(job.id, Outcome(state="done", results=(RESULT,)))
+    assert two.get(job.id).state == "done"
+
+
+def test_a_silent_worker_loses_its_job_and_can_say_nothing_of_it_any_more(database):
+    clock = [datetime(2026, 1, 1, tzinfo=UTC)]
+    one, two = (at(clock, database, owner) for owner in ("one", "two"))
+    job = add(one)
+    one.claim()
+    clock[0] += timedelta(seconds=59)
+    assert two.claim() is None
+    assert one.renew(job.id)
+    clock[0] += timedelta(seconds=59)
+    assert two.claim() is None
+    clock[0] += timedelta(seconds=1)
+
+    taken = two.claim()
+
+    assert (taken.id, taken.attempts) == (job.id, 2)
+    assert not one.renew(job.id)
+    one.report(job.id, "storing", 0.98)
+    one.finish(job.id, Outcome(state="skipped", reason="too late"))
+    assert two.get(job.id) == taken
+    two.finish(job.id, Outcome(state="done", results=(RESULT,)))
+    assert one.get(job.id).state == "done"
+
+
+def test_what_a_person_cancelled_is_not_handed_on(database):
+    clock = [datetime(2026, 1, 1, tzinfo=UTC)]
+    one, two = (at(clock, database, owner) for owner in ("one", "two"))
+    job = add(one)
+    one.claim()
+    one.cancel(job.id)
+    clock[0] += timedelta(seconds=60)
+
+    assert two.claim() is None
+    assert two.get(job.id).state == "cancelled"
