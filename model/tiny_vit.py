@@ -20,8 +20,8 @@ from torch.utils.checkpoint import checkpoint
 SLICE_SIDE = 256
 """Pixels of a slice's side, as LiteMedSAM was trained: every slice is resized to it."""
 
-EMBEDDING_SIDE = SLICE_SIDE // 4
-"""Cells of the side of a slice's embedding: two of the three mergings halve the resolution."""
+PIXELS_PER_CELL = 4
+"""Of the side of a cell of a slice's embedding: two of the three mergings halve the resolution."""
 
 EMBEDDING_WIDTH = 256
 """Channels of the embedding, those of Segment Anything."""
@@ -217,9 +217,9 @@ class TinyViT(nn.Module):
 
 
 class LiteMedSamEncoder(nn.Module):
-    """One embedding for every axial slice of a CT, by the pre-trained TinyViT.
+    """Embeddings of axial slices of a CT, by the pre-trained TinyViT.
 
-    Shapes: ``(B, 1, Z, Y, X)`` normalised CT in, ``(B, 256, Z, side, side)`` out.
+    Shapes: ``(B, 1, Z, Y, X)`` normalised CT in, ``(B, 256, Z / every, side, side)`` out.
     Weights are random until `load_pretrained` or a checkpoint of the whole network sets them.
     """
 
@@ -230,6 +230,8 @@ class LiteMedSamEncoder(nn.Module):
         std_hu: float,
         window_hu: tuple[float, float] = SOFT_TISSUE_HU,
         side: int = 16,
+        every: int = 1,
+        slice_side: int = SLICE_SIDE,
         slices_at_once: int = 4,
         fine_tune: bool = False,
     ) -> None:
@@ -239,8 +241,11 @@ class LiteMedSamEncoder(nn.Module):
             mean_hu: what was subtracted from the CT when it was normalised.
             std_hu: what it was then divided by.
             window_hu: these values become black and white.
-            side: cells of the embedding's rows and columns; a divisor of 64, LiteMedSAM's own
-                number, to which its cells are averaged (16 are patches of 16 x 16 pixels).
+            side: cells of the embedding's rows and columns, to which LiteMedSAM's own, a quarter of
+                `slice_side`, are averaged: a divisor of those.
+            every: of so many slices, the one behind their middle stands for all.
+            slice_side: pixels that each slice is resized to. Its square is what a slice costs; an
+                image smaller than LiteMedSAM was trained on is still one that it can read.
             slices_at_once: bounds memory, about 0.3 GB a slice in float32, and does not change
                 the result; a processor is fastest with one, a GPU with several.
             fine_tune: whether the weights learn; by default they stay as they were trained.
@@ -248,13 +253,19 @@ class LiteMedSamEncoder(nn.Module):
         super().__init__()
         if std_hu <= 0 or window_hu[0] >= window_hu[1]:
             raise ValueError(f"std_hu {std_hu} must be positive and window_hu {window_hu} ascend")
-        if side < 1 or EMBEDDING_SIDE % side:
-            raise ValueError(f"side must divide {EMBEDDING_SIDE}, got {side}")
+        if slice_side < PIXELS_PER_CELL or slice_side % PIXELS_PER_CELL:
+            raise ValueError(
+                f"slice_side must be a multiple of {PIXELS_PER_CELL}, got {slice_side}"
+            )
+        if side < 1 or slice_side // PIXELS_PER_CELL % side:
+            raise ValueError(f"side must divide {slice_side // PIXELS_PER_CELL}, got {side}")
+        if every < 1:
+            raise ValueError(f"every must be positive, got {every}")
         if slices_at_once < 1:
             raise ValueError(f"slices_at_once must be positive, got {slices_at_once}")
         self.width = EMBEDDING_WIDTH
         self.mean_hu, self.std_hu, self.window_hu = mean_hu, std_hu, window_hu
-        self.side = side
+        self.side, self.slice_side, self.every = side, slice_side, every
         self.slices_at_once = slices_at_once
         self.fine_tune = fine_tune
         self.tiny_vit = TinyViT().requires_grad_(fine_tune).eval()
@@ -265,7 +276,7 @@ class LiteMedSamEncoder(nn.Module):
 
     def grid(self, size: tuple[int, int, int]) -> tuple[int, int, int]:
         """The embedding's grid for a CT of `size` voxels, both as (z, y, x)."""
-        return size[0], self.side, self.side
+        return size[0] // self.every, self.side, self.side
 
     def train(self, mode: bool = True) -> "LiteMedSamEncoder":
         super().train(mode)
@@ -275,6 +286,16 @@ class LiteMedSamEncoder(nn.Module):
         return self
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.embed(self.chosen(x))
+
+    def chosen(self, x: Tensor) -> Tensor:
+        """The slices that are looked at: ``(B, 1, Z, Y, X)`` to ``(B, 1, Z / every, Y, X)``."""
+        if x.shape[2] % self.every:
+            raise ValueError(f"{x.shape[2]} slices must be a multiple of {self.every}")
+        return x[:, :, self.every // 2 :: self.every]
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Each slice of ``(B, 1, Z, Y, X)``, as ``(B, 256, Z, side, side)``."""
         b, _, z, _, _ = x.shape
         slices = x.transpose(1, 2).flatten(0, 1)  # (B * Z, 1, Y, X)
         parts = torch.split(slices, self.slices_at_once)
@@ -287,7 +308,7 @@ class LiteMedSamEncoder(nn.Module):
         # the two are the same for a slice with air and bone, and so a tissue looks alike in all.
         grey = (slices.float() * self.std_hu + self.mean_hu - black) / (white - black)
         image = F.interpolate(
-            grey.clamp(0, 1), (SLICE_SIDE, SLICE_SIDE), mode="bilinear", antialias=True
+            grey.clamp(0, 1), (self.slice_side, self.slice_side), mode="bilinear", antialias=True
         ).expand(-1, 3, -1, -1)
         # Channels last: a third faster, as the attention and the pointwise convolutions like it.
         image = image.contiguous(memory_format=torch.channels_last)
@@ -296,7 +317,7 @@ class LiteMedSamEncoder(nn.Module):
             embedding = checkpoint(self.tiny_vit, image, use_reentrant=False)
         else:
             embedding = self.tiny_vit(image)
-        return F.avg_pool2d(embedding, EMBEDDING_SIDE // self.side).contiguous()
+        return F.avg_pool2d(embedding, embedding.shape[-1] // self.side).contiguous()
 
 
 def find_litemedsam() -> Path:

@@ -49,6 +49,8 @@ class UNetConfig:
     encoder_grid: Shape = (12, 4, 5)  # grid on which the encoder's positions are learned
     encoder_mean_hu: float = 0.0  # what the input was standardised with: "litemedsam" needs HU
     encoder_std_hu: float = 1.0
+    litemedsam_every: int = 1  # of so many slices one is embedded
+    litemedsam_side: int = 256  # pixels that it is resized to; both for processors
     attention_width: int = 256  # of the two-way attention; 256 in Segment Anything
 
     def __post_init__(self) -> None:
@@ -61,8 +63,9 @@ class UNetConfig:
     def multiple(self) -> Shape:
         """Every side of an input must be a multiple of this (z, y, x)."""
         pooled = [prod(stride[axis] for stride in self.strides) for axis in range(3)]
-        if self.attention == "sam" and self.image_encoder == "vit":
-            pooled = [lcm(p, e) for p, e in zip(pooled, self.encoder_patch, strict=True)]
+        cells = self.encoder_patch if self.image_encoder == "vit" else (self.litemedsam_every, 1, 1)
+        if self.attention == "sam":
+            pooled = [lcm(p, e) for p, e in zip(pooled, cells, strict=True)]
         return pooled[0], pooled[1], pooled[2]
 
 
@@ -184,7 +187,12 @@ def _image_encoder(config: UNetConfig) -> VitEncoder | LiteMedSamEncoder | None:
     if config.attention != "sam":
         return None
     if config.image_encoder == "litemedsam":
-        return LiteMedSamEncoder(mean_hu=config.encoder_mean_hu, std_hu=config.encoder_std_hu)
+        return LiteMedSamEncoder(
+            mean_hu=config.encoder_mean_hu,
+            std_hu=config.encoder_std_hu,
+            every=config.litemedsam_every,
+            slice_side=config.litemedsam_side,
+        )
     return VitEncoder(
         width=config.encoder_width,
         depth=config.encoder_depth,

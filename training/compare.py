@@ -1,9 +1,9 @@
 """Compare networks: `python -m training.compare CONFIG --cases CASES`.
 
-The four networks of the paper train on the same patches for the same number of optimiser steps,
-and again for the same CPU time; nnSAM-UNet with the pre-trained LiteMedSAM encoder does the latter
-too. Each is measured on test patients by the code of `training.evaluate`. CASES are the cases that
-the prepared ones of CONFIG were made from. Stopped at any moment, the same command goes on.
+The four networks of the paper, and nnSAM-UNet with the pre-trained LiteMedSAM encoder, train on
+the same patches for the same number of optimiser steps, and again for the same CPU time. Each is
+measured on test patients by the code of `training.evaluate`. CASES are the cases that the prepared
+ones of CONFIG were made from. Stopped at any moment, the same command goes on.
 
 OUT of CONFIG gets compare.md (a row per network) and a folder per network with its model and
 metrics.
@@ -133,13 +133,13 @@ def entries(config: CompareConfig) -> Iterator[Entry]:
 
     same_steps = replace(config.train, steps=config.steps)
     same_time = replace(config.train, steps=ENDLESS, cpu_hours=config.cpu_minutes / 60)
-    for network in FOUR:
-        yield entry(network, f"{config.steps} steps", config.measured, same_steps)
-    minutes = f"{config.cpu_minutes:g} CPU minutes"
-    for network in FOUR:
-        yield entry(network, minutes, config.measured, same_time)
+    steps, minutes = f"{config.steps} steps", f"{config.cpu_minutes:g} CPU minutes"
+    for budget, run in ((steps, same_steps), (minutes, same_time)):
+        for network in FOUR:
+            yield entry(network, budget, config.measured, run)
     if config.measured_litemedsam:
-        yield entry(LITEMEDSAM, minutes, config.measured_litemedsam, same_time)
+        for budget, run in ((minutes, same_time), (steps, same_steps)):
+            yield entry(LITEMEDSAM, budget, config.measured_litemedsam, run)
 
 
 class RememberedSlices(nn.Module):
@@ -157,10 +157,10 @@ class RememberedSlices(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         embedded = []
-        for one in x.split(1, dim=2):  # (1, 1, 1, Y, X)
+        for one in self.encoder.chosen(x).split(1, dim=2):  # (1, 1, 1, Y, X)
             key = hashlib.sha256(one.float().cpu().numpy().tobytes()).digest()
             if key not in self.seen:
-                self.seen[key] = self.encoder(one)
+                self.seen[key] = self.encoder.embed(one)
             embedded.append(self.seen[key])
         return torch.cat(embedded, dim=2)
 
@@ -251,12 +251,17 @@ def notes(config: CompareConfig, results: Sequence[Result], device: str) -> str:
     )
     if config.measured_litemedsam:
         text += (
-            "\nLiteMedSAM's encoder is pre-trained and frozen, and sees every slice at 256 x 256: "
-            "that is nearly all of the time of its steps and cases. When measuring, each slice is "
-            f"embedded once, and only the first {config.measured_litemedsam} patients are "
-            "measured; the rows above it are the others on the same patients.\n"
+            f"\nLiteMedSAM's encoder is pre-trained and frozen, and sees {_slices(train)} of "
+            f"{train.litemedsam_side} x {train.litemedsam_side} pixels: that is most of the time "
+            "of its steps and cases. When measuring, a slice is embedded once, and only the first "
+            f"{config.measured_litemedsam} patients are measured; the rows beside it are the "
+            "others on the same patients.\n"
         )
     return text
+
+
+def _slices(train: TrainConfig) -> str:
+    return "each slice" if train.litemedsam_every == 1 else f"one slice in {train.litemedsam_every}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -69,6 +69,8 @@ class TrainConfig:
     strides: tuple[Shape, ...] | None = None  # pooling between levels; absent: from spacing, patch
     norm: Literal["batch", "instance"] = "batch"
     image_encoder: Literal["vit", "litemedsam"] = "vit"  # "litemedsam" starts pre-trained
+    litemedsam_every: int = 1  # of so many slices that encoder sees one,
+    litemedsam_side: int = 256  # resized to so many pixels: fewer of both for processors
     encoder_width: int = 768
     encoder_depth: int = 12
     encoder_heads: int = 12

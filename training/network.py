@@ -37,6 +37,8 @@ def network_config(config: TrainConfig, dataset: Dataset) -> UNetConfig:
         image_encoder=config.image_encoder,
         encoder_mean_hu=dataset.preprocessing.mean_hu,
         encoder_std_hu=dataset.preprocessing.std_hu,
+        litemedsam_every=config.litemedsam_every,
+        litemedsam_side=config.litemedsam_side,
         encoder_width=config.encoder_width,
         encoder_depth=config.encoder_depth,
         encoder_heads=config.encoder_heads,

@@ -140,9 +140,29 @@ def test_fine_tuning_in_the_precision_of_this_machine_reaches_every_weight(
     assert torch.isfinite(embedding).all()
 
 
+@torch.inference_mode()
+def test_on_a_processor_fewer_and_smaller_slices_may_be_looked_at() -> None:
+    encoder = LiteMedSamEncoder(mean_hu=-50.0, std_hu=250.0, every=4, slice_side=64)
+    volume = normalised(head(slices=8))
+
+    embedding = encoder(volume)
+
+    assert embedding.shape == (1, encoder.width, *encoder.grid((8, 64, 64))) == (1, 256, 2, 16, 16)
+    torch.testing.assert_close(embedding, encoder.embed(volume[:, :, [2, 6]]))
+    with pytest.raises(ValueError, match="7 slices must be a multiple of 4"):
+        encoder(volume[:, :, :7])
+
+
 @pytest.mark.parametrize(
     ("wrong", "named"),
-    [({"side": 24}, "64"), ({"std_hu": 0.0}, "std_hu"), ({"slices_at_once": 0}, "slices_at_once")],
+    [
+        ({"side": 24}, "64"),
+        ({"slice_side": 64, "side": 32}, "side must divide 16"),
+        ({"slice_side": 66}, "slice_side must be a multiple of 4"),
+        ({"every": 0}, "every"),
+        ({"std_hu": 0.0}, "std_hu"),
+        ({"slices_at_once": 0}, "slices_at_once"),
+    ],
 )
 def test_settings_that_make_no_sense_are_refused_by_name(
     wrong: dict[str, float], named: str
