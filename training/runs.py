@@ -1,7 +1,7 @@
 """Training runs that belong to a study: begun, gone on with or left alone, whichever is due."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, fields
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,11 @@ from training.train import train
 
 RECORD = "run.json"
 """In a run's folder: what was asked for and, once it is finished, how it went."""
+
+_UNSAID: dict[str, Any] = json.loads(
+    json.dumps({f.name: f.default for f in fields(TrainConfig) if f.default is not MISSING})
+)
+"""What a run was asked for by a version that did not know a setting yet."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +43,8 @@ def finish(config: TrainConfig, *, device: str) -> Run:
     asked = _asked(config)
     if record.exists():
         known = json.loads(record.read_text())
-        if differing := sorted(k for k, v in asked.items() if known["asked"].get(k) != v):
+        before = _UNSAID | known["asked"]
+        if differing := sorted(k for k, v in asked.items() if before.get(k) != v):
             raise ValueError(f"{config.out} holds a run with another {', '.join(differing)}")
         if "steps" in known:
             return Run(model=config.out / "model", **{k: known[k] for k in known if k != "asked"})
