@@ -40,6 +40,7 @@ class Card:
     network: UNetConfig
     preprocessing: Preprocessing
     tile: tuple[int, int, int]  # voxels (z, y, x) on the network's grid: the training patch
+    overlap: float = 0.5  # smallest fraction of a tile that its neighbours share; 0.5: nnU-Net's
     training: dict[str, Any]  # data, steps, seed, hours: for the reader
     measured: dict[str, dict[str, float]]  # organ -> dice_mean, dice_sd, patients: unseen ones
     weights_sha256: str = ""  # hex digest of weights.safetensors, set by `save`
@@ -48,6 +49,8 @@ class Card:
     def __post_init__(self) -> None:
         if unknown := [name for name in self.organs if name not in BY_NAME]:
             raise ValueError(f"unknown organs {unknown}")
+        if not 0 <= self.overlap < 1:
+            raise ValueError(f"overlap is a fraction in [0, 1), got {self.overlap}")
         if self.network.num_classes != len(self.organs) + 1:
             raise ValueError(
                 f"{len(self.organs)} organs need {len(self.organs) + 1} classes, "

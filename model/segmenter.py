@@ -184,6 +184,7 @@ class Segmenter:
                 image.to(device),
                 tile,
                 self.card.network.num_classes,
+                overlap=self.card.overlap,
                 air=self.card.preprocessing.air,
                 together=CPU_TILES if kind == "cpu" else 1,
                 progress=progress,

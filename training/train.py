@@ -37,7 +37,7 @@ from training.optimise import (
 from training.patches import Patches, drawn_ahead
 from training.split import split_of
 from training.state import Clock, State, save_model
-from training.validate import validation_dice
+from training.validate import OVERLAP, validation_dice
 
 LAST = "last.pt"
 
@@ -153,6 +153,7 @@ def _card(
         network=state.average.config,
         preprocessing=dataset.preprocessing,
         tile=config.patch,
+        overlap=OVERLAP,
         training=settings
         | {
             "patients": patients,

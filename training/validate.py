@@ -13,6 +13,10 @@ from training.distributed import Ranks
 from training.optimise import autocast
 from training.patches import classes
 
+OVERLAP = 0.25
+"""Of tiles, and what the model's card then asks for. Half the tiles of nnU-Net's 0.5, which for
+`hn6-openkbp` made validation Dice no better (0.7837 against 0.7848)."""
+
 
 @torch.inference_mode()
 def validation_dice(
@@ -41,7 +45,7 @@ def validation_dice(
     for case in cases:
         image = torch.from_numpy(case.image).to(device)
         with autocast(device, dtype):
-            p = predict_tiled(network, image, tile, len(dataset.organs) + 1, overlap=0.25)
+            p = predict_tiled(network, image, tile, len(dataset.organs) + 1, overlap=OVERLAP)
         predicted = p.argmax(0).cpu().numpy()
         truth = classes(case, dataset)
         predicted[truth == UNKNOWN] = 0

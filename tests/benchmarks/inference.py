@@ -12,7 +12,7 @@ from monai.inferers import sliding_window_inference
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from torch import Tensor
 
-from model.checkpoint import load_network
+from model.checkpoint import Card, load_network
 from model.metrics import dice
 from model.segmenter import Segmenter, runs_faster_in_bf16
 from tests.benchmarks.contest import OURS, Options, Row, against, in_turns
@@ -26,7 +26,7 @@ def rows(options: Options) -> list[Row]:
     network, card = load_network(options.model)
     ct = options.phantom().ct
     image = torch.from_numpy(card.preprocessing.forward(ct.astype(np.float32)).array)
-    predictor = nnunet_predictor(network, card.tile, card.network.num_classes)
+    predictor = nnunet_predictor(network, card)
     found: dict[str, Tensor] = {}
 
     def monai() -> None:
@@ -36,7 +36,7 @@ def rows(options: Options) -> list[Row]:
                 card.tile,
                 sw_batch_size=1,
                 predictor=network,
-                overlap=0.5,
+                overlap=card.overlap,
                 mode="gaussian",
             )[0]
 
@@ -62,20 +62,23 @@ def rows(options: Options) -> list[Row]:
         figures,
         {NNUNET: 3.0, MONAI: 2.0, MONAI_BF16: 1.0},
         what="whole-volume inference",
-        note=f"{shape} voxels, tiles of {card.tile}; {'; '.join(notes)}",
+        note=f"{shape} voxels, tiles of {card.tile}, overlap {card.overlap:g}; {'; '.join(notes)}",
     )
 
 
-def nnunet_predictor(
-    network: torch.nn.Module, tile: tuple[int, int, int], classes: int
-) -> nnUNetPredictor:
+def nnunet_predictor(network: torch.nn.Module, card: Card) -> nnUNetPredictor:
     """nnU-Net's predictor with our network in it: only the plan's patch and classes are asked."""
-    predictor = nnUNetPredictor(use_mirroring=False, device=torch.device("cpu"), allow_tqdm=False)
-    labels = SimpleNamespace(num_segmentation_heads=classes)
+    predictor = nnUNetPredictor(
+        tile_step_size=1 - card.overlap,
+        use_mirroring=False,
+        device=torch.device("cpu"),
+        allow_tqdm=False,
+    )
+    labels = SimpleNamespace(num_segmentation_heads=card.network.num_classes)
     predictor.manual_initialization(
         network,
         plans_manager=SimpleNamespace(get_label_manager=lambda dataset: labels),
-        configuration_manager=SimpleNamespace(patch_size=list(tile)),
+        configuration_manager=SimpleNamespace(patch_size=list(card.tile)),
         parameters=None,
         dataset_json={},
         trainer_name="",

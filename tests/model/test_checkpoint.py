@@ -133,6 +133,7 @@ def test_a_missing_file_is_named(tmp_path: Path, file: str) -> None:
         (lambda card: card.update(organs=["brainstem", "parotid_left"]), "need 3 classes"),
         (lambda card: card.update(organs=["brainstem", "spleen", "liver"]), "spleen"),
         (lambda card: card.pop("tile"), "tile"),
+        (lambda card: card.update(overlap=1.0), "overlap is a fraction"),
         (lambda card: card.update(tile=[8, 32]), "tile"),
         (lambda card: card["network"].update(attention="magic"), "attention"),
     ],

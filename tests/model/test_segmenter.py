@@ -189,6 +189,16 @@ def test_half_a_tile_still_suits_the_network(tmp_path: Path) -> None:
     assert segmenter._smaller(card.tile) == (8, 32, 16)  # patches of 16 x 16 pixels
 
 
+def test_tiles_overlap_as_much_as_the_card_says() -> None:
+    passes = []
+    for overlap in (0.0, 0.5):
+        network = FindsBone()
+        Segmenter(network, replace(tiny_card(network.config), overlap=overlap), "cpu")(ct())
+        passes.append(len(network.tiles))
+
+    assert passes[0] < passes[1]
+
+
 def test_short_of_memory_a_case_is_done_in_smaller_tiles(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
