@@ -96,7 +96,6 @@ class MaskDecoder(nn.Module):
         self.combine = nn.Linear(width, 1)
         self.channel = nn.Linear(width, channels)
         # Gates start nearly open (sigmoid(4) = 0.98), so a new block passes its features on.
-        # At sigmoid(2) organs that need many blocks (brainstem, cord) came hundreds of steps later.
         self.mask_bias = nn.Parameter(torch.tensor(4.0))
         nn.init.constant_(self.channel.bias, 4.0)
 
