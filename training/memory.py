@@ -9,9 +9,9 @@ from math import prod
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from model.unet import UNet, UNetConfig
+from model.unet import UNet, UNetConfig, channels_last
 from training.config import Shape, TrainConfig
 from training.loss import deep_loss
 
@@ -60,7 +60,10 @@ def footprint(network: UNetConfig) -> Footprint:
     On small ones, for on the meta device attention keeps a matrix that it keeps on no other.
     """
     with torch.device("meta"):
-        net = UNet(network)
+        net = channels_last(UNet(network))
+    for module in net.modules():
+        if type(module) in {nn.Conv3d, nn.ConvTranspose3d}:
+            module.register_forward_hook(_laid_out_as_elsewhere)
     z, y, x = network.multiple
     slices, voxels = 4 * z, 16 * z * y * x  # of two patches of twice the least size
     features, loss = _kept(net, (2 * z, 2 * y, 2 * x))
@@ -88,6 +91,11 @@ def _kept(net: UNet, patch: Shape) -> tuple[list[float], list[float]]:
         total = deep_loss(levels, target, labelled)
     del total  # only now may storages be freed, and their names be used again
     return features, loss
+
+
+def _laid_out_as_elsewhere(module: nn.Module, given: object, features: Tensor) -> Tensor:
+    """On the meta device alone convolutions forget channels last, and copies would be counted."""
+    return features.contiguous(memory_format=torch.channels_last_3d)
 
 
 def _note(tensor: Tensor, known: set[int], kept: list[float]) -> Tensor:
