@@ -251,7 +251,7 @@ def test_two_orthancs_that_share_their_database_do_a_study_once(server, tmp_path
         values = json.loads((folder / "orthanc.json").read_text())
         values["Plugins"] = [*values["Plugins"], str(index)]
         values["StorageDirectory"] = str(tmp_path / "storage")
-        values["StableAge"] = 8  # each judges by what it has received itself; long for busy machines
+        values["StableAge"] = 8  # each judges by what it has itself; long, for busy machines
         values["PostgreSQL"] = {
             "EnableIndex": True,
             "Host": "127.0.0.1",
