@@ -24,7 +24,7 @@ from model.blocks import (
     ScSE,
 )
 from model.image_encoder import VitEncoder
-from model.tiny_vit import LiteMedSamEncoder
+from model.tiny_vit import SLICE_SIDE, LiteMedSamEncoder
 
 Shape = tuple[int, int, int]  # (Z, Y, X)
 
@@ -50,7 +50,7 @@ class UNetConfig:
     encoder_mean_hu: float = 0.0  # what the input was standardised with: "litemedsam" needs HU
     encoder_std_hu: float = 1.0
     litemedsam_every: int = 1  # of so many slices one is embedded
-    litemedsam_side: int = 256  # pixels that it is resized to; both for processors
+    litemedsam_side: int = SLICE_SIDE  # pixels that it is resized to; both for processors
     attention_width: int = 256  # of the two-way attention; 256 in Segment Anything
 
     def __post_init__(self) -> None:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from model.unet import UNet, UNetConfig, channels_last
+from model.unet import UNet, UNetConfig
 from training.config import Shape, TrainConfig
 from training.loss import deep_loss
 
@@ -60,7 +60,7 @@ def footprint(network: UNetConfig) -> Footprint:
     On small ones, for on the meta device attention keeps a matrix that it keeps on no other.
     """
     with torch.device("meta"):
-        net = channels_last(UNet(network))
+        net = UNet(network)
     for module in net.modules():
         if type(module) in {nn.Conv3d, nn.ConvTranspose3d}:
             module.register_forward_hook(_laid_out_as_elsewhere)

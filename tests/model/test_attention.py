@@ -144,23 +144,19 @@ def test_the_attention_gate_listens_to_the_level_below() -> None:
     )
 
 
-def test_a_pointwise_convolution_is_pytorchs_own_and_keeps_channels_last() -> None:
-    ours, theirs = Pointwise(6, 5), nn.Conv3d(6, 5, 1)
+@pytest.mark.parametrize(
+    ("kind", "layout"),
+    [(Pointwise, torch.channels_last_3d), (Head, torch.contiguous_format)],
+    ids=["channels last", "class by class"],
+)
+def test_a_pointwise_convolution_is_pytorchs_own_in_the_layout_that_is_wanted_next(
+    kind: type[Pointwise], layout: torch.memory_format
+) -> None:
+    ours, theirs = kind(6, 5), nn.Conv3d(6, 5, 1)
     theirs.load_state_dict(ours.state_dict())
     features = torch.randn(2, 6, 4, 7, 3).contiguous(memory_format=torch.channels_last_3d)
 
     found = ours(features)
 
     torch.testing.assert_close(found, theirs(features))
-    assert found.is_contiguous(memory_format=torch.channels_last_3d)
-
-
-def test_a_head_is_a_pointwise_convolution_that_gives_class_by_class() -> None:
-    ours, theirs = Head(6, 5), nn.Conv3d(6, 5, 1)
-    theirs.load_state_dict(ours.state_dict())
-    features = torch.randn(2, 6, 4, 7, 3).contiguous(memory_format=torch.channels_last_3d)
-
-    found = ours(features)
-
-    torch.testing.assert_close(found, theirs(features))
-    assert found.is_contiguous()
+    assert found.is_contiguous(memory_format=layout)

@@ -2,21 +2,26 @@
 
 from datetime import UTC, datetime, timedelta
 
-from plugin.jobs.job import Outcome
+from plugin.jobs.job import Job, Outcome
 from plugin.jobs.job_table import open_database
 from plugin.jobs.jobs import Jobs
 from tests.plugin.jobs.asking import RESULT, add
 
 
-def at(clock: list[datetime], database: str, owner: str) -> Jobs:
-    return Jobs(open_database(database), owner=owner, lease_seconds=60, now=lambda: clock[0])
+def a_job_of_the_first_of_two(database: str) -> tuple[list[datetime], Jobs, Jobs, Job]:
+    """A clock to be turned, two workers' views of the queue, and the job that the first has."""
+    clock = [datetime(2026, 1, 1, tzinfo=UTC)]
+    one, two = (
+        Jobs(open_database(database), owner=owner, lease_seconds=60, now=lambda: clock[0])
+        for owner in ("one", "two")
+    )
+    job = add(one)
+    one.claim()
+    return clock, one, two, job
 
 
 def test_a_worker_that_starts_leaves_the_jobs_of_living_ones_alone(database):
-    clock = [datetime(2026, 1, 1, tzinfo=UTC)]
-    one, two = (at(clock, database, owner) for owner in ("one", "two"))
-    job = add(one)
-    one.claim()
+    _, one, two, job = a_job_of_the_first_of_two(database)
 
     two.recover()
 
@@ -26,10 +31,7 @@ def test_a_worker_that_starts_leaves_the_jobs_of_living_ones_alone(database):
 
 
 def test_a_silent_worker_loses_its_job_and_can_say_nothing_of_it_any_more(database):
-    clock = [datetime(2026, 1, 1, tzinfo=UTC)]
-    one, two = (at(clock, database, owner) for owner in ("one", "two"))
-    job = add(one)
-    one.claim()
+    clock, one, two, job = a_job_of_the_first_of_two(database)
     clock[0] += timedelta(seconds=59)
     assert two.claim() is None
     assert one.renew(job.id)
@@ -49,10 +51,7 @@ def test_a_silent_worker_loses_its_job_and_can_say_nothing_of_it_any_more(databa
 
 
 def test_what_a_person_cancelled_is_not_handed_on(database):
-    clock = [datetime(2026, 1, 1, tzinfo=UTC)]
-    one, two = (at(clock, database, owner) for owner in ("one", "two"))
-    job = add(one)
-    one.claim()
+    clock, one, two, job = a_job_of_the_first_of_two(database)
     one.cancel(job.id)
     clock[0] += timedelta(seconds=60)
 
