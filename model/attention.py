@@ -112,10 +112,10 @@ class MaskDecoder(nn.Module):
 
 
 class SamAttention(nn.Module):
-    """Scale features by where the organs are (mask) and by which channels see them.
+    """How much of each feature is let through: by where the organs are (mask), and by channel.
 
-    Shapes: features ``(B, C, Z, Y, X)`` and image embedding ``(B, E, z, y, x)`` in, features of
-    the same shape out.
+    Shapes: features ``(B, C, Z, Y, X)`` and image embedding ``(B, E, z, y, x)`` in, a factor for
+    each feature out, in (0, 1).
     """
 
     def __init__(
@@ -138,7 +138,7 @@ class SamAttention(nn.Module):
         # An outer product gives the gate in the layout of the features, channels last; multiplied
         # by broadcasting it is laid out otherwise, and all of this takes three times as long.
         gate = torch.bmm(torch.sigmoid(mask).flatten(1)[..., None], torch.sigmoid(channel)[:, None])
-        return x * gate.transpose(1, 2).unflatten(2, x.shape[2:])
+        return gate.transpose(1, 2).unflatten(2, x.shape[2:])
 
 
 def _average(x: Tensor, grid: torch.Size) -> Tensor:

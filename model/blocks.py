@@ -76,17 +76,11 @@ class Head(Pointwise):
         return torch.baddbmm(self.bias[:, None], weight, voxels).unflatten(2, input.shape[2:])
 
 
-class NoRecalibration(nn.Module):
-    """The plain U-Net's: features as they are."""
-
-    def forward(self, x: Tensor, embedding: Tensor | None) -> Tensor:
-        return x
-
-
 class ScSE(nn.Module):
     """Concurrent spatial and channel squeeze and excitation (Roy et al., MICCAI 2018).
 
-    Shapes: ``(B, C, Z, Y, X)`` in, the same out. The two recalibrated maps are combined by maximum.
+    Shapes: ``(B, C, Z, Y, X)`` in, how much of each feature is let through out, of the same shape.
+    The gate by space and that by channel are combined by maximum.
     """
 
     def __init__(self, channels: int, reduction: int = 2) -> None:
@@ -100,7 +94,7 @@ class ScSE(nn.Module):
 
     def forward(self, x: Tensor, embedding: Tensor | None) -> Tensor:
         by_channel = torch.sigmoid(self.channel(x.mean(dim=(2, 3, 4))))[..., None, None, None]
-        return x * torch.maximum(by_channel, torch.sigmoid(self.space(x)))
+        return torch.maximum(by_channel, torch.sigmoid(self.space(x)))
 
 
 class AttentionGate(nn.Module):
@@ -126,11 +120,12 @@ class ResidualBlock(nn.Module):
     """Path one: (conv, norm, ReLU) repeated, then recalibration. Path two: the input. Added.
 
     Shapes: ``(B, C_in, Z, Y, X)`` in, ``(B, C, Z, Y, X)`` out. `recalibration` takes the features
-    and the image embedding (None unless the network has an image encoder).
+    and the image embedding (None unless the network has an image encoder), and gives what the
+    features are multiplied by; the plain U-Net has none.
     """
 
     def __init__(
-        self, channels_in: int, channels: int, *, norm: Norm, recalibration: nn.Module
+        self, channels_in: int, channels: int, *, norm: Norm, recalibration: nn.Module | None
     ) -> None:
         super().__init__()
         self.body = nn.Sequential(
@@ -141,4 +136,8 @@ class ResidualBlock(nn.Module):
         self.skip = nn.Identity() if same else Pointwise(channels_in, channels, bias=False)
 
     def forward(self, x: Tensor, embedding: Tensor | None) -> Tensor:
-        return self.recalibration(self.body(x), embedding) + self.skip(x)
+        features, skip = self.body(x), self.skip(x)
+        if self.recalibration is None:
+            return features + skip
+        # One pass over the features: they are many, and little is done with each.
+        return torch.addcmul(skip, features, self.recalibration(features, embedding))

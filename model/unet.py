@@ -18,7 +18,6 @@ from model.blocks import (
     ConvNormAct,
     Head,
     MaxPool,
-    NoRecalibration,
     Norm,
     ResidualBlock,
     ScSE,
@@ -121,7 +120,7 @@ class UNet(nn.Module):
         self.heads = nn.ModuleList(Head(c, config.num_classes) for c in widths[:-1])
 
     def _block(self, channels_in: int, channels: int) -> ResidualBlock:
-        recalibration: nn.Module = NoRecalibration()
+        recalibration: nn.Module | None = None
         if self.config.attention == "scse":
             recalibration = ScSE(channels)
         elif self.image_encoder is not None:

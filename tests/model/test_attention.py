@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from model.attention import SamAttention, _average
-from model.blocks import AttentionGate, Head, MaxPool, Pointwise, ScSE
+from model.blocks import AttentionGate, Head, MaxPool, Pointwise, ResidualBlock, ScSE
 from model.image_encoder import VitEncoder
 
 
@@ -20,7 +20,7 @@ def vit(grid: tuple[int, int, int] = (2, 2, 2)) -> VitEncoder:
     return VitEncoder(width=8, depth=1, heads=2, patch=(2, 4, 4), position_grid=grid)
 
 
-def test_features_keep_their_shape_whatever_the_embeddings_grid() -> None:
+def test_there_is_a_gate_for_each_feature_whatever_the_embeddings_grid() -> None:
     x, embedding = torch.randn(2, 6, 4, 10, 6), torch.randn(2, 8, 3, 2, 5)
 
     assert sam_attention()(x, embedding).shape == x.shape
@@ -54,7 +54,7 @@ def test_the_gate_depends_on_the_image_and_on_the_blocks_own_features() -> None:
     before = attention(x, embedding)
 
     assert (attention(x, -embedding) - before).abs().max() > 1e-3
-    assert (attention(3 * x, embedding) / 3 - before).abs().max() > 1e-3
+    assert (attention(3 * x, embedding) - before).abs().max() > 1e-3
 
 
 def test_the_mask_is_of_places_and_the_channel_weight_is_of_channels() -> None:
@@ -66,18 +66,19 @@ def test_the_mask_is_of_places_and_the_channel_weight_is_of_channels() -> None:
     assert gate[:, 0, 0, 0].std() > 1e-4
 
 
-def test_a_feature_is_weighed_by_its_places_mask_and_its_channels_weight() -> None:
+def test_the_gate_is_the_places_mask_times_the_channels_weight() -> None:
     attention = sam_attention().double()
     x = torch.randn(2, 6, 4, 8, 8).double().to(memory_format=torch.channels_last_3d)
     embedding = torch.randn(2, 8, 2, 4, 2).double()
 
-    weighed = attention(x, embedding)
+    gate = attention(x, embedding)
 
     mask, channel = attention.decoder(*attention.prompt(x, embedding))
     mask = F.interpolate(mask, x.shape[2:], mode="trilinear", align_corners=False)
-    expected = x * torch.sigmoid(mask) * torch.sigmoid(channel)[..., None, None, None]
-    torch.testing.assert_close(weighed, expected)
-    assert weighed.is_contiguous(memory_format=torch.channels_last_3d)
+    torch.testing.assert_close(
+        gate, torch.sigmoid(mask) * torch.sigmoid(channel)[..., None, None, None]
+    )
+    assert gate.is_contiguous(memory_format=torch.channels_last_3d)
 
 
 @pytest.mark.parametrize("grid", [(2, 4, 2), (4, 8, 8), (1, 1, 1), (3, 4, 2), (8, 4, 4)])
@@ -128,11 +129,20 @@ def test_a_tile_that_is_no_multiple_of_the_patch_is_refused_by_name() -> None:
 
 def test_scse_and_the_attention_gate_only_turn_features_down() -> None:
     x, below = torch.randn(2, 6, 2, 4, 4), torch.randn(2, 6, 2, 4, 4)
-    for out in (ScSE(6)(x, None), AttentionGate(6)(x, below)):
-        share = out / x
+    for share in (ScSE(6)(x, None), AttentionGate(6)(x, below) / x):
         assert share.shape == x.shape
         assert share.min() > 0
         assert share.max() < 1
+
+
+def test_a_block_adds_its_input_to_what_its_gate_lets_through() -> None:
+    gate = ScSE(6)
+    block = ResidualBlock(6, 6, norm="batch", recalibration=gate).eval()
+    x = torch.randn(2, 6, 2, 4, 4)
+
+    features = block.body(x)
+
+    torch.testing.assert_close(block(x, None), features * gate(features, None) + x)
 
 
 def test_the_attention_gate_listens_to_the_level_below() -> None:
