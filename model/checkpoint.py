@@ -29,7 +29,7 @@ class BadCheckpoint(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """What the weights are and need. `organs` are those trained on and measured, channel order."""
+    """What the weights are and need. `organs` are those trained on, in channel order."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
@@ -60,6 +60,10 @@ class Card:
     def organ_rows(self) -> tuple[Organ, ...]:
         """The organs as rows of the table, in channel order."""
         return tuple(BY_NAME[name] for name in self.organs)
+
+    def measured_rows(self) -> tuple[Organ, ...]:
+        """Those of them that were measured on unseen patients. Patients get no others."""
+        return tuple(organ for organ in self.organ_rows() if organ.name in self.measured)
 
     def to_json(self) -> dict[str, Any]:
         """As written to card.json."""

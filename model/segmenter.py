@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.checkpoint import Card, load_network
+from model.checkpoint import BadCheckpoint, Card, load_network
 from model.organs import Organ
 from model.postprocess import clean
 from model.preprocess import Preprocessing
@@ -43,32 +43,57 @@ class Segmentation:
 class Segmenter:
     """The network with its weights on its device, and all that goes around it."""
 
-    def __init__(self, network: UNet, card: Card, device: str, *, compiled: bool = False) -> None:
+    def __init__(
+        self,
+        network: UNet,
+        card: Card,
+        device: str,
+        *,
+        compiled: bool = False,
+        unmeasured: bool = False,
+    ) -> None:
+        """As `load`, of a network in memory."""
         self.card = card
         self.device = device
+        self.organs: tuple[Organ, ...]  # those that are looked for, in the network's order
+        self.organs = card.organ_rows() if unmeasured else card.measured_rows()
+        if not self.organs:
+            raise BadCheckpoint(
+                f"{card.name} {card.version} was never measured on patients that it had not seen, "
+                "and is not for others before: see --write-card of training.evaluate"
+            )
         self._network = channels_last(fold_normalisation(network.eval())).to(device)
         self._on_gpu: Callable[[Tensor], Tensor] = self._network
         if compiled:  # with CUDA graphs; made when the first tile comes
             self._on_gpu = torch.compile(self._network, mode="reduce-overhead")
 
     @classmethod
-    def load(cls, folder: Path, *, device: Device = "auto", compiled: bool = False) -> "Segmenter":
+    def load(
+        cls,
+        folder: Path,
+        *,
+        device: Device = "auto",
+        compiled: bool = False,
+        unmeasured: bool = False,
+    ) -> "Segmenter":
         """Load weights and card from a folder.
 
         Args:
             folder: of the model.
             device: where the network runs.
             compiled: whether a GPU is to have the network compiled, see `torch.compile`.
+            unmeasured: whether organs are looked for too that nobody has measured yet: for whom
+                does that.
 
         Raises:
-            BadCheckpoint: if they cannot be used.
+            BadCheckpoint: if they cannot be used, or no organ has been measured.
             ValueError: if there is no such device here.
         """
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         elif device == "cuda" and not torch.cuda.is_available():
             raise ValueError("device is cuda, but torch sees no GPU")
-        return cls(*load_network(folder), device, compiled=compiled)
+        return cls(*load_network(folder), device, compiled=compiled, unmeasured=unmeasured)
 
     @property
     def name(self) -> str:
@@ -84,11 +109,6 @@ class Segmenter:
     def weights_sha256(self) -> str:
         """Hex digest of the weights' file."""
         return self.card.weights_sha256
-
-    @property
-    def organs(self) -> tuple[Organ, ...]:
-        """Those the weights were trained on and measured for, in the network's order."""
-        return self.card.organ_rows()
 
     def __call__(
         self,
@@ -124,7 +144,8 @@ class Segmenter:
         lap("network")
         classes = _on_ct(probabilities, grid, ct)
         del probabilities
-        table = np.array([0, *(organ.label for organ in self.organs)], np.uint8)
+        wanted = {organ: organ.label for organ in self.organs}
+        table = np.array([0, *(wanted.get(o, 0) for o in self.card.organ_rows())], np.uint8)
         box = labelled_box(classes.array)
         classes.array[box] = table[classes.array[box]]
         labels, warnings = clean(classes, self.organs, ct)

@@ -106,4 +106,4 @@ class Work:
         return result.model_copy(update={"sha256": hashlib.sha256(file).hexdigest()})
 
     def _organs(self, job: Job) -> tuple[Organ, ...]:
-        return self._catalogue.card(job.model).organ_rows()
+        return self._catalogue.card(job.model).measured_rows()

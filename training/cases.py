@@ -2,7 +2,8 @@
 
 A folder of cases holds dataset.json and, for every case, image.npy (float32, what the network
 sees), labels.npy (uint8: 0 background, else the organ's label, `UNKNOWN` where nothing is known)
-and case.json. Names are numbers given by the preparer; nothing of the patient is in them.
+and case.json. Nothing of DICOM headers is in them. Cases from DICOM are numbered; those that came
+as folders keep the folders' names, which must be pseudonyms.
 """
 
 import json

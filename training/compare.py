@@ -11,7 +11,6 @@ metrics.
 
 import argparse
 import hashlib
-import json
 import sys
 import tomllib
 from collections.abc import Iterator, Sequence
@@ -29,10 +28,10 @@ from model.organs import BY_NAME
 from model.segmenter import Segmenter
 from model.tiny_vit import LiteMedSamEncoder
 from training.config import TrainConfig
-from training.evaluate import by_model, held_out_folders, measure_cases
+from training.evaluate import held_out_folders, measure_once
 from training.prepare import case_folders
 from training.runs import Run, finish
-from training.scores import Row, dice_by_organ, mean_dice, read_rows, write_rows
+from training.scores import Row, dice_by_organ, mean_dice
 from training.train import Diverged
 
 ENDLESS = 1_000_000
@@ -177,21 +176,19 @@ def result_of(entry: Entry, config: CompareConfig, cases: Path, *, device: str) 
     if isinstance(encoder, LiteMedSamEncoder):
         frozen = sum(p.numel() for p in encoder.parameters())
         network.register_module("image_encoder", RememberedSlices(encoder))
-    path, timing = entry.config.out / "metrics.csv", entry.config.out / "seconds.json"
-    if not path.exists():
-        segmenter = Segmenter(network, card, device)
-        measured = measure_cases(
-            folders, by_model(segmenter), segmenter.organs, unknown_hu=config.unknown_hu
-        )
-        timing.write_text(json.dumps(measured.seconds, indent=1) + "\n")
-        write_rows(measured.rows, path)
+    rows, seconds = measure_once(
+        entry.config.out,
+        folders,
+        lambda: Segmenter(network, card, device, unmeasured=True),
+        unknown_hu=config.unknown_hu,
+    )
     return Result(
         entry=entry,
         run=run,
-        rows=read_rows(path),
+        rows=rows,
         parameters=parameters,
         frozen=frozen,
-        seconds_per_case=float(np.median(list(json.loads(timing.read_text()).values()))),
+        seconds_per_case=float(np.median(list(seconds.values()))),
     )
 
 

@@ -25,15 +25,16 @@ from rich.progress import track
 from model.checkpoint import CARD, NOTICE, BadCheckpoint
 from model.metrics import TOLERANCE_MM, agreement
 from model.organs import BY_NAME, ORGANS, Organ
-from model.preprocess import NoBody
+from model.preprocess import ORIENTATION, NoBody
 from model.segmenter import Segmenter
 from training.cases import Dataset
+from training.checks import examine
 from training.config import TrainConfig
 from training.plots import View, draw_boxes, draw_view
 from training.prepare import LabelledCt, case_folders, read_case
 from training.published import COARSE_MM, SECOND_READER, TABLE_1
-from training.scores import Row, dice_by_organ, mean_dice, summary, write_rows
-from training.split import split_of
+from training.scores import Row, dice_by_organ, mean_dice, read_rows, summary, write_rows
+from training.split import Split, split_of
 
 Labeller = Callable[[LabelledCt], hd.Volume]
 """Gives organ labels on a case's own grid: a segmenter, or a reader of what another one found."""
@@ -48,6 +49,7 @@ class Measured:
     seconds: dict[str, float] = field(default_factory=dict)  # to label a case, by case
     pixel_mm: dict[str, float] = field(default_factory=dict)  # in-plane side, by case
     worst: dict[str, View] = field(default_factory=dict)  # by organ
+    left_out: list[str] = field(default_factory=list)  # references that cannot be right: sentences
 
 
 def by_model(segmenter: Segmenter) -> Labeller:
@@ -86,24 +88,56 @@ def measure_cases(
 ) -> Measured:
     """Label every case and compare each of `organs` that it has a label for.
 
+    References that `training.prepare` would leave out are left out here too.
+
     Raises:
         ValueError: if a case cannot be read or labelled, or none labels any of the organs.
         FileNotFoundError: if something is missing.
     """
     measured = Measured(tolerance_mm=tolerance_mm)
     for folder in track(folders, "Measuring", disable=not sys.stderr.isatty(), transient=True):
-        case = read_case(folder, unknown_hu)
+        case, findings = examine(read_case(folder, unknown_hu))
+        for name, reason in findings.left_out.items():
+            measured.left_out.append(f"{BY_NAME[name].tg263} of {case.name}: {reason}")
         began = time.perf_counter()
         try:
             predicted = labeller(case)
         except NoBody as error:
             raise ValueError(f"{case.name}: {error}") from error
         measured.seconds[case.name] = time.perf_counter() - began
-        measured.pixel_mm[case.name] = float(np.sqrt(np.prod(case.ct.spacing[1:])))
+        in_plane = case.ct.to_patient_orientation(ORIENTATION).spacing[1:]
+        measured.pixel_mm[case.name] = float(np.sqrt(np.prod(in_plane)))
         measure(measured, case, predicted, [organ for organ in organs if organ in case.labelled])
     if not dice_by_organ(measured.rows):
         raise ValueError("there is nothing to measure: no case labels an organ that is predicted")
     return measured
+
+
+def measure_once(
+    out: Path,
+    folders: Sequence[Path],
+    load: Callable[[], Segmenter],
+    *,
+    unknown_hu: float | None,
+) -> tuple[list[Row], dict[str, float]]:
+    """As `measure_cases` with a model, or what `out` has if just these were measured before.
+
+    Returns:
+        The rows, and seconds to label a case, by case.
+    """
+    asked = {"cases": [folder.name for folder in folders], "unknown_hu": unknown_hu}
+    record, metrics = out / "measured.json", out / "metrics.csv"
+    known = json.loads(record.read_text()) if record.exists() else {}
+    if {key: known.get(key) for key in asked} != asked:
+        segmenter = load()
+        measured = measure_cases(
+            folders, by_model(segmenter), segmenter.organs, unknown_hu=unknown_hu
+        )
+        record.unlink(missing_ok=True)
+        write_rows(measured.rows, metrics)
+        known = asked | {"seconds": measured.seconds}
+        record.write_text(json.dumps(known, indent=1) + "\n")
+    return read_rows(metrics), known["seconds"]
 
 
 def measure(
@@ -169,6 +203,8 @@ def _line(organ: Organ, rows: Sequence[Row]) -> str:
 NOTES = """
 {notice}
 
+Measured on {whom}.
+
 Mean ± standard deviation over patients. A patient without a label for an organ does not count for
 it, nor one where neither prediction nor reference has a voxel; where only one of the two has, Dice
 and surface Dice are 0 and HD95 is infinite: such patients are counted as not found (or invented)
@@ -176,13 +212,24 @@ and left out of the mean distance. Published: Lin and Zhang 2026, Table 1, on St
 patients on another grid. Second reader: an oncologist against a radiographer, Nikolov et al. 2018.
 """
 
+LEFT_OUT = "\nReferences that cannot be right were left out:\n"
 
-def write_report(measured: Measured, out: Path) -> str:
-    """Write all that the module's docstring lists; the table comes back."""
+
+def write_report(measured: Measured, out: Path, whom: str) -> str:
+    """Write all that the module's docstring lists; the table comes back.
+
+    Args:
+        measured: what came of it.
+        out: the folder.
+        whom: the patients in words, for the reader.
+    """
     pixel_mm = float(np.mean(list(measured.pixel_mm.values())))
     text = table(measured.rows, measured.tolerance_mm, pixel_mm)
     write_rows(measured.rows, out / "metrics.csv")
-    (out / "table.md").write_text(text + NOTES.format(notice=NOTICE))
+    notes = NOTES.format(notice=NOTICE, whom=whom)
+    if measured.left_out:
+        notes += LEFT_OUT + "".join(f"- {sentence}\n" for sentence in measured.left_out)
+    (out / "table.md").write_text(text + notes)
     draw_boxes(measured.rows, out / "dice.png")
     for name, view in measured.worst.items():
         draw_view(view, out / "worst" / f"{name}.png")
@@ -203,8 +250,10 @@ def held_out_folders(folders: Sequence[Path], config: TrainConfig) -> list[Path]
     Raises:
         ValueError: if there are none.
     """
-    # Dealt from the prepared cases: `folders` may hold fewer, and would be dealt otherwise.
-    test = split_of(config, Dataset.read(config.cases).cases).test
+    # As dealt when the run was begun, or as they would be of the prepared cases: `folders` may hold
+    # fewer, and would be dealt otherwise.
+    split = Split.read(config.out) or split_of(config, Dataset.read(config.cases).cases)
+    test = split.test
     by_name = {folder.name: folder for folder in folders}
     found = [by_name[name] for name in test if name in by_name]
     if not found:
@@ -225,7 +274,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--test-of",
         type=Path,
         metavar="CONFIG",
-        help="only the test patients of this training run; its prepared cases must be there",
+        help="only the test patients of this training run, whose folders must be there",
     )
     parser.add_argument(
         "--unknown-hu", type=float, metavar="HU", help="voxels of exactly this value are left out"
@@ -233,18 +282,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--tolerance-mm", type=float, default=TOLERANCE_MM, metavar="MM")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument(
-        "--write-card", action="store_true", help="put the result into the model's card"
+        "--write-card",
+        action="store_true",
+        help="put the result into the model's card: the plugin finds measured organs alone",
     )
     args = parser.parse_args(argv)
     if args.write_card and args.model is None:
         parser.error("--write-card needs --model: predictions have no card")
+    if args.write_card and args.test_of is None:
+        parser.error("--write-card needs --test-of: a card tells of patients not seen before")
     try:
         folders = case_folders(args.cases)
+        whom = f"all {len(folders)} cases there, among them perhaps some that trained the network"
         if args.test_of is not None:
-            folders = sorted(held_out_folders(folders, TrainConfig.read(args.test_of)))
+            config = TrainConfig.read(args.test_of)
+            folders = sorted(held_out_folders(folders, config))
+            whom = f"{len(folders)} patients held out of the training of {config.name}"
         organs: Sequence[Organ] = ORGANS
         if args.model is not None:
-            segmenter = Segmenter.load(args.model, device=args.device)
+            segmenter = Segmenter.load(args.model, device=args.device, unmeasured=True)
             organs, labeller = segmenter.organs, by_model(segmenter)
         else:
             labeller = by_files(args.predictions)
@@ -258,7 +314,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, BadCheckpoint) as error:
         print(f"training.evaluate: {error}", file=sys.stderr)
         return 1
-    print(write_report(measured, args.out))
+    print(write_report(measured, args.out, whom))
     if args.write_card:
         write_measured(args.model, measured.rows)
     return 0

@@ -123,7 +123,7 @@ def measure(
     """Measure one case.
 
     Args:
-        name: of the case, a number given by who prepared it.
+        name: of the case.
         ct: in HU.
         labels: organ labels on the same grid.
         labelled: the organs that the case has labels for.

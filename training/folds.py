@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -23,12 +24,12 @@ from model.organs import BY_NAME
 from model.segmenter import Segmenter
 from training.cases import Dataset
 from training.config import TrainConfig
-from training.evaluate import by_model, measure_cases
+from training.evaluate import measure_once
 from training.plots import draw_boxes
 from training.prepare import case_folders
 from training.published import TABLE_1
 from training.runs import Run, finish
-from training.scores import Row, dice_by_organ, mean_dice, read_rows, write_rows
+from training.scores import Row, dice_by_organ, mean_dice
 from training.split import FOLDS, split_of
 from training.train import Diverged
 
@@ -54,21 +55,21 @@ def run_fold(
     if missing := sorted({*split.validation, *split.test} - folders.keys()):
         raise ValueError(f"{cases} lacks {', '.join(missing)}, which {config.cases} has")
     run = finish(config, device=device)
-    rows = []
-    for part in ("validation", "test"):
-        path = out / part / "metrics.csv"
-        if not path.exists():
-            segmenter = Segmenter.load(run.model, device="cpu" if device == "cpu" else "cuda")
-            names = sorted(getattr(split, part))
-            measured = measure_cases(
-                [folders[name] for name in names],
-                by_model(segmenter),
-                segmenter.organs,
-                unknown_hu=unknown_hu,
-            )
-            write_rows(measured.rows, path)
-        rows.append(read_rows(path))
-    return Fold(number=number, run=run, validation=rows[0], test=rows[1])
+
+    def load() -> Segmenter:
+        where: Literal["cpu", "cuda"] = "cpu" if device == "cpu" else "cuda"
+        return Segmenter.load(run.model, device=where, unmeasured=True)
+
+    def rows(part: str, names: Sequence[str]) -> list[Row]:
+        those = [folders[name] for name in sorted(names)]
+        return measure_once(out / part, those, load, unknown_hu=unknown_hu)[0]
+
+    return Fold(
+        number=number,
+        run=run,
+        validation=rows("validation", split.validation),
+        test=rows("test", split.test),
+    )
 
 
 def best_fold(folds: Sequence[Fold]) -> Fold:

@@ -78,4 +78,8 @@ def _started_from(folder: Path, config: UNetConfig) -> UNet:
             f"{key} {theirs[key]} and not {ours[key]}" for key in ours if theirs[key] != ours[key]
         )
         raise ValueError(f"{folder} is another network than the run's: {differing}")
-    return trained.requires_grad_(True)
+    trained.requires_grad_(True)
+    encoder = trained.image_encoder
+    if isinstance(encoder, LiteMedSamEncoder):
+        encoder.tiny_vit.requires_grad_(encoder.fine_tune)
+    return trained

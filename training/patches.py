@@ -137,6 +137,11 @@ def classes(case: Case, dataset: Dataset) -> np.ndarray:
     return table[case.labels]
 
 
+def organs_in(case: Case, dataset: Dataset) -> set[str]:
+    """The organs of the data set of which the case has a voxel."""
+    return {dataset.organs[k - 1] for k in np.unique(classes(case, dataset)) if 0 < k < UNKNOWN}
+
+
 def _number(model: Path) -> int:
     """One that only this version of a model has."""
     card = read_card(model)

@@ -1,11 +1,16 @@
 """The split of patients: who trains, who chooses the weights, and who is never seen."""
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from training.config import TrainConfig
+
+RECORD = "split.json"
+"""In a run's folder: dealt again from other settings or more cases, the patients would mix."""
 
 FOLDS = 5
 """Of the cross-validation, as in Lin and Zhang (Advances in Clinical Medicine 16(3), 2026)."""
@@ -17,6 +22,21 @@ class Split(NamedTuple):
     training: tuple[str, ...]
     validation: tuple[str, ...]
     test: tuple[str, ...]
+
+    def write(self, out: Path) -> None:
+        """Write it to the folder of the run that it is of."""
+        new = out / f"{RECORD}.new"
+        new.write_text(json.dumps(self._asdict(), indent=1) + "\n")
+        new.replace(out / RECORD)
+
+    @classmethod
+    def read(cls, out: Path) -> "Split | None":
+        """The split of the run in a folder; None if there is no such run."""
+        try:
+            values = json.loads((out / RECORD).read_text())
+        except FileNotFoundError:
+            return None
+        return cls(**{part: tuple(names) for part, names in values.items()})
 
 
 def split_of(config: TrainConfig, cases: Sequence[str]) -> Split:

@@ -11,7 +11,7 @@ import math
 import sys
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -34,12 +34,16 @@ from training.optimise import (
     learning_rate,
     precision,
 )
-from training.patches import Patches, drawn_ahead
-from training.split import split_of
+from training.patches import Patches, drawn_ahead, organs_in
+from training.split import Split, split_of
 from training.state import Clock, State, save_model
 from training.validate import OVERLAP, validation_dice
 
 LAST = "last.pt"
+
+LOST_IN_FP16 = 50
+"""Steps in a row whose loss may be no number while the scale of fp16 is looked for: it is halved
+after each, and 20 halvings are enough where any are."""
 
 
 class Diverged(Exception):
@@ -67,10 +71,16 @@ def train(config: TrainConfig, *, device: str, resume: bool) -> None:
 def _train(config: TrainConfig, device: str, ranks: Ranks) -> None:
     torch.backends.cudnn.benchmark = True  # every step has the same shapes
     dataset = Dataset.read(config.cases)
-    split = split_of(config, dataset.cases)
+    split = _split(config, dataset, ranks)
     training = [Case.read(config.cases / name) for name in split.training]
+    dataset = _drawn_in(training, dataset)
     mine = split.validation[ranks.rank :: ranks.count]
     validation = [Case.read(config.cases / name) for name in mine]
+    if not any(ranks.gather(any(organs_in(case, dataset) for case in validation))):
+        raise ValueError(
+            "no validation patient has a voxel of any organ, so that no weights could be chosen: "
+            "validation_patients must be more"
+        )
     patches = Patches(training, dataset, config, ranks)
     network = build_network(config, dataset).to(device)
     average = copy.deepcopy(network)
@@ -84,6 +94,7 @@ def _train(config: TrainConfig, device: str, ranks: Ranks) -> None:
         raise ValueError(f"not all processes see {config.out}: it must be on shared storage")
 
     trained = for_all(network, ranks, device).train()
+    lost = 0  # steps in a row whose loss was no number
     clock = Clock(state)
     done = fraction_done(state.step, config, state.cpu_hours)
     steps = range(state.step, config.steps)
@@ -111,10 +122,13 @@ def _train(config: TrainConfig, device: str, ranks: Ranks) -> None:
                 state.cpu_hours = clock.cpu_hours(ranks)
             done = fraction_done(state.step, config, state.cpu_hours)
             value = ranks.mean(loss.detach()).item()
-            if not math.isfinite(value) and not scaler.is_enabled():  # which skips such steps
+            lost = 0 if math.isfinite(value) else lost + 1
+            if lost > (LOST_IN_FP16 if scaler.is_enabled() else 0):
                 raise Diverged(f"the loss is {value} at step {state.step}: learn more slowly")
             monitor.step(state.step, loss=value, rate=rate, done=done, hours=state.hours)
             if state.step % config.validate_every == 0 or done >= 1:
+                if not all(values.isfinite().all() for values in average.state_dict().values()):
+                    raise Diverged(f"weights are no numbers at step {state.step}: use bf16")
                 dice = validation_dice(
                     average,
                     validation,
@@ -134,6 +148,43 @@ def _train(config: TrainConfig, device: str, ranks: Ranks) -> None:
             if (state.step % config.save_every == 0 or done >= 1) and ranks.first:
                 state.hours = clock.hours
                 state.save(config.out / LAST)
+
+
+def _split(config: TrainConfig, dataset: Dataset, ranks: Ranks) -> Split:
+    """Who trains, validates and is held out; from the first step on it stays as it was.
+
+    Raises:
+        ValueError: if it would not, or if the weights to start from have seen who is held out.
+    """
+    split = split_of(config, dataset.cases)
+    begun = Split.read(config.out)
+    if begun not in (None, split):
+        raise ValueError(
+            f"{config.out} was begun with other patients to train on or to hold out: seed, fold, "
+            f"numbers of patients and the cases in {config.cases} must be as they were"
+        )
+    before = None if config.start is None else Split.read(config.start.parent)
+    seen = set() if before is None else {*before.training, *before.validation}
+    if before is not None and seen <= {*dataset.cases} and seen & {*split.test}:
+        raise ValueError(
+            f"{config.start} was trained on patients who are to be held out now: seed, fold and "
+            "numbers of patients must be those of its run"
+        )
+    if begun is None and ranks.first:
+        config.out.mkdir(parents=True, exist_ok=True)
+        split.write(config.out)
+    return split
+
+
+def _drawn_in(training: Sequence[Case], dataset: Dataset) -> Dataset:
+    """The data set with the organs alone of which a training patient has a voxel.
+
+    Of another one the network would learn nothing, and find it anywhere.
+    """
+    drawn = set().union(*(organs_in(case, dataset) for case in training))
+    if missing := [name for name in dataset.organs if name not in drawn]:
+        print(f"no training patient has {', '.join(missing)}: not learned", file=sys.stderr)
+    return replace(dataset, organs=tuple(name for name in dataset.organs if name in drawn))
 
 
 def _card(

@@ -102,8 +102,8 @@ class Corrections:
         result: Job,
         grid: hd.VolumeGeometry,
     ) -> bool:
-        known = set(self._catalogue.card(result.model).organs)
-        organs = [organ for organ in theirs.organs if organ.name in known]
+        known = self._catalogue.card(result.model).measured_rows()
+        organs = [organ for organ in theirs.organs if organ in known]
         try:
             ours = self._drawings.result(result, grid)
         except UnknownResource:

@@ -67,7 +67,7 @@ def segment_by_ours(ct_hu: np.ndarray, affine: np.ndarray) -> None:
         training={},
         measured={},
     )
-    Segmenter(network, card, "cpu")(hd.Volume(ct_hu, affine, "PATIENT"))
+    Segmenter(network, card, "cpu", unmeasured=True)(hd.Volume(ct_hu, affine, "PATIENT"))
 
 
 def segment_by_nnunet(ct_hu: np.ndarray, affine: np.ndarray) -> None:

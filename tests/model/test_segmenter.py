@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from model.checkpoint import BadCheckpoint
 from model.organs import BY_NAME
 from model.preprocess import NoBody, Preprocessing
 from model.segmenter import Cancelled, Segmenter
@@ -51,6 +52,29 @@ def finds_bone(*, largest_tile: int | None = None) -> tuple[Segmenter, FindsBone
 def segmenter(tmp_path: Path) -> Segmenter:
     save_tiny(tmp_path / "tiny")
     return Segmenter.load(tmp_path / "tiny", device="cpu")
+
+
+def test_patients_get_only_organs_that_were_measured() -> None:
+    network = FindsBone()
+    card = tiny_card(network.config)
+    others = replace(card, measured={name: {} for name in ORGANS[1:]})
+
+    ours = Segmenter(network, card, "cpu")(ct())
+    theirs = Segmenter(network, others, "cpu")
+    measured = Segmenter(network, others, "cpu", unmeasured=True)(ct())
+
+    assert ours.labels.array.any()
+    assert not theirs(ct()).labels.array.any()
+    assert [organ.name for organ in theirs.organs] == list(ORGANS[1:])
+    np.testing.assert_array_equal(measured.labels.array, ours.labels.array)
+
+
+def test_a_model_that_nobody_measured_is_for_nobody_else() -> None:
+    network = FindsBone()
+    card = replace(tiny_card(network.config), measured={})
+
+    with pytest.raises(BadCheckpoint, match="was never measured on patients"):
+        Segmenter(network, card, "cpu")
 
 
 @pytest.mark.parametrize("orientation", COSINES)

@@ -19,12 +19,12 @@ from model.organs import ORGANS
 from model.segmenter import Segmenter
 from tests.model.networks import save_tiny
 from tests.tiny_model import ORGAN, tiny_model
-from tests.training.cohort import prepare_cohort, tiny_run
-from training.evaluate import Measured, main, measure, table
+from tests.training.cohort import prepare_cohort, tiny_run, toml
+from training.evaluate import Measured, main, measure, measure_once, table
 from training.prepare import LabelledCt, read_case
 from training.published import NETWORKS, SECOND_READER, TABLE_1
 from training.scores import Row
-from training.split import split_cases
+from training.split import Split, split_cases
 
 sitk: Any = SimpleITK  # half typed
 
@@ -89,7 +89,7 @@ def test_a_model_is_measured_from_end_to_end(
     assert len({line.count("|") for line in printed.splitlines()}) == 1
     pictures = {path.relative_to(tmp_path / "out").as_posix() for path in tmp_path.rglob("*.png")}
     assert pictures == {"dice.png", *(f"worst/{organ}.png" for organ in organs)}
-    assert read_card(cohort / "model").measured == {}  # nobody asked for it
+    assert read_card(cohort / "model").measured[ORGAN] == {"patients": 0}  # nobody asked for it
 
 
 def test_volumes_and_dice_are_those_of_the_masks(cohort: Path) -> None:
@@ -128,7 +128,7 @@ def test_unknown_voxels_are_not_held_against_the_model(cohort: Path) -> None:
 
 def test_an_organ_without_a_label_is_not_measured(cohort: Path) -> None:
     case = read_case(cohort / "cases" / "pt_1")
-    segmenter = Segmenter.load(cohort / "model", device="cpu")
+    segmenter = Segmenter.load(cohort / "model", device="cpu", unmeasured=True)
     fewer = replace(case, labelled=case.labelled[1:])
 
     assert [r.organ for r in measured_with(segmenter, fewer)] == ["parotid_left", "parotid_right"]
@@ -165,13 +165,67 @@ def test_only_patients_held_out_from_a_run_are_measured(
     assert "none of the test patients of x is there" in capsys.readouterr().err
 
 
+def test_the_test_patients_are_those_of_the_beginning_whatever_the_settings_say_now(
+    cohort: Path, tmp_path: Path
+) -> None:
+    config = tmp_path / "run.toml"
+    config.write_text(toml(tiny_run(cohort / "prepared", tmp_path)))  # it holds out nobody
+    Split(training=("pt_2",), validation=("pt_0",), test=("pt_1",)).write(tmp_path)
+    arguments = f"--model {cohort / 'everywhere'} --cases {cohort / 'cases'} --out {tmp_path / 'o'}"
+
+    main([*arguments.split(), "--test-of", str(config)])
+
+    assert {r["case"] for r in read_metrics(tmp_path / "o")} == {"pt_1"}
+    assert "1 patients held out of the training of tiny" in (tmp_path / "o/table.md").read_text()
+
+
+def test_a_reference_that_cannot_be_right_is_held_against_nobody(
+    cohort: Path, tmp_path: Path
+) -> None:
+    """Left and right were drawn the wrong way round; the one who got them right gets no zero."""
+    shutil.copytree(cohort / "cases" / "pt_1", tmp_path / "cases" / "pt_1")
+    path = tmp_path / "cases" / "pt_1" / "label.nii.gz"
+    labels = sitk.ReadImage(str(path))
+    sitk.WriteImage(sitk.ChangeLabel(labels, {12: 13, 13: 12}), str(path))
+    arguments = f"--cases {tmp_path / 'cases'} --predictions {tmp_path / 'right'}"
+    (tmp_path / "right").mkdir()
+    sitk.WriteImage(labels, str(tmp_path / "right" / "pt_1.nii.gz"))
+
+    main([*arguments.split(), "--out", str(tmp_path / "out")])
+
+    assert [(r["organ"], r["dice"]) for r in read_metrics(tmp_path / "out")] == [(ORGAN, "1.0")]
+    said = (tmp_path / "out" / "table.md").read_text()
+    assert "Parotid_L of pt_1: it does not lie on its side of the patient" in said
+
+
+def test_what_was_measured_is_measured_again_only_on_others(cohort: Path, tmp_path: Path) -> None:
+    loads: list[Segmenter] = []
+
+    def load() -> Segmenter:
+        loads.append(Segmenter.load(cohort / "everywhere", device="cpu"))
+        return loads[-1]
+
+    def cases(names: list[str], unknown_hu: float | None = None) -> list[str]:
+        folders = [cohort / "cases" / name for name in names]
+        return [row.case for row in measure_once(tmp_path, folders, load, unknown_hu=unknown_hu)[0]]
+
+    assert cases(["pt_0"]) == cases(["pt_0"]) == ["pt_0"]
+    assert len(loads) == 1
+    assert cases(["pt_0", "pt_1"]) == ["pt_0", "pt_1"]
+    assert cases(["pt_0", "pt_1"], unknown_hu=-1024.0) == ["pt_0", "pt_1"]
+    assert len(loads) == 3
+
+
 def test_the_result_goes_into_the_card_when_asked(cohort: Path, tmp_path: Path) -> None:
     network, card = tiny_model("all", spacing_mm=(12.0, 10.0, 10.0))
     save_model(tmp_path / "model", network, card)
     before = read_card(tmp_path / "model")
+    config = tmp_path / "run.toml"
+    config.write_text(toml(tiny_run(cohort / "prepared", tmp_path)))
+    Split(training=(), validation=(), test=("pt_0", "pt_1", "pt_2")).write(tmp_path)
     arguments = f"--model {tmp_path / 'model'} --cases {cohort / 'cases'} --out {tmp_path / 'out'}"
 
-    main([*arguments.split(), "--write-card"])
+    main([*arguments.split(), "--write-card", "--test-of", str(config)])
 
     dice = [float(r["dice"]) for r in read_metrics(tmp_path / "out")]
     after = read_card(tmp_path / "model")
@@ -267,6 +321,17 @@ def test_a_damaged_prediction_is_one_sentence(
 
     (said,) = capsys.readouterr().err.splitlines()
     assert said.endswith("pt_2.nii.gz cannot be read as NIfTI")
+
+
+def test_a_card_never_tells_of_patients_who_may_have_trained_the_network(
+    cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = f"--model {cohort / 'everywhere'} --cases {cohort / 'cases'} --out {tmp_path}"
+
+    with pytest.raises(SystemExit):
+        main([*arguments.split(), "--write-card"])
+
+    assert "--write-card needs --test-of" in capsys.readouterr().err
 
 
 def test_predictions_have_no_card_to_write_to(cohort: Path, tmp_path: Path) -> None:

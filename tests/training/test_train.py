@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from model.checkpoint import load_network, read_card
+from model.organs import BY_NAME
 from model.segmenter import Segmenter
 from tests.phantoms import make_phantom
 from tests.training.cohort import ORGANS, prepare_cohort, tiny_run, toml
@@ -25,6 +26,7 @@ from training.loss import deep_loss
 from training.network import build_network
 from training.optimise import build_optimiser
 from training.patches import Patches
+from training.split import split_of
 from training.train import Diverged, main, train
 
 ROOT = Path(__file__).parents[2]
@@ -164,7 +166,7 @@ def test_what_was_trained_segments_a_ct(prepared: Path, tmp_path: Path) -> None:
     config = tiny_run(prepared, tmp_path / "run")
     train(config, device="cpu", resume=False)
 
-    segmenter = Segmenter.load(tmp_path / "run" / "model", device="cpu")
+    segmenter = Segmenter.load(tmp_path / "run" / "model", device="cpu", unmeasured=True)
 
     ct = make_phantom(shape=(24, 30, 30), spacing_mm=(10, 8, 8), seed=9).ct.astype(np.float32)
     assert segmenter(ct).labels.geometry_equal(ct)
@@ -189,6 +191,54 @@ def test_a_finished_run_is_never_overwritten(prepared: Path, tmp_path: Path) -> 
 
     train(config, device="cpu", resume=True)  # nothing is left to do
     assert (config.out / "last.pt").read_bytes() == before
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_with_the_patients_that_it_began_with(tmp_path: Path) -> None:
+    config = replace(tiny_run(prepare_cohort(tmp_path, 3), tmp_path / "run"), steps=1)
+    train(config, device="cpu", resume=False)
+
+    with pytest.raises(ValueError, match="was begun with other patients to train on"):
+        train(replace(config, steps=2, test_patients=1), device="cpu", resume=True)
+
+    assert last_of(config)["step"] == 1
+
+
+@pytest.mark.slow
+def test_who_has_trained_the_weights_to_start_from_is_not_held_out(tmp_path: Path) -> None:
+    first = replace(tiny_run(prepare_cohort(tmp_path, 3), tmp_path / "first"), steps=1)
+    train(first, device="cpu", resume=False)
+    second = replace(first, out=tmp_path / "second", start=first.out / "model", test_patients=1)
+
+    with pytest.raises(ValueError, match="trained on patients who are to be held out now"):
+        train(second, device="cpu", resume=False)
+
+
+@pytest.mark.slow
+def test_an_organ_that_no_training_patient_has_is_not_learned(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cases = prepare_cohort(tmp_path, 2)
+    config = replace(tiny_run(cases, tmp_path / "run"), steps=1)
+    [trains] = split_of(config, ("pt_0", "pt_1")).training
+    labels = np.load(cases / trains / "labels.npy")
+    np.save(cases / trains / "labels.npy", np.where(labels == BY_NAME[ORGANS[1]].label, 0, labels))
+
+    train(config, device="cpu", resume=False)
+
+    assert read_card(config.out / "model").organs == (ORGANS[0], ORGANS[2])
+    assert f"no training patient has {ORGANS[1]}: not learned" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_run_that_could_choose_no_weights_is_not_begun(tmp_path: Path) -> None:
+    cases = prepare_cohort(tmp_path, 2)
+    config = tiny_run(cases, tmp_path / "run")
+    [validates] = split_of(config, ("pt_0", "pt_1")).validation
+    np.save(cases / validates / "labels.npy", 0 * np.load(cases / validates / "labels.npy"))
+
+    with pytest.raises(ValueError, match="no validation patient has a voxel of any organ"):
+        train(config, device="cpu", resume=False)
 
 
 @pytest.mark.slow
@@ -316,6 +366,46 @@ def test_a_run_whose_loss_is_no_number_stops_and_says_so(
         train(config, device="cpu", resume=False)
 
     assert last_of(config)["step"] == 4
+
+
+@pytest.mark.slow
+def test_in_fp16_a_run_stops_when_no_scale_makes_the_loss_a_number(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.train.build_scaler", lambda *_: torch.amp.GradScaler("cpu"))
+    monkeypatch.setattr("training.train.LOST_IN_FP16", 2)
+    draw = Patches.batch
+
+    def spoilt(self: Patches, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        image, target, labelled = draw(self, step)
+        return image * float("nan") if step else image, target, labelled
+
+    monkeypatch.setattr(Patches, "batch", spoilt)
+    config = replace(tiny_run(prepared, tmp_path / "run"), norm="instance", validate_every=1000)
+
+    with pytest.raises(Diverged, match="the loss is nan at step 4"):
+        train(config, device="cpu", resume=False)
+
+
+@pytest.mark.slow
+def test_statistics_that_are_no_numbers_are_never_saved(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A skipped step of fp16 leaves weights as they were, but not what batches had in common."""
+    monkeypatch.setattr("training.train.build_scaler", lambda *_: torch.amp.GradScaler("cpu"))
+    draw = Patches.batch
+
+    def spoilt(self: Patches, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        image, target, labelled = draw(self, step)
+        return image * float("nan") if step == 1 else image, target, labelled
+
+    monkeypatch.setattr(Patches, "batch", spoilt)
+    config = tiny_run(prepared, tmp_path / "run")
+
+    with pytest.raises(Diverged, match="weights are no numbers at step 3"):
+        train(config, device="cpu", resume=False)
+
+    assert not (config.out / "model").exists()
 
 
 @pytest.mark.slow
