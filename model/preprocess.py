@@ -106,7 +106,7 @@ class Preprocessing:
                 torch.maximum(best[outer], p, out=best[outer])
             labels[target_box] = winner.cpu().numpy()
         out = hd.Volume(labels, target.affine, "PATIENT", ct.frame_of_reference_uid)
-        return ct.with_array(out.to_patient_orientation(ct.get_closest_patient_orientation()).array)
+        return ct.with_array(out.match_geometry(ct.get_geometry()).array)
 
 
 def crop_to_body(ct: hd.Volume) -> hd.Volume:

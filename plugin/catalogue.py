@@ -48,7 +48,6 @@ class Catalogue:
         self._folders = {
             card.parent.name: card.parent for card in sorted(weights.glob(f"*/{CARD}"))
         }
-        self._elsewhere: set[str] = set()  # names of models that the settings gave by path
         self._device: Device = device
         self._compiled = compiled
         self._load = load
@@ -60,17 +59,18 @@ class Catalogue:
         """The name of a model that the settings give: by name, or by the path of its folder.
 
         Raises:
-            UnknownModel: there is none, or another of this name is configured already.
+            UnknownModel: there is none, or another one has this name: results and settings tell
+                models by it.
         """
         folder = Path(wanted).resolve()
         if wanted in self._folders or not (folder / CARD).is_file():
             return self.name(wanted)
-        if folder.name in self._elsewhere and self._folders[folder.name] != folder:
+        other = self._folders.setdefault(folder.name, folder)
+        if other.resolve() != folder:
             raise UnknownModel(
-                f"Two models are called {folder.name}: {self._folders[folder.name]} and {folder}."
+                f"Two models are called {folder.name}: {other} and {folder}. "
+                "Give one of the folders another name."
             )
-        self._folders[folder.name] = folder
-        self._elsewhere.add(folder.name)
         return folder.name
 
     def name(self, wanted: str | None) -> str:

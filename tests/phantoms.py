@@ -26,7 +26,7 @@ from model.organs import ORGANS
 from tests.phantom_anatomy import AIR_HU, Patient, average_pose, couch
 from tests.phantom_shapes import labels_at, paint
 
-Orientation = Literal["axial", "flipped_rows", "feet_first", "oblique"]
+Orientation = Literal["axial", "flipped_rows", "feet_first", "oblique", "diagonal"]
 
 _OBLIQUE = Rotation.from_rotvec(np.radians(20) * np.array([1.0, 2.0, 2.0]) / 3).as_matrix()
 
@@ -36,6 +36,8 @@ COSINES: dict[Orientation, tuple[float, ...]] = {
     "feet_first": (-1, 0, 0, 0, 1, 0),
     # what a DICOM decimal string can hold, so that files and phantom agree exactly
     "oblique": tuple(float(v) for v in np.round(_OBLIQUE[:, :2].T.ravel(), 12)),
+    # as far from one axis as from the other: which one is nearer is a matter of rounding
+    "diagonal": (0.707106781187, 0.707106781187, 0, -0.707106781187, 0.707106781187, 0),
 }
 """ImageOrientationPatient of each orientation."""
 
@@ -44,6 +46,7 @@ PATIENT_POSITION: dict[Orientation, str] = {
     "flipped_rows": "HFS",
     "feet_first": "FFS",
     "oblique": "HFS",
+    "diagonal": "HFS",
 }
 
 TOP_MM = 150.0

@@ -30,7 +30,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 from rich.progress import track
 
-from model.preprocess import Preprocessing, resample_labels
+from model.preprocess import ORIENTATION, Preprocessing, resample_labels
 from plugin.archive import ArchiveError
 from plugin.drawn.structure_names import StructureNames
 from plugin.rest_archive import RestArchive
@@ -64,10 +64,9 @@ def prepare(case: LabelledCt, preprocessing: Preprocessing) -> Case:
     """Bring a labelled CT to the network's grid and grey values."""
     image = preprocessing.forward(case.ct)
     grid = image.get_geometry()
-    orientation = image.get_closest_patient_orientation()
-    labels = resample_labels(case.labels.to_patient_orientation(orientation), grid).array
+    labels = resample_labels(case.labels.to_patient_orientation(ORIENTATION), grid).array
     if case.unknown is not None:
-        unknown = case.unknown.to_patient_orientation(orientation)
+        unknown = case.unknown.to_patient_orientation(ORIENTATION)
         labels[resample_labels(unknown, grid).array == 1] = UNKNOWN
     return Case(name=case.name, image=image.array, labels=labels, labelled=case.labelled)
 

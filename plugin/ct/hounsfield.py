@@ -59,6 +59,9 @@ def check_pixel_header(header: Dataset) -> str | None:
         return f"an image has {header.NumberOfFrames} frames, expected 1"
     if _whole(header, "BitsAllocated") not in (8, 16, 32):
         return f"BitsAllocated is {header.get('BitsAllocated')}, expected 16"
+    stored, high = _whole(header, "BitsStored"), _whole(header, "HighBit")
+    if stored is not None and high is not None and high != stored - 1:
+        return f"HighBit is {high} and BitsStored {stored}, expected HighBit one less"
     if _whole(header, "PixelRepresentation") not in (0, 1):
         return f"PixelRepresentation is {header.get('PixelRepresentation')}, expected 0 or 1"
     slope, intercept = _rescale(header)
@@ -107,7 +110,9 @@ def fill_with_hounsfield(dataset: Dataset, out: np.ndarray) -> float:
         out *= np.float32(slope)
     out += np.float32(intercept)
     # Of the stored integers, which are half as many bytes as what they become.
-    lowest, highest = (float(end) * slope + intercept for end in (stored.min(), stored.max()))
+    ends = stored.min(), stored.max()
+    _check_within_bits(dataset, *ends)
+    lowest, highest = (float(end) * slope + intercept for end in ends)
     padding = _whole(dataset, "PixelPaddingValue")
     if padding is not None and padding * slope + intercept > HIGHEST_12_BIT_HU:
         out[stored == padding] = AIR_HU
@@ -120,6 +125,24 @@ def fill_with_hounsfield(dataset: Dataset, out: np.ndarray) -> float:
             "so the rescale values or the pixel format in the header are wrong."
         )
     return highest
+
+
+def _check_within_bits(header: Dataset, *values: np.integer) -> None:
+    """Refuse what does not fit into BitsStored.
+
+    Either that is wrong or the bits above it hold something else, a sign that was not continued or
+    an overlay: which of the two cannot be seen, and they make hundreds of HU of difference.
+    """
+    bits = _whole(header, "BitsStored")
+    if bits is None:
+        return
+    signed = header.PixelRepresentation == 1
+    lowest, highest = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
+    if outside := [int(value) for value in values if not lowest <= value <= highest]:
+        raise UnsuitableSeries(
+            f"A stored pixel is {outside[0]}, which the {bits} bits of BitsStored cannot hold, "
+            "so its Hounsfield units are not known."
+        )
 
 
 def _rescale(header: Dataset) -> tuple[float | None, float | None]:

@@ -106,14 +106,13 @@ def test_a_marker_keeps_its_place_in_millimetres(orientation: Orientation) -> No
     image = preprocessing.forward(ct.with_array(marked))
 
     np.testing.assert_allclose(image.spacing, spacing_mm)
-    assert image.get_closest_patient_orientation() == tuple(
-        type(image.get_closest_patient_orientation()[0])(letter) for letter in ORIENTATION
-    )
+    feet_back_left = np.array([[0, 0, -1], [0, 1, 0], [1, 0, 0]])  # LPS, a row each
+    assert (np.diag(feet_back_left @ image.direction) > 0.7).all()
     difference = image.array - before.array
     voxels = np.argwhere(difference > 0)
     weights = difference[difference > 0]
     found_mm = image.map_indices_to_reference(np.average(voxels, axis=0, weights=weights)[None])
-    np.testing.assert_allclose(found_mm, place_mm, atol=0.05)
+    np.testing.assert_allclose(found_mm, place_mm, atol=0.15)  # a twentieth of a voxel
 
 
 def test_a_coarser_grid_averages_and_does_not_alias() -> None:

@@ -1,3 +1,5 @@
+import shutil
+
 import pytest
 
 from plugin.archive import OrthancArchive
@@ -62,6 +64,16 @@ def test_models_of_a_rule_may_lie_anywhere_but_not_two_under_one_name(weights, t
     assert catalogue.configured(str(weights / "quick")) == "quick"
     with pytest.raises(UnknownModel, match="Two models are called quick"):
         catalogue.configured(str(tmp_path / "quick"))
+
+
+def test_a_model_on_trial_never_takes_the_place_of_the_usual_one_of_its_name(weights, tmp_path):
+    catalogue = Catalogue(default="quick", weights=weights)
+    shutil.copytree(weights / "quick", tmp_path / "trial" / "quick")
+
+    with pytest.raises(UnknownModel, match="Two models are called quick"):
+        catalogue.configured(str(tmp_path / "trial" / "quick"))
+
+    assert catalogue.configured(str(weights / "quick")) == "quick"
 
 
 def test_a_series_gets_the_model_of_its_rule_and_a_person_may_ask_for_another(jobs, weights, ct):

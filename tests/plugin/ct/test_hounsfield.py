@@ -129,6 +129,30 @@ def test_damaged_compressed_pixels_are_refused() -> None:
         read(datasets)
 
 
+@pytest.mark.parametrize("signed", [0, 1])
+def test_pixels_that_do_not_fit_into_their_bits_are_refused(signed: int) -> None:
+    """A sign that is not continued, or an overlay in the bits above: the HU are not known."""
+    datasets = slices()
+    for dataset in datasets:
+        pixels = np.frombuffer(dataset.PixelData, "<i2") - (1024 if signed else 0)
+        dataset.PixelData = np.clip(pixels, -2048, 2047).astype("<u2").tobytes()
+        dataset.PixelRepresentation = signed
+        dataset.BitsStored, dataset.HighBit = 12, 11
+    assert read(datasets).volume.array.max() > 0
+    above = np.frombuffer(datasets[4].PixelData, "<u2") & 0x0FFF | (0 if signed else 0x8000)
+    datasets[4].PixelData = above.astype("<u2").tobytes()
+
+    with pytest.raises(UnsuitableSeries, match="which the 12 bits of BitsStored cannot hold"):
+        read(datasets)
+
+
+def test_a_high_bit_that_is_not_the_highest_is_refused() -> None:
+    datasets = slices()
+    datasets[3].BitsStored, datasets[3].HighBit = 12, 15
+    with pytest.raises(UnsuitableSeries, match="HighBit is 15 and BitsStored 12"):
+        read(datasets)
+
+
 def test_numbers_that_no_scanner_measures_are_refused() -> None:
     datasets = slices()
     datasets[2].RescaleSlope = "1000"
