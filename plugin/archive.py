@@ -128,13 +128,14 @@ class OrthancArchive:
         answer = self._call(
             "an instance", self._orthanc.RestApiPost, "/tools/lookup", sop_instance_uid
         )
-        return next((one["ID"] for one in json.loads(answer) if one["Type"] == "Instance"), None)
+        found = _parsed(answer, "an instance")
+        return next((one["ID"] for one in found if one["Type"] == "Instance"), None)
 
     def store(self, dataset: pydicom.Dataset) -> str:
         file = _encoded(dataset)
         stored = self._upload(file)
         if stored["Status"] == ALREADY_STORED:  # and, by Orthanc's default, the older one kept
-            self._call("a result", self._orthanc.RestApiDelete, f"/instances/{stored['ID']}")
+            self.remove(stored["ID"])
             stored = self._upload(file)
         return str(stored["ID"])
 
@@ -203,13 +204,13 @@ class OrthancArchive:
         if self._storage is not None and self._storage.is_dir():
             _find_room(self._storage, len(file))
         what = "a place for a result"
-        stored: dict[str, Any] = json.loads(
-            self._call(what, self._orthanc.RestApiPost, "/instances", file)
+        stored: dict[str, Any] = _parsed(
+            self._call(what, self._orthanc.RestApiPost, "/instances", file), what
         )
         return stored
 
     def _get(self, uri: str, what: str) -> Any:
-        return json.loads(self._call(what, self._orthanc.RestApiGet, uri))
+        return _parsed(self._call(what, self._orthanc.RestApiGet, uri), what)
 
     def _call(self, what: str, function: Callable[..., bytes], *arguments: str | bytes) -> bytes:
         try:
@@ -219,6 +220,13 @@ class OrthancArchive:
             if code == UNKNOWN_RESOURCE:
                 raise UnknownResource(f"Orthanc holds no {what}.") from error
             raise ArchiveError(f"Orthanc, asked for {what}, says: {message}.") from error
+
+
+def _parsed(answer: bytes, what: str) -> Any:
+    try:
+        return json.loads(answer)
+    except ValueError as error:  # a page of whoever stands between us and Orthanc
+        raise ArchiveError(f"Orthanc, asked for {what}, gives no JSON.") from error
 
 
 def _encoded(dataset: pydicom.Dataset) -> bytes:

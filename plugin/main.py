@@ -28,7 +28,13 @@ from plugin.log import OrthancLog, attach
 from plugin.objects.results import description
 from plugin.orthanc_api import answer, holds_threads_needlessly
 from plugin.sending.outgoing import Outgoing
-from plugin.settings import Settings, authenticates, stable_age_seconds, storage_folder
+from plugin.settings import (
+    Settings,
+    authenticates,
+    configuration_folder,
+    stable_age_seconds,
+    storage_folder,
+)
 from plugin.station import Station
 from plugin.status import Status
 from plugin.web.audit_routes import AuditRoutes
@@ -43,7 +49,7 @@ log = logging.getLogger("plugin.main")
 
 configuration = json.loads(orthanc.GetConfiguration())
 settings = Settings.from_orthanc(configuration)
-folder = Path(orthanc.GetConfigurationPath()).resolve().parent
+folder = configuration_folder(Path(orthanc.GetConfigurationPath()).resolve(), configuration)
 archive = OrthancArchive(orthanc, storage=storage_folder(configuration, folder))
 status = Status(archive=archive, orthanc=orthanc, labels=settings.labels)
 

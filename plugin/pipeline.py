@@ -94,7 +94,7 @@ def segment_series(
             finding = Finding(ct, labels, segmenter.organs, warnings, doubts)
             made = build_results(missing, finding, origin, settings)
         with watch.stage("storing"):
-            stored = [_store(kind, one, archive, watch) for kind, one in made]
+            stored = _store(made, archive, watch)
             _still_wanted(series, archive, stored)
     except (UnsuitableSeries, NoBody) as why:
         log.info("series %s skipped: %s", series.id, why)
@@ -112,13 +112,23 @@ def segment_series(
     )
 
 
-def _store(kind: ResultKind, made: Dataset, archive: Archive, watch: Watch) -> Result:
-    if watch.cancelled():  # perhaps because the job is another worker's by now
-        raise Cancelled
-    # An attempt that did not come to its end leaves no SEG, which is the last to be stored. One
-    # that is there now has been made by another worker meanwhile, and stays.
-    store = archive.store_once if kind == "seg" else archive.store
-    return Result(kind=kind, sop_instance_uid=made.SOPInstanceUID, orthanc_id=store(made))
+def _store(
+    made: Sequence[tuple[ResultKind, Dataset]], archive: Archive, watch: Watch
+) -> list[Result]:
+    """Store all, or nothing if the job is cancelled: no contours without their SEG."""
+    stored: list[Result] = []
+    for kind, one in made:
+        if watch.cancelled():
+            if watch.ours():  # another worker's would have the same UIDs
+                for result in stored:
+                    archive.remove(result.orthanc_id)
+            raise Cancelled
+        # An attempt that did not come to its end leaves no SEG, which is the last to be stored. One
+        # that is there now has been made by another worker meanwhile, and stays.
+        store = archive.store_once if kind == "seg" else archive.store
+        identifier = store(one)
+        stored.append(Result(kind=kind, sop_instance_uid=one.SOPInstanceUID, orthanc_id=identifier))
+    return stored
 
 
 def _files(

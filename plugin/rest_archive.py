@@ -198,17 +198,19 @@ class _RemoteOrthanc:
 
     def _refusal(self, answer: httpx.Response) -> Exception:
         status = answer.status_code
-        if status == HTTPStatus.NOT_FOUND:
-            return RemoteError(UNKNOWN_RESOURCE, "unknown resource")
         if status == HTTPStatus.UNAUTHORIZED:
             return ArchiveError(f"Orthanc at {self._url} does not accept this user and password.")
         if status == HTTPStatus.FORBIDDEN:
             return ArchiveError(f"Orthanc at {self._url} does not allow this user to do that.")
+        if status == HTTPStatus.NOT_FOUND and not answer.content:  # it need not describe errors
+            return RemoteError(UNKNOWN_RESOURCE, "unknown resource")
         try:
             said = answer.json()
             message = str(said.get("Details") or said["Message"])
         except (ValueError, KeyError, AttributeError):  # not Orthanc's own JSON
-            message = answer.reason_phrase
+            return RemoteError(-1, f"{answer.reason_phrase} (HTTP status {status})")
+        if status == HTTPStatus.NOT_FOUND:  # a proxy's own says nothing of what Orthanc holds
+            return RemoteError(UNKNOWN_RESOURCE, "unknown resource")
         return RemoteError(-1, f"{message} (HTTP status {status})")
 
 

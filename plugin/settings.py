@@ -246,6 +246,29 @@ class Settings(BaseModel):
         return f"sqlite:///{index.resolve() / DATABASE_FILE}"
 
 
+def configuration_folder(path: Path, configuration: Mapping[str, Any]) -> Path:
+    """Where Orthanc's relative paths begin.
+
+    Args:
+        path: of its configuration, as it tells.
+        configuration: the whole of it.
+
+    Raises:
+        BadSettings: it was given a folder and not a file, and there are relative paths. It then
+            tells that folder or the one around it, depending on a slash.
+    """
+    if not path.is_dir():
+        return path.parent
+    for key in ("StorageDirectory", "IndexDirectory"):
+        default = ORTHANC_STORAGE if key == "StorageDirectory" else path  # else the same
+        if not Path(configuration.get(key, default)).is_absolute():
+            raise BadSettings(
+                f"{key} must be an absolute path: Orthanc was given a folder of configurations "
+                "and does not tell which, so a relative one would be looked for at another place."
+            )
+    return path
+
+
 def storage_folder(configuration: Mapping[str, Any], folder: Path) -> Path:
     """Where Orthanc keeps its files, unless a plugin keeps them elsewhere.
 

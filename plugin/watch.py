@@ -17,6 +17,7 @@ class Watch:
 
     report: Callable[[str, float], None] = lambda stage, progress: None  # progress of all, 0 to 1
     cancelled: Callable[[], bool] = lambda: False
+    ours: Callable[[], bool] = lambda: True  # False if the job is, or may be, another worker's
     seconds: dict[str, float] = field(default_factory=dict)  # by stage, filled as the job runs
 
     @property

@@ -121,7 +121,7 @@ class Worker:
                     recovered = True
                 if self._catch_up_at is not None and time.monotonic() >= self._catch_up_at:
                     self._catch_up_at = None
-                    self._catch_up()
+                    self._catch_up_or_again()
                 self._between()
                 if self._paused() or self.hanging >= MOST_HANGING:
                     self._jobs.wait(self._longest_sleep_s(), for_due=False)
@@ -131,11 +131,18 @@ class Worker:
                     self._jobs.wait(self._longest_sleep_s())
             except ArchiveError:
                 log.exception("the archive did not answer; trying again")
-                self.catch_up_in(PAUSE_S)
             except SQLAlchemyError:
                 log.exception("the queue of jobs does not answer; trying again")
                 recovered = False  # what was running may not have been noted as ended
                 self._stopping.wait(PAUSE_S)
+
+    def _catch_up_or_again(self) -> None:
+        """What was missed must not be missed twice, whoever did not answer."""
+        try:
+            self._catch_up()
+        except (ArchiveError, SQLAlchemyError):
+            self.catch_up_in(PAUSE_S)
+            raise
 
     def _longest_sleep_s(self) -> float:
         if self._catch_up_at is None:
@@ -149,6 +156,7 @@ class Worker:
             every_s=self._jobs.lease_seconds / BEATS_PER_LEASE,
             lease_s=self._jobs.lease_seconds,
         ) as heartbeat:
+            self._jobs.tell(job)  # only now: an Orthanc that does not answer may take minutes
             self._do_alive(job, heartbeat)
 
     def _do_alive(self, job: Job, heartbeat: Heartbeat) -> None:
@@ -163,8 +171,10 @@ class Worker:
                 self._jobs.put_back(job.id)
             elif time.monotonic() >= deadline:
                 self._give_up(job, "It was stopped.")
-            else:
+            elif self._jobs.cancel_wanted(job.id):
                 self._jobs.stopped(job.id)
+            else:  # the lease was lost for a moment only
+                self._jobs.put_back(job.id)
         except Hangs:
             self._give_up(job, "It could not be stopped: restart Orthanc to free what it holds.")
         except UnknownResource:
@@ -227,7 +237,7 @@ class Worker:
                 wanted, asked_at = self._jobs.cancel_wanted(job.id), now
             return wanted
 
-        return Watch(report=report, cancelled=cancelled)
+        return Watch(report=report, cancelled=cancelled, ours=lambda: not heartbeat.lost)
 
 
 def _carry(run: Callable[[], Outcome], attempt: Future[Outcome]) -> None:

@@ -21,7 +21,7 @@ from plugin.ct.hounsfield import (
 )
 from plugin.ct.series_rules import SeriesRules, UnsuitableSeries, counted
 from plugin.ct.stack import Stack, stack_slices, values_of
-from plugin.dicom_file import UnreadableFile, keep_readable, read_dicom
+from plugin.dicom_file import PIXEL_DATA, UnreadableFile, keep_readable, read_dicom
 from plugin.shelf import Shelf
 
 __all__ = [
@@ -106,8 +106,9 @@ def read_series(files: Iterable[bytes | Path], rules: SeriesRules) -> CtSeries:
     Raises:
         UnsuitableSeries: any fault of the files or of the series that they make.
     """
-    datasets = read_headers(files, pixels=True)
-    _check_pixel_data(datasets)
+    datasets = read_headers(files, most=rules.max_slices)
+    if len({_uid(dataset) for dataset in datasets}) <= rules.max_slices:
+        _check_pixel_data(datasets)
     stack = sort_and_check(datasets, rules)
     voxels = np.empty(stack.geometry.spatial_shape, np.float32)
     highest = AIR_HU
@@ -119,22 +120,28 @@ def read_series(files: Iterable[bytes | Path], rules: SeriesRules) -> CtSeries:
     return CtSeries(volume=stack.geometry.with_array(voxels), slices=stack.slices)
 
 
-def read_headers(files: Iterable[bytes | Path], *, pixels: bool = False) -> list[Dataset]:
+def read_headers(files: Iterable[bytes | Path], *, most: int = 0) -> list[Dataset]:
     """Slices as `judge` and `sort_and_check` take them; what cannot be read of one is missing.
 
     Args:
         files: each a whole DICOM file, in any order.
-        pixels: whether to read their pixel data too.
+        most: their pixel data is kept too, unless there are more slices than these: a series that
+            is refused for it takes no memory.
 
     Raises:
         UnsuitableSeries: some of them are no DICOM, or cut short.
     """
     headers: list[Dataset] = []
     unreadable = 0
-    shelf = Shelf() if pixels else None
+    different: set[str] = set()  # the same instance may come twice
+    shelf = Shelf() if most else None
     for file in files:
+        if len(different) > most:
+            shelf = None
+            for header in headers:
+                header.pop(PIXEL_DATA, None)
         try:
-            header = read_dicom(file, pixels=pixels, shelf=shelf)
+            header = read_dicom(file, pixels=shelf is not None, shelf=shelf)
         except UnreadableFile:
             unreadable += 1
             continue
@@ -144,10 +151,15 @@ def read_headers(files: Iterable[bytes | Path], *, pixels: bool = False) -> list
         else:
             keep_readable(header, OF_EACH_SLICE)
             headers.append(header)
+            different.add(_uid(header))
     if unreadable:
         total = counted(unreadable + len(headers), "file")
         raise UnsuitableSeries(f"{unreadable} of {total} cannot be read: not DICOM, or cut short.")
     return headers
+
+
+def _uid(header: Dataset) -> str:
+    return str(header.get("SOPInstanceUID", ""))
 
 
 def _check_pixel_data(datasets: Sequence[Dataset]) -> None:

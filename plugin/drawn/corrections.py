@@ -2,12 +2,13 @@
 
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 
 import highdicom as hd
 
 from model.segmenter import Cancelled
 from plugin.archive import OrthancArchive, Series, UnknownResource
-from plugin.catalogue import Catalogue
+from plugin.catalogue import Catalogue, UnknownModel
 from plugin.ct.series import UnsuitableSeries
 from plugin.ct.series_rules import counted
 from plugin.drawn.drawings import Drawings
@@ -87,8 +88,12 @@ class Corrections:
         return compared
 
     def _cts(self, results: Sequence[Job]) -> list[Series]:
-        ids = dict.fromkeys(result.series for result in results)
-        return [self._archive.series(one) for one in ids]
+        """The series of the results, but those that somebody has deleted."""
+        found: list[Series] = []
+        for one in dict.fromkeys(result.series for result in results):
+            with suppress(UnknownResource):
+                found.append(self._archive.series(one))
+        return found
 
     def _is_of(self, drawing: StructureSet, ct: Series) -> bool:
         """Whether a drawing may be of a CT: it says so, or does not say of which it is."""
@@ -102,7 +107,10 @@ class Corrections:
         result: Job,
         grid: hd.VolumeGeometry,
     ) -> bool:
-        known = self._catalogue.card(result.model).measured_rows()
+        try:
+            known = self._catalogue.card(result.model).measured_rows()
+        except UnknownModel:
+            return False  # nobody can say any more which organs it knew
         organs = [organ for organ in theirs.organs if organ in known]
         try:
             ours = self._drawings.result(result, grid)

@@ -7,6 +7,7 @@ import highdicom as hd
 import numpy as np
 
 from model.preprocess import resample
+from plugin.ct.stack import LARGEST_VOLUME
 from plugin.dicom_file import DAMAGE
 from plugin.drawn.contour_fill import UnusableStructure
 
@@ -41,6 +42,8 @@ def segment_masks(
         return hd.Volume(inside.astype(np.uint8), volume.affine, "PATIENT")
 
     def mask(number: int, ct: hd.VolumeGeometry) -> hd.Volume:
+        if seg.Rows * seg.Columns * int(seg.NumberOfFrames) > LARGEST_VOLUME:
+            raise UnusableStructure("its frames have more pixels than a CT may have voxels")
         try:
             drawn = as_drawn(number)
         except DAMAGE as error:

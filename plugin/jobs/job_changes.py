@@ -59,9 +59,14 @@ class JobChanges:
         return job
 
     def move(
-        self, where: ColumnElement[bool], *, outcome: Outcome | None = None, **values: Any
+        self,
+        where: ColumnElement[bool],
+        *,
+        outcome: Outcome | None = None,
+        telling: bool = True,
+        **values: Any,
     ) -> Job | None:
-        """Change the one job that fits, and tell of it; None if there is none."""
+        """Change the one job that fits, and tell of it unless not `telling`; None if none does."""
         shadow = None
         with Session(self._engine) as session, session.begin():
             moved = session.scalar(
@@ -74,10 +79,15 @@ class JobChanges:
             self._note(session, job, outcome)
             if job.state == "done":
                 shadow = self._begin_shadow(session, row)
-        self._changed(job)
+        if telling:
+            self._changed(job)
         if shadow is not None:
             self._changed(shadow)
         return job
+
+    def tell(self, job: Job) -> None:
+        """Tell of a change that was made without telling."""
+        self._changed(job)
 
     def _begin_shadow(self, session: Session, row: JobRow) -> Job | None:
         """Queue the second model behind a job that is done, once."""

@@ -27,6 +27,9 @@ POLL_S = 1.0
 """How often a queue is looked at that other processes fill too."""
 
 
+CANCELLED: dict[str, Any] = {"state": "cancelled", "reason": "Cancelled by a person."}
+
+
 class WrongState(Exception):
     """What was asked makes no sense in the job's state. The message is a sentence for a person."""
 
@@ -145,10 +148,9 @@ class Jobs(JobList):
         """
         if job := self._changes.move(
             and_(JobRow.id == job_id, JobRow.state == "queued"),
-            state="cancelled",
-            reason="Cancelled by a person.",
             user=user,
             finished=self._now(),
+            **CANCELLED,
         ):
             return job
         with Session(self._engine) as session, session.begin():
@@ -233,7 +235,7 @@ class Jobs(JobList):
         """Take the oldest job that is due, so that no other worker can; None if there is none.
 
         Nobody waits for a shadow: every series gets its result first. Jobs whose workers have been
-        silent for too long are handed on first.
+        silent for too long are handed on first. Nobody is told yet, see `tell`.
         """
         self._hand_on(self._leases.overdue())
         oldest = (
@@ -254,11 +256,16 @@ class Jobs(JobList):
             reason="",
             started=self._now(),
             cancel_wanted=False,
+            telling=False,
             **lease,
         )
         if job is not None:
             self._leases.keep(job.id, lease["lease"])
         return job
+
+    def tell(self, job: Job) -> None:
+        """Tell that a claimed job runs. It may take long: the lease must be renewed meanwhile."""
+        self._changes.tell(job)
 
     def renew(self, job_id: str) -> bool:
         """Say that the worker of this job lives; False if the job is no longer its own."""
@@ -296,7 +303,7 @@ class Jobs(JobList):
 
     def stopped(self, job_id: str) -> None:
         """Note that a running job was cancelled by a person."""
-        self._end(job_id, state="cancelled", reason="Cancelled by a person.", finished=self._now())
+        self._end(job_id, finished=self._now(), **CANCELLED)
 
     def put_back(self, job_id: str) -> None:
         """Give a running job back because the service stops. The attempt does not count."""
@@ -327,7 +334,11 @@ class Jobs(JobList):
 
     def _end(self, job_id: str, **values: Any) -> None:
         """Change a job that this process runs, which is then over for it."""
-        if self._changes.move(self._leases.held(job_id), stage="", **values) is None:
+        held, moved = self._leases.held(job_id), None
+        if values["state"] == "queued":  # unless a person wants it no more
+            cancelled = CANCELLED | {"finished": self._now()}
+            moved = self._changes.move(and_(held, JobRow.cancel_wanted), stage="", **cancelled)
+        if moved is None and self._changes.move(held, stage="", **values) is None:
             log.warning("job %s is no longer ours: what became of it here does not count", job_id)
         self._leases.drop(job_id)
 
@@ -342,7 +353,7 @@ class Jobs(JobList):
         for row in rows:
             changes: dict[str, Any] = {"state": "queued", "stage": "", "progress": 0.0}
             if row.cancel_wanted:
-                changes = {"state": "cancelled", "reason": "Cancelled by a person."}
+                changes = {**CANCELLED}
             elif row.attempts >= self._max_attempts:
                 reason = f"Its worker ended {row.attempts} times while this job ran."
                 changes = {"state": "failed", "reason": reason}

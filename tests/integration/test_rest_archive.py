@@ -1,8 +1,10 @@
 """Another machine's Orthanc gives and takes as our own does, over a line that may break."""
 
 import shutil
+import threading
 from collections.abc import Iterator
 from copy import deepcopy
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -164,6 +166,32 @@ def test_an_archive_out_of_reach_is_said_in_one_sentence(no_pauses: None) -> Non
     assert str(refusal.value).startswith(f"Orthanc at http://127.0.0.1:{port} cannot be reached: ")
     assert LOGIN.password not in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+def test_what_somebody_between_does_not_find_is_not_gone() -> None:
+    """A proxy whose backend restarts: nobody has deleted the series, and the job is not over."""
+
+    class Proxy(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            page = b"<html>404 page not found</html>"
+            self.send_response(404)
+            self.send_header("Content-Length", str(len(page)))
+            self.end_headers()
+            self.wfile.write(page)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with (
+            RestArchive(f"http://127.0.0.1:{server.server_port}") as archive,
+            pytest.raises(ArchiveError) as refusal,
+        ):
+            archive.series("a")
+        server.shutdown()
+
+    assert not isinstance(refusal.value, UnknownResource)
 
 
 def test_a_line_that_always_breaks_is_given_up(orthanc: PlainOrthanc, no_pauses: None) -> None:

@@ -57,6 +57,30 @@ def test_what_orthanc_does_not_hold_is_told_from_what_it_cannot_do_now():
     assert not isinstance(error.value, UnknownResource)
 
 
+def test_a_page_of_somebody_between_is_no_answer(monkeypatch):
+    orthanc = FakeOrthanc()
+    monkeypatch.setattr(orthanc, "RestApiGet", lambda uri: b"<html>Please sign in</html>")
+
+    with pytest.raises(ArchiveError, match="asked for study a, gives no JSON"):
+        OrthancArchive(orthanc).series_of_study("a")
+
+
+def test_an_older_result_that_goes_by_itself_is_no_fault(ct, monkeypatch):
+    """The answer to its removal was lost, so it was asked for twice."""
+    orthanc = FakeOrthanc()
+    archive = OrthancArchive(orthanc)
+    archive.store(ct[0])
+    remove = orthanc.RestApiDelete
+
+    def twice(uri: str) -> bytes:
+        remove(uri)
+        return remove(uri)
+
+    monkeypatch.setattr(orthanc, "RestApiDelete", twice)
+
+    assert archive.store(ct[0]) in orthanc.files
+
+
 def test_labels_of_other_people_stay_on_a_study():
     orthanc = FakeOrthanc()
     archive = OrthancArchive(orthanc)

@@ -307,10 +307,28 @@ def test_a_job_that_is_lost_while_it_stores_stores_nothing_more(orthanc, quick):
         return any(one.Modality == "RTSTRUCT" for one in orthanc.headers.values())
 
     with pytest.raises(Cancelled):
-        run(orthanc, quick, settings=Settings(Rtstruct=True), watch=Watch(cancelled=lost))
+        run(
+            orthanc,
+            quick,
+            settings=Settings(Rtstruct=True),
+            watch=Watch(cancelled=lost, ours=lambda: False),
+        )
 
-    assert lost()
+    assert lost()  # what is there may be its new worker's
     assert orthanc.segs() == []
+
+
+def test_contours_of_a_job_that_is_cancelled_before_its_seg_do_not_stay(orthanc, quick):
+    stored: list[str] = []
+
+    def wanted_no_more() -> bool:
+        stored.extend(one.Modality for one in orthanc.headers.values())
+        return "RTSTRUCT" in stored
+
+    with pytest.raises(Cancelled):
+        run(orthanc, quick, settings=Settings(Rtstruct=True), watch=Watch(cancelled=wanted_no_more))
+
+    assert {one.Modality for one in orthanc.headers.values()} == {"CT"}
 
 
 def test_a_model_in_the_shadow_makes_nothing_but_its_seg(orthanc, quick):

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from plugin.settings import BadSettings, Settings, stable_age_seconds
+from plugin.settings import BadSettings, Settings, configuration_folder, stable_age_seconds
 
 ROOT = Path(__file__).parents[2]
 
@@ -47,6 +47,17 @@ def test_a_mistake_in_the_configuration_is_named(section, names):
 )
 def test_the_queue_lies_beside_orthancs_index(configuration, file):
     assert Settings().database_url(configuration, Path("/etc/orthanc")) == f"sqlite:///{file}"
+
+
+def test_a_folder_of_configurations_needs_absolute_paths(tmp_path):
+    (tmp_path / "orthanc.json").write_text("{}")
+    absolute = {"StorageDirectory": "/var/lib/orthanc"}
+
+    assert configuration_folder(tmp_path / "orthanc.json", {}) == tmp_path
+    assert configuration_folder(tmp_path, absolute) == tmp_path
+    for relative in ({}, {"StorageDirectory": "db"}, absolute | {"IndexDirectory": "index"}):
+        with pytest.raises(BadSettings, match="Directory must be an absolute path"):
+            configuration_folder(tmp_path, relative)
 
 
 def test_another_database_can_be_named():

@@ -227,8 +227,9 @@ def test_a_job_left_running_by_the_last_process_is_taken_first(jobs, ended):
     assert jobs.get(left.id).state == "done"
 
 
-def test_missed_studies_are_looked_for_once_and_again_if_the_archive_fails(
-    jobs, ended, monkeypatch
+@pytest.mark.parametrize("fault", [ArchiveError("no answer"), OperationalError("", {}, OSError())])
+def test_missed_studies_are_looked_for_once_and_again_if_somebody_does_not_answer(
+    jobs, ended, monkeypatch, fault
 ):
     monkeypatch.setattr(worker_module, "PAUSE_S", 0.0)
     looked: list[int] = []
@@ -236,7 +237,7 @@ def test_missed_studies_are_looked_for_once_and_again_if_the_archive_fails(
     def catch_up() -> None:
         looked.append(len(looked))
         if len(looked) == 1:
-            raise ArchiveError("no answer")
+            raise fault
         add(jobs)
 
     worker = Worker(jobs, lambda job, watch: DONE, catch_up=catch_up, catch_up_after_s=0.0)
@@ -264,6 +265,47 @@ def test_a_queue_that_does_not_answer_for_a_while_ends_nothing(jobs, ended, monk
     worker.stop()
 
     assert jobs.get(job.id).state == "done"
+
+
+def test_a_job_that_stops_though_nobody_wants_it_to_is_done_again(jobs, ended):
+    """Its lease was lost for a moment, and renewed before anybody asked why it stopped."""
+    job, attempts = add(jobs), list[int]()
+
+    def run(job: Job, watch: Watch) -> Outcome:
+        attempts.append(job.attempts)
+        if len(attempts) == 1:
+            raise Cancelled
+        return DONE
+
+    worker = Worker(jobs, run)
+    worker.start()
+    ended.wait_for("done")
+    worker.stop()
+
+    assert jobs.get(job.id).state == "done"
+    assert len(attempts) == 2
+
+
+def test_telling_of_a_job_for_longer_than_its_lease_does_not_cost_it(database):
+    """Orthanc does not answer, and is told again and again that the job runs."""
+    told = threading.Event()
+
+    def changed(job: Job) -> None:
+        if job.state == "running":
+            told.set()
+            time.sleep(1.5)
+
+    one = Jobs(open_database(database), owner="one", lease_seconds=0.5, changed=changed)
+    job = add(one)
+    worker = Worker(one, lambda job, watch: DONE)
+    worker.start()
+    assert told.wait(SOON_S)
+    time.sleep(1.0)  # twice the lease
+
+    assert Jobs(open_database(database), owner="two").claim() is None
+    wait_until(lambda: one.get(job.id).state == "done")
+    worker.stop()
+    assert one.get(job.id).attempts == 1
 
 
 def test_the_worker_never_keeps_the_process_alive(jobs):

@@ -1,6 +1,9 @@
 """Every series that can be used is read right, wherever its slices lie."""
 
 import random
+import tracemalloc
+from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 
 import highdicom as hd
@@ -9,13 +12,13 @@ import pydicom
 import pytest
 
 from plugin.ct.series import SeriesRules, UnsuitableSeries, read_series
-from tests.phantoms import Orientation, ct_slices
+from tests.phantoms import COSINES, Orientation, ct_slices
 from tests.plugin.ct.series_files import RULES, as_file, phantom, read, real, slices
 
 # What is accepted
 
 
-@pytest.mark.parametrize("orientation", ["axial", "flipped_rows", "feet_first", "oblique"])
+@pytest.mark.parametrize("orientation", COSINES)
 def test_every_voxel_is_at_its_place_in_the_patient(orientation: Orientation) -> None:
     made = phantom(orientation)
     shuffled = ct_slices(made, shuffle_seed=1)
@@ -50,6 +53,30 @@ def test_files_are_read_from_disk_too(tmp_path: Path) -> None:
 def test_an_instance_that_arrived_twice_counts_once() -> None:
     datasets = slices()
     assert len(read([*datasets, datasets[7]]).slices) == 30
+
+
+def test_a_series_with_too_many_slices_is_refused_before_it_fills_the_memory() -> None:
+    """Perfusion CTs have thousands of images; one file here is small, and its pixels are not."""
+    [file, *_] = [as_file(dataset) for dataset in slices()]
+    rules = RULES.model_copy(update={"max_slices": 40})
+
+    def perfusion(images: int) -> Iterator[bytes]:
+        dataset = pydicom.dcmread(BytesIO(file))
+        dataset.Rows = dataset.Columns = 512
+        dataset.PixelData = bytes(2 * 512 * 512)
+        for number in range(images):
+            dataset.SOPInstanceUID = f"2.25.{number}"
+            yield as_file(dataset)
+
+    tracemalloc.start()
+    try:
+        with pytest.raises(UnsuitableSeries, match="The series has 300 slices"):
+            read_series(perfusion(300), rules)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert peak < 60 * 2 * 512 * 512 + 2**25
 
 
 def test_slices_thicker_than_their_distance_are_fine() -> None:

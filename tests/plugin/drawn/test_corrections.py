@@ -176,6 +176,36 @@ def test_a_result_that_was_deleted_is_not_compared(clinic, ct):
     assert (job.state, clinic.quality.find()) == ("skipped", [])
 
 
+def test_another_ct_that_was_deleted_is_no_hindrance(clinic, ct, small_phantom):
+    ours, other = clinic.ours(), ct_slices(small_phantom, series_number=2)
+    clinic.orthanc.receive(other)
+    clinic.stable()
+    for image in other:
+        identifier = clinic.archive.find_instance(image.SOPInstanceUID)
+        del clinic.orthanc.files[identifier], clinic.orthanc.headers[identifier]
+    clinic.orthanc.receive([seg(ct, ours, [BRAINSTEM])])
+
+    [job] = clinic.stable()
+
+    assert job.state == "done"
+    assert [one.series for one in clinic.quality.find()] == [clinic.ct.id]
+
+
+def test_a_result_of_a_model_that_is_no_longer_there_is_not_compared(clinic, ct, weights):
+    clinic.orthanc.receive([seg(ct, clinic.ours(), [BRAINSTEM])])
+    clinic.work = Work(
+        archive=clinic.archive,
+        jobs=clinic.jobs,
+        catalogue=Catalogue(default=str(weights / "blind"), weights=weights / "none"),
+        quality=clinic.quality,
+        settings=Settings(),
+    )
+
+    [job] = clinic.stable()
+
+    assert (job.state, clinic.quality.find()) == ("skipped", [])
+
+
 def test_organs_that_the_model_does_not_know_say_nothing(clinic, ct):
     mask = clinic.ours().with_array((clinic.ours().array > 0).astype(np.uint8))
     clinic.orthanc.receive([rtstruct(ct, {"Pituitary": outlines_of(mask)})])

@@ -91,6 +91,19 @@ def test_a_segmentation_on_another_grid_is_brought_to_the_cts(slices: list[Datas
     assert found.labels.voxel_volume * ours.sum() == pytest.approx(volume_mm3, rel=0.05)
 
 
+def test_a_segmentation_that_would_not_fit_into_the_memory_is_not_decoded(
+    phantom: Phantom, slices: list[Dataset], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Compressed, it may be a thousandth of what it becomes."""
+    drawing = as_read(seg(slices, phantom.labels, [LEFT]))
+    monkeypatch.setattr("plugin.drawn.segment_masks.LARGEST_VOLUME", 1000)
+
+    found = drawn(drawing, phantom)
+
+    assert found.organs == ()
+    assert "more pixels than a CT may have voxels" in found.left_out[LEFT]
+
+
 def test_a_segment_is_known_by_its_code_if_its_name_says_nothing(
     phantom: Phantom, slices: list[Dataset]
 ) -> None:

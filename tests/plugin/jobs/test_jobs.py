@@ -237,6 +237,21 @@ def test_a_wish_to_cancel_does_not_outlive_the_attempt(jobs):
     assert not jobs.cancel_wanted(job.id)
 
 
+@pytest.mark.parametrize(
+    "end", [lambda jobs, one: jobs.put_back(one), lambda jobs, one: jobs.fail(one, "no answer")]
+)
+def test_what_a_person_cancelled_is_not_queued_again(jobs, end):
+    """Orthanc stopped, or the attempt failed, before the worker saw the wish."""
+    job = add(jobs)
+    jobs.claim()
+    jobs.cancel(job.id)
+
+    end(jobs, job.id)
+
+    assert jobs.get(job.id).state == "cancelled"
+    assert jobs.get(job.id).reason == "Cancelled by a person."
+
+
 def test_what_makes_no_sense_is_refused_with_a_sentence(jobs):
     job = add(jobs)
     with pytest.raises(WrongState, match="The job is queued: only a failed"):
@@ -278,7 +293,7 @@ def test_who_watches_is_told_of_every_change_of_state(database):
     jobs = Jobs(open_database(database), changed=lambda job: seen.append(job.state))
     job = add(jobs)
     add(jobs)  # the same
-    jobs.claim()
+    jobs.tell(jobs.claim())
     jobs.report(job.id, "segmenting", 0.5)
     jobs.finish(job.id, Outcome(state="done", results=(RESULT,)))
 
