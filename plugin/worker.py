@@ -156,12 +156,12 @@ class Worker:
             every_s=self._jobs.lease_seconds / BEATS_PER_LEASE,
             lease_s=self._jobs.lease_seconds,
         ) as heartbeat:
-            self._jobs.tell(job)  # only now: an Orthanc that does not answer may take minutes
             self._do_alive(job, heartbeat)
 
     def _do_alive(self, job: Job, heartbeat: Heartbeat) -> None:
         deadline = time.monotonic() + self._time_limit_s
         try:
+            self._jobs.tell(job)  # only now: an Orthanc that does not answer may take minutes
             watch = self._watch(job, heartbeat, deadline)
             self._jobs.finish(job.id, self._outcome(lambda: self._run(job, watch)))
         except Cancelled:
