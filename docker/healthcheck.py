@@ -7,11 +7,13 @@ is read for the port and for a user. A worker node touches a file as long as it 
 import argparse
 import base64
 import json
+import ssl
 import sys
 import time
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 TIMEOUT_S = 8.0
 
@@ -30,18 +32,30 @@ def main(argv: Sequence[str] | None = None) -> int:
 def of_orthanc(file: Path) -> int:
     try:
         configuration = json.loads(file.read_text())
-        url = f"http://127.0.0.1:{configuration.get('HttpPort', 8042)}/oar/health"
+        scheme = "https" if configuration.get("SslEnabled") else "http"
+        url = f"{scheme}://127.0.0.1:{configuration.get('HttpPort', 8042)}/oar/health"
         request = urllib.request.Request(url)
-        for user, password in list(configuration.get("RegisteredUsers", {}).items())[:1]:
-            credentials = base64.b64encode(f"{user}:{password}".encode()).decode()
+        if (found := someone(configuration)) is not None:
+            credentials = base64.b64encode(":".join(found).encode()).decode()
             request.add_header("Authorization", f"Basic {credentials}")
-        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
+        # Its certificate is made for the name that others know it by, and this is no network.
+        trusted = ssl._create_unverified_context() if scheme == "https" else None
+        with urllib.request.urlopen(request, timeout=TIMEOUT_S, context=trusted) as answer:
             status = json.load(answer)["status"]
     except (OSError, ValueError, KeyError) as why:
         print(f"no answer: {why}")
         return 1
     print(status)
     return 0 if status == "ok" else 1
+
+
+def someone(configuration: dict[str, Any]) -> tuple[str, str] | None:
+    """A user who may look, and the password."""
+    roles = configuration.get("Oar", {}).get("Roles", {})
+    for user, password in configuration.get("RegisteredUsers", {}).items():
+        if not roles or roles.get(user, "none") != "none":
+            return user, password
+    return None
 
 
 def of_node(alive: Path) -> int:

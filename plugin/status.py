@@ -86,13 +86,20 @@ def show_on_study(archive: OrthancArchive, jobs: Jobs, job: Job, *, labels: bool
     """
     try:
         found = jobs.find(study=job.study, kind="segment")
-        latest = list({one.series: one for one in reversed(found)}.values())
-        archive.set_study_metadata(job.study, STATE_METADATA, summary(latest))
-        if labels:
-            wanted = {LABELS[one.state] for one in latest}
-            archive.set_study_labels(job.study, wanted, among=frozenset(LABELS.values()))
-    except (ArchiveError, SQLAlchemyError) as why:
+    except SQLAlchemyError as why:
         log.warning("the state of job %s could not be noted on its study: %s", job.id, why)
+        return
+    latest = list({one.series: one for one in reversed(found)}.values())
+    wanted = {LABELS[one.state] for one in latest}
+    try:
+        archive.set_study_metadata(job.study, STATE_METADATA, summary(latest))
+    except ArchiveError as why:  # an Orthanc without this UserMetadata
+        log.warning("the state of job %s could not be noted on its study: %s", job.id, why)
+    try:
+        if labels:
+            archive.set_study_labels(job.study, wanted, among=frozenset(LABELS.values()))
+    except ArchiveError as why:
+        log.warning("the study of job %s could not be labelled: %s", job.id, why)
 
 
 def summary(jobs: list[Job]) -> str:

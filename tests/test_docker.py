@@ -46,8 +46,11 @@ def test_the_base_image_is_pinned_and_the_last_user_is_not_root() -> None:
     assert {base for base, _ in stages} <= {"${ORTHANC}", *(name for _, name in stages)}
     for final in ("cpu", "gpu"):
         assert {name: base for base, name in stages}[final] == "orthanc"
-    [orthanc] = re.findall(r"^FROM \S+ AS orthanc$(.*?)^FROM", DOCKERFILE, re.MULTILINE | re.DOTALL)
-    assert re.findall(r"^USER (\S+)$", orthanc, re.MULTILINE)[-1] == "999:999"
+    for stage in ("orthanc", "gpu"):
+        [text] = re.findall(
+            rf"^FROM \S+ AS {stage}$(.*?)^FROM", DOCKERFILE, re.MULTILINE | re.DOTALL
+        )
+        assert re.findall(r"^USER (\S+)$", text, re.MULTILINE)[-1] == "999:999"
 
 
 def test_everything_copied_into_the_image_is_there_and_reaches_the_builder() -> None:

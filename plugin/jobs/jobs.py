@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Engine, and_, func, select, update
+from sqlalchemy import ColumnElement, Engine, and_, func, not_, select, update
 from sqlalchemy.orm import Session
 
 from plugin.jobs.job import AskedBy, Job, Kind, Outcome, State
@@ -226,6 +226,18 @@ class Jobs(JobList):
         if seconds > 0:
             self._work.wait(seconds)
         self._work.clear()
+
+    def at_work(self) -> int:
+        """Jobs that run and whose worker lives."""
+        living = and_(JobRow.state == "running", not_(self._leases.overdue()))
+        with Session(self._engine) as session:
+            return session.scalar(select(func.count()).where(living)) or 0
+
+    def waiting_seconds(self) -> float:
+        """How long the job has waited that has been due for longest; 0 if none is due."""
+        with Session(self._engine) as session:
+            due = session.scalar(select(func.min(JobRow.due)).where(JobRow.state == "queued"))
+        return 0.0 if due is None else max(0.0, (self._now() - due).total_seconds())
 
     def wake(self) -> None:
         """End a `wait`, in any thread."""

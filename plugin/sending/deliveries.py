@@ -116,7 +116,12 @@ class Deliveries:
                 update(DeliveryRow)
                 .where(DeliveryRow.job == job_id, DeliveryRow.state.in_(("failed", "refused")))
                 .values(
-                    state="waiting", attempts=0, begun=self._now(), due=self._now(), finished=None
+                    state="waiting",
+                    attempts=0,
+                    begun=self._now(),
+                    due=self._now(),
+                    finished=None,
+                    reason="",
                 )
                 .returning(DeliveryRow.id)
             ).all()

@@ -64,6 +64,13 @@ class Health(_Strict):
     paused: Annotated[bool, Field(description="by a person: no further job is taken")]
     queue_length: Annotated[int, Field(description="jobs queued or running")]
     jobs: Annotated[dict[str, int], Field(description="number of jobs by state")]
+    at_work: Annotated[
+        int, Field(description="jobs that run and whose worker, here or on a node, lives")
+    ]
+    waiting_seconds: Annotated[
+        float,
+        Field(description="of the job that has waited longest; long and none at work: no node is"),
+    ]
     model: str
     model_version: str
     device: str

@@ -12,6 +12,9 @@ from plugin.web.router import IDENTIFIER, JSON, Problem, Route
 
 SCHEMAS = "#/components/schemas/{model}"
 
+OF_ANY = (403, 503)
+"""Errors of every route: the user may not, or database or archive do not answer."""
+
 PATH_SCHEMA = {"type": "string", "pattern": f"^{IDENTIFIER}$"}
 
 
@@ -54,7 +57,7 @@ def _operation(route: Route) -> dict[str, Any]:
         + (_query_parameters(route.query) if route.query else []),
         "responses": {
             str(route.status): _content(route.status, route.answer, route.content_type),
-            **{str(status): _problem(status) for status in route.errors},
+            **{str(status): _problem(status) for status in sorted({*route.errors, *OF_ANY})},
         },
     }
     if route.body:

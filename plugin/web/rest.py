@@ -248,6 +248,8 @@ class Rest:
             paused=self._paused(),
             queue_length=counts["queued"] + counts["running"],
             jobs={state: counts[state] for state in STATES},
+            at_work=self._jobs.at_work(),
+            waiting_seconds=round(self._jobs.waiting_seconds(), 1),
             model=segmenter.name,
             model_version=segmenter.version,
             device=segmenter.device,

@@ -42,6 +42,16 @@ def test_a_container_is_healthy_while_its_orthanc_answers(orthanc, tmp_path):
     assert probe(tmp_path / "missing.json") == 1
 
 
+@pytest.mark.parametrize(
+    ("roles", "user"),
+    [({}, "first"), ({"second": "look"}, "second"), ({"first": "none", "second": "ask"}, "second")],
+)
+def test_whoever_may_look_asks_for_the_health(roles, user):
+    users = {"first": "1", "second": "2"}
+    found = healthcheck.someone({"RegisteredUsers": users, "Oar": {"Roles": roles}})
+    assert found == (user, users[user])
+
+
 def test_a_container_of_a_node_is_healthy_while_the_node_gives_signs_of_life(tmp_path):
     alive = tmp_path / "alive"
     assert healthcheck.main(["--node", str(alive)]) == 1

@@ -230,6 +230,22 @@ def test_a_study_that_orthanc_cannot_mark_is_segmented_all_the_same(orthanc, ct,
     assert any("could not be noted" in message for level, message in orthanc.log)
 
 
+def test_a_study_is_labelled_though_its_metadata_has_no_name_here(orthanc, ct, monkeypatch):
+    load()
+    study = orthanc.receive(ct)
+    put = orthanc.RestApiPut
+
+    def refuse(uri: str, body: str) -> bytes:
+        if "/metadata/" in uri:
+            raise orthanc.OrthancException(-1, "Accessing an inexistent item")
+        return put(uri, body)
+
+    monkeypatch.setattr(orthanc, "RestApiPut", refuse)
+    change(orthanc, orthanc.ChangeType.STABLE_STUDY, study)
+
+    assert orthanc.labels[study] == {"oar-queued"}
+
+
 @pytest.mark.parametrize(
     ("settings", "system"),
     [({"Labels": False}, {"HasLabels": True}), ({}, {"Version": "1.10.1"})],

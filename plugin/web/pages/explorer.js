@@ -3,7 +3,7 @@
 // It lives among Orthanc Explorer's own jQuery Mobile, and uses of it only which page is shown.
 
 import { announcer, make, setChildren, setText } from "./elements.js";
-import { isActive, JobList, viewerLink } from "./jobs.js";
+import { isActive, isUnderWay, JobList, viewerLink } from "./jobs.js";
 import * as service from "./service.js";
 
 class Panel {
@@ -11,11 +11,13 @@ class Panel {
     this.study = study;
     this.titles = new Map(); // of series
     this.hadActive = false; // at the last look
+    this.settled = false; // whether nothing could happen by itself at the last look
     this.lost = false; // whether the last look failed
     const { element, say } = announcer();
     this.say = say;
     this.message = make("p", { class: "oar-message", role: "alert" });
     this.model = make("select", { id: "oar-model", "data-role": "none" });
+    this.model.addEventListener("change", () => this.describe());
     this.again = make("input", { id: "oar-again", type: "checkbox", "data-role": "none" });
     this.segment = make(
       "button",
@@ -23,7 +25,8 @@ class Panel {
       "Segment",
     );
     this.viewer = viewerLink({ href: service.viewerOf(study), hidden: true });
-    this.nothing = make("p", {}, "No job yet.");
+    this.nothing = make("p", { hidden: true }, "No job yet.");
+    this.about = make("p", { class: "oar-facts", hidden: true }); // the chosen model
     this.reasons = make("ul", { class: "oar-explained" });
     this.why = make(
       "details",
@@ -52,39 +55,47 @@ class Panel {
         this.segment,
         this.viewer,
       ),
+      this.about,
       this.message,
       element,
       this.nothing,
       this.place,
       this.why,
     );
-    this.begin();
   }
 
+  /** Look at the jobs from now on; the panel must be on the page. */
+  start() {
+    this.look = service.watch(() => this.update());
+  }
+
+  /** What is asked once, before the first look at the jobs. */
   async begin() {
-    try {
-      const [models, health, series] = await Promise.all([
-        service.oar("models"),
-        service.oar("health"),
-        service.orthanc(`studies/${this.study}/series`),
-      ]);
-      this.list = new JobList({
-        titleOf: (job) => this.titleOf(job.series),
-        viewer: health.viewer,
-        changed: () => this.look(),
-        failed: (sentence) => setText(this.message, sentence),
-        say: this.say,
-      });
-      this.place.append(this.list.element);
-      this.nameSeries(series);
-      const names = models.models.map((model) => model.name);
-      const usual = make("option", { value: "" }, "the usual one");
-      this.model.replaceChildren(usual, ...names.map((name) => make("option", {}, name)));
-      this.hasViewer = health.viewer;
-      this.look = service.watch(() => this.update());
-    } catch (why) {
-      this.failed(why);
-    }
+    const [models, health, series] = await Promise.all([
+      service.oar("models"),
+      service.oar("health"),
+      service.orthanc(`studies/${this.study}/series`),
+    ]);
+    this.nameSeries(series);
+    this.models = new Map(models.models.map(({ name, card }) => [name, card]));
+    const usual = make("option", { value: "" }, "the usual one");
+    const others = [...this.models.keys()].map((name) => make("option", {}, name));
+    this.model.replaceChildren(usual, ...others);
+    this.hasViewer = health.viewer;
+    this.list = new JobList({
+      titleOf: (job) => this.titleOf(job.series),
+      viewer: health.viewer,
+      changed: () => this.look(),
+      failed: (sentence) => setText(this.message, sentence),
+      say: this.say,
+    });
+    this.place.append(this.list.element);
+  }
+
+  /** Say of a model that is chosen by name what it is: not each one is for patients. */
+  describe() {
+    setText(this.about, this.models?.get(this.model.value)?.description ?? "");
+    this.about.hidden = !this.about.textContent;
   }
 
   nameSeries(series) {
@@ -105,12 +116,16 @@ class Panel {
       return null;
     }
     try {
+      if (!this.list) {
+        await this.begin();
+      }
       const { jobs } = await service.oar(`jobs?study=${this.study}`);
       const active = jobs.some(isActive);
+      const open = this.list.unsure || jobs.some(isUnderWay);
       this.list.update(jobs);
       this.nothing.hidden = jobs.length > 0;
-      const hasSeg = (job) => job.results.some((result) => result.kind === "seg");
-      this.viewer.hidden = !this.hasViewer || jobs.some(hasSeg); // then it stands at the job
+      const atJob = this.list.element.querySelector(".oar-results .oar-button");
+      this.viewer.hidden = !this.hasViewer || atJob !== null;
       this.segment.disabled = false;
       this.found();
       if (this.hadActive && !active) {
@@ -121,11 +136,14 @@ class Panel {
       }
       this.hadActive = active;
       if (active) {
+        this.settled = false;
         return service.BUSY_MS;
       }
       const { IsStable } = await service.orthanc(`studies/${this.study}`);
-      if (!IsStable) {
-        return service.IDLE_MS;
+      const wasSettled = this.settled;
+      this.settled = IsStable && !open;
+      if (!this.settled || !wasSettled) {
+        return service.IDLE_MS; // once more after all is settled: a job may have come meanwhile
       }
       if (jobs.length === 0) {
         this.why.open = true;
@@ -202,11 +220,15 @@ function show() {
   if (active !== "study" || !uuid || !series) {
     return;
   }
-  if (panel?.study !== uuid) {
+  const another = panel?.study !== uuid;
+  if (another) {
     panel?.element.remove();
     panel = new Panel(uuid);
   }
   series.parentElement.prepend(panel.element);
+  if (another) {
+    panel.start();
+  }
 }
 
 window.$("#study").live("pageshow", show);

@@ -1,9 +1,11 @@
 // One job as a person sees it, in Orthanc Explorer and on the page of the queue alike.
 
 import { make, organName, setChildren, setText } from "./elements.js";
-import { order, orthancOnce, pageOfSeries, Problem, viewerOf } from "./service.js";
+import { isGone, order, orthancOnce, pageOfSeries, Problem, viewerOf } from "./service.js";
 
 export const isActive = (job) => job.state === "queued" || job.state === "running";
+export const isUnderWay = (job) =>
+  job.deliveries.some((one) => one.state === "waiting" || one.state === "sending");
 const canRetry = (job) => ["failed", "cancelled", "skipped"].includes(job.state);
 const canDeliver = (one) => one.state === "failed" || one.state === "refused";
 const KINDS = { seg: "SEG", rtstruct: "RTSTRUCT", sr: "SR", review: "Review pages" };
@@ -18,7 +20,11 @@ const ASKED_BY = {
 export class JobItem {
   constructor(job, { titleOf, pageOf, viewer, changed, failed }) {
     this.id = job.id;
+    this.titleOf = titleOf;
     this.viewer = viewer; // whether there is one
+    this.changed = changed;
+    this.unsure = false; // whether it could not be told if a result is there
+    this.attempts = 1; // to tell it
     this.state = make("span", { class: "oar-state" });
     this.stage = make("span", { class: "oar-stage" });
     this.bar = make("progress", { max: 1, "aria-label": "Progress" });
@@ -30,7 +36,6 @@ export class JobItem {
     this.dice = make("p", { class: "oar-facts" });
     this.deliveries = make("ul", { class: "oar-deliveries", "aria-label": "Deliveries" });
     this.title = make(pageOf ? "a" : "span", { class: "oar-title", href: pageOf?.(job) });
-    setText(this.title, titleOf(job));
     const act = (path) => async () => {
       this.busy(true);
       failed("");
@@ -67,6 +72,7 @@ export class JobItem {
 
   update(job) {
     this.element.dataset.state = job.state;
+    setText(this.title, this.titleOf(job));
     setText(this.state, job.state);
     const percent = `${Math.round(100 * job.progress)} %`;
     setText(this.stage, job.state === "running" ? `${job.stage || "starting"}, ${percent}` : "");
@@ -97,9 +103,18 @@ export class JobItem {
   }
 
   showResults(job) {
-    const key = job.results.map((result) => result.orthanc_id).join(" ");
+    const pages = job.results.filter((result) => result.kind === "review");
+    const others = job.results.filter((result) => result.kind !== "review");
+    if (this.unsure) {
+      this.unsure = false;
+      this.attempts += 1;
+    }
+    const key = `${job.results.map((result) => result.orthanc_id).join(" ")} ${this.attempts}`;
     setChildren(this.results, key, () => {
-      const links = job.results.flatMap((result) => this.resultLinks(job, result));
+      // All review pages are one series.
+      const links = [...others, ...pages.slice(0, 1)].flatMap((result) =>
+        this.resultLinks(job, result),
+      );
       // What is to be done first stands first.
       return links.sort((one, other) => other.matches(".oar-button") - one.matches(".oar-button"));
     });
@@ -117,9 +132,14 @@ export class JobItem {
     }
     orthancOnce(`instances/${result.orthanc_id}`).then(
       (instance) => link.setAttribute("href", pageOfSeries(instance.ParentSeries)),
-      () => {
+      (why) => {
+        if (!isGone(why)) {
+          this.unsure = true; // the next look asks again
+          return;
+        }
         setText(link, `${name} (no longer in Orthanc)`);
         links.slice(1).forEach((other) => other.remove());
+        this.changed();
       },
     );
     return links;
@@ -142,6 +162,11 @@ export class JobList {
     this.options = options;
     this.items = new Map();
     this.states = new Map();
+  }
+
+  /** Whether a further look may tell more of the same jobs. */
+  get unsure() {
+    return [...this.items.values()].some((item) => item.unsure);
   }
 
   update(jobs) {

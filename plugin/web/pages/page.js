@@ -5,6 +5,7 @@ import { isActive, JobList } from "./jobs.js";
 import * as service from "./service.js";
 
 const LIMIT = 100; // jobs shown
+const LONG_S = 60; // that a job may wait while none is done
 const STATES = ["queued", "running", "done", "skipped", "failed", "cancelled"];
 
 const at = (id) => document.getElementById(id);
@@ -32,9 +33,11 @@ function showHealth(health) {
         : "Stopped: no job is taken. Orthanc's log says why."
       : health.paused
         ? `Paused by a person: no further job is taken. ${waiting}`
-        : health.jobs.running
+        : health.at_work
           ? `Working. ${waiting}`
-          : "Ready.",
+          : health.waiting_seconds > LONG_S
+            ? `Nobody takes jobs: ${waiting} Worker nodes, if there are any, are not at work.`
+            : "Ready.",
   );
   const facts = {
     "Usual model": `${health.model} ${health.model_version}`,
@@ -81,6 +84,8 @@ function showFilter(counts) {
   }
 }
 
+const shortName = (study) => `Study ${study.slice(0, 8)}`;
+
 /** What a person knows a study by, once Orthanc has said it. */
 const studies = new Map();
 
@@ -95,12 +100,14 @@ async function learnStudies(jobs) {
           MainDicomTags.StudyDescription,
           dicomDate(MainDicomTags.StudyDate),
         ];
-        studies.set(study, parts.filter(Boolean).join(" · ") || `Study ${study.slice(0, 8)}`);
+        studies.set(study, parts.filter(Boolean).join(" · ") || shortName(study));
       } catch (why) {
         if (!(why instanceof service.Problem)) {
           throw why;
         }
-        studies.set(study, `Study ${study.slice(0, 8)} (no longer in Orthanc)`);
+        if (service.isGone(why)) {
+          studies.set(study, `${shortName(study)} (no longer in Orthanc)`);
+        }
       }
     }),
   );
@@ -110,7 +117,7 @@ let list = null;
 
 function showJobs(jobs, health) {
   list ??= new JobList({
-    titleOf: (job) => studies.get(job.study),
+    titleOf: (job) => studies.get(job.study) ?? shortName(job.study),
     pageOf: (job) => service.pageOfStudy(job.study),
     viewer: health.viewer,
     changed: () => look(),
@@ -155,7 +162,7 @@ function showModels(models) {
 const percent = (fraction) => (100 * fraction).toFixed(1);
 
 function diceTable(name, organs) {
-  const columns = ["Organ", "Dice %", "", "Patients"].map((text) =>
+  const columns = ["Organ", "Dice %", "", "Cases"].map((text) =>
     text ? make("th", { scope: "col" }, text) : make("td"),
   );
   const rows = organs.map(([organ, measured]) => {

@@ -7,7 +7,16 @@ const ORTHANC = new URL("..", import.meta.url);
 export const BUSY_MS = 1000; // between two looks while a job is queued or running
 export const IDLE_MS = 5000; // and while none is
 
-export class Problem extends Error {} // its message is a sentence for a person
+/** Its message is a sentence for a person; its status that of the answer, if there was one. */
+export class Problem extends Error {
+  constructor(message, status = null) {
+    super(message);
+    this.status = status;
+  }
+}
+
+/** Whether Orthanc has said that it does not hold it; other problems may pass. */
+export const isGone = (why) => why.status === 404;
 
 async function json(url, options) {
   let answer;
@@ -16,9 +25,13 @@ async function json(url, options) {
   } catch {
     throw new Problem("Orthanc does not answer.");
   }
-  const content = await answer.json().catch(() => ({}));
+  const content = await answer.json().catch(() => null);
   if (!answer.ok) {
-    throw new Problem(content.error ?? content.Message ?? `Orthanc answers ${answer.status}.`);
+    const sentence = content?.error ?? content?.Message ?? `Orthanc answers ${answer.status}.`;
+    throw new Problem(sentence, answer.status);
+  }
+  if (content === null) {
+    throw new Problem("What answers is not Orthanc. Perhaps you have to sign in again.");
   }
   return content;
 }
@@ -73,12 +86,16 @@ export function watch(look) {
     }
     running = true;
     again = false;
-    const pause = await look();
-    running = false;
-    if (again) {
-      now();
-    } else if (pause !== null && !document.hidden) {
-      timer = setTimeout(now, pause);
+    let pause = IDLE_MS;
+    try {
+      pause = await look();
+    } finally {
+      running = false;
+      if (again) {
+        now();
+      } else if (pause !== null && !document.hidden) {
+        timer = setTimeout(now, pause);
+      }
     }
   }
   document.addEventListener("visibilitychange", () => {

@@ -4,7 +4,7 @@
 // viewer?study=ID&seg=ID. OHIF's own way to name them by UIDs works too.
 
 import { make } from "./elements.js";
-import { oar, orthanc, Problem } from "./service.js";
+import { isGone, oar, orthanc, Problem } from "./service.js";
 
 const OAR = new URL(".", location.href).pathname; // …/oar/
 const OHIF = new URL("../oar-ohif/", location.href).pathname;
@@ -17,11 +17,28 @@ async function series(instance) {
   return MainDicomTags.SeriesInstanceUID;
 }
 
-/** The newest SEG that is the study's own result; a shadow's is only seen when asked for. */
+/**
+ * The newest SEG that is the study's own result and still there, or null.
+ *
+ * A shadow's is only seen when asked for.
+ */
 async function newestSeg(study) {
   const { jobs } = await oar(`jobs?study=${study}&state=done`);
   const results = jobs.filter((job) => job.kind !== "shadow").flatMap((job) => job.results);
-  return results.find((result) => result.kind === "seg")?.orthanc_id;
+  for (const { kind, orthanc_id: instance } of results) {
+    if (kind !== "seg") {
+      continue;
+    }
+    try {
+      await orthanc(`instances/${instance}`);
+      return instance;
+    } catch (why) {
+      if (!(why instanceof Problem && isGone(why))) {
+        throw why;
+      }
+    }
+  }
+  return null;
 }
 
 /** Say in the address, in OHIF's words, what is wanted; true if there is a segmentation. */

@@ -1,9 +1,11 @@
 """The panel on a study's page in Orthanc Explorer."""
 
+import json
+import re
 from collections.abc import Callable
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 from pydicom.dataset import Dataset
 
 from tests.integration.conftest import Orthanc
@@ -69,10 +71,56 @@ def test_nothing_is_asked_once_nothing_can_change(page, orthanc, push, ct):
     assert asked == []
 
 
+def test_a_service_that_does_not_answer_at_first_is_asked_again(page, orthanc, push, ct):
+    study = push(ct)
+    refuse = refusing(page, "**/oar/health", status=503, error="The database does not answer.")
+    open_study(page, orthanc, study)
+    expect(page.locator("#oar-panel").get_by_role("alert")).to_contain_text("does not answer")
+    expect(page.get_by_text("No job yet.")).not_to_be_visible()  # nobody knows
+
+    page.unroute("**/oar/health", refuse)
+
+    expect(page.locator("#oar-panel").get_by_role("alert")).to_be_empty()
+    page.get_by_role("button", name="Segment").click()
+    expect(page.locator(".oar-job")).to_have_attribute("data-state", "done")
+
+
+def test_a_result_is_called_gone_only_when_orthanc_says_so(page, orthanc, push, ct):
+    study = push(ct)
+    [job] = orthanc.post(f"/oar/studies/{study}/jobs")["jobs"]
+    [result] = orthanc.wait_for_job("done", job=job["id"])["results"]
+    refuse = refusing(page, "**/instances/*", status=503, error="Busy.")
+    open_study(page, orthanc, study)
+    link = page.locator(".oar-results a", has_text="SEG")  # that leads nowhere yet
+    expect(link).to_be_attached()
+
+    page.unroute("**/instances/*", refuse)
+
+    expect(link).to_have_attribute("href", re.compile("explorer.html#series"))
+    expect(page.locator(".oar-results")).not_to_contain_text("no longer in Orthanc")
+    orthanc.request("DELETE", f"/instances/{result['orthanc_id']}")
+    page.reload()
+    expect(page.locator(".oar-results")).to_contain_text("no longer in Orthanc")
+
+
+def refusing(
+    page: Page, where: str, *, status: int, error: str, kind: str = "application/json"
+) -> Callable[[Route], None]:
+    """Have requests answered by somebody in between, until `page.unroute`."""
+
+    def answer(route: Route) -> None:
+        body = json.dumps({"error": error}) if kind == "application/json" else error
+        route.fulfill(status=status, body=body, content_type=kind)
+
+    page.route(where, answer)
+    return answer
+
+
 def test_another_model_is_asked_for_again_cancelled_and_retried(page, orthanc, push, ct):
     orthanc.post("/oar/queue/pause")
     open_study(page, orthanc, push(ct))
     page.get_by_label("Model").select_option("hn22-phantom")
+    expect(page.locator("#oar-panel")).to_contain_text(re.compile("synthetic", re.IGNORECASE))
     page.get_by_label("again, although there is a result").check()
     page.get_by_role("button", name="Segment").click()
 

@@ -7,6 +7,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from tests.integration.conftest import Orthanc
+from tests.integration.pages.test_explorer import refusing
 
 pytestmark = [pytest.mark.orthanc, pytest.mark.slow]
 
@@ -38,6 +39,31 @@ def test_a_pause_holds_the_queue_over_a_restart_until_it_is_resumed(page, orthan
     expect(shown).to_have_attribute("data-state", "done")
     expect(shown).to_contain_text(ct[0].PatientID)
     expect(page.locator("#health")).to_have_text("Ready.")
+
+
+def test_the_page_goes_on_after_somebody_else_has_answered(page, orthanc, push, ct):
+    """A session has ended, and a proxy answers with its page for signing in."""
+    open_queue(page, orthanc)
+    where = "**/oar/jobs?*"
+    sign_in = refusing(page, where, status=200, error="<p>Sign in</p>", kind="text/html")
+    expect(page.get_by_role("alert")).to_contain_text("Perhaps you have to sign in again.")
+
+    page.unroute(where, sign_in)
+
+    expect(page.get_by_role("alert")).to_be_empty()
+    [job] = orthanc.post(f"/oar/studies/{push(ct)}/jobs")["jobs"]
+    expect(page.locator(f"[data-job='{job['id']}']")).to_have_attribute("data-state", "done")
+
+
+def test_a_queue_that_nobody_takes_from_is_not_called_ready(page, orthanc):
+    """All worker nodes are away, and Orthanc itself takes no jobs."""
+    health = orthanc.get("/oar/health")
+    health |= {"waiting_seconds": 300.0, "jobs": health["jobs"] | {"queued": 5}}
+    page.route("**/oar/health", lambda route: route.fulfill(json=health))
+
+    open_queue(page, orthanc)
+
+    expect(page.locator("#health")).to_contain_text("Nobody takes jobs: 5 waiting.")
 
 
 def test_the_models_show_what_their_cards_say_was_measured(page, orthanc):

@@ -50,6 +50,18 @@ def test_a_silent_worker_loses_its_job_and_can_say_nothing_of_it_any_more(databa
     assert one.get(job.id).state == "done"
 
 
+def test_a_job_whose_worker_is_silent_is_not_at_work(database):
+    clock, one, two, _ = a_job_of_the_first_of_two(database)
+    add(one, series="waits")
+    assert [each.at_work() for each in (one, two)] == [1, 1]
+    assert one.waiting_seconds() == 0
+
+    clock[0] += timedelta(minutes=5)
+
+    assert [each.at_work() for each in (one, two)] == [0, 0]
+    assert two.waiting_seconds() == 300
+
+
 def test_what_a_person_cancelled_is_not_handed_on(database):
     clock, one, two, job = a_job_of_the_first_of_two(database)
     one.cancel(job.id)

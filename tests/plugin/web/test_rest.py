@@ -285,6 +285,8 @@ def test_health_says_when_no_job_is_taken(client, orthanc, ct):
     assert status == 200
     assert health["status"] == "stopped"  # the worker of this test was never started
     assert health["queue_length"] == 1
+    assert health["at_work"] == 0
+    assert 0 <= health["waiting_seconds"] < 60
     assert health["model"] == "quick"
     assert health["device"] in ("cpu", "cuda")
 
