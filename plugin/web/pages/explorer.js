@@ -142,13 +142,13 @@ class Panel {
       const { IsStable } = await service.orthanc(`studies/${this.study}`);
       const wasSettled = this.settled;
       this.settled = IsStable && !open;
-      if (!this.settled || !wasSettled) {
-        return service.IDLE_MS; // once more after all is settled: a job may have come meanwhile
+      if (this.settled && wasSettled) {
+        return null;
       }
-      if (jobs.length === 0) {
+      if (this.settled && jobs.length === 0) {
         this.why.open = true;
       }
-      return null;
+      return service.IDLE_MS; // once more when all is settled: a job may have come meanwhile
     } catch (why) {
       this.lost = true;
       this.failed(why);
