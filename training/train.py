@@ -73,7 +73,7 @@ def _train(config: TrainConfig, device: str, ranks: Ranks) -> None:
     dataset = Dataset.read(config.cases)
     split = _split(config, dataset, ranks)
     training = [Case.read(config.cases / name) for name in split.training]
-    dataset = _drawn_in(training, dataset)
+    dataset = _drawn_in(training, dataset, ranks)
     mine = split.validation[ranks.rank :: ranks.count]
     validation = [Case.read(config.cases / name) for name in mine]
     if not any(ranks.gather(any(organs_in(case, dataset) for case in validation))):
@@ -176,13 +176,14 @@ def _split(config: TrainConfig, dataset: Dataset, ranks: Ranks) -> Split:
     return split
 
 
-def _drawn_in(training: Sequence[Case], dataset: Dataset) -> Dataset:
+def _drawn_in(training: Sequence[Case], dataset: Dataset, ranks: Ranks) -> Dataset:
     """The data set with the organs alone of which a training patient has a voxel.
 
     Of another one the network would learn nothing, and find it anywhere.
     """
     drawn = set().union(*(organs_in(case, dataset) for case in training))
-    if missing := [name for name in dataset.organs if name not in drawn]:
+    missing = [name for name in dataset.organs if name not in drawn]
+    if missing and ranks.first:
         print(f"no training patient has {', '.join(missing)}: not learned", file=sys.stderr)
     return replace(dataset, organs=tuple(name for name in dataset.organs if name in drawn))
 
