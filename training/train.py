@@ -163,17 +163,32 @@ def _split(config: TrainConfig, dataset: Dataset, ranks: Ranks) -> Split:
             f"{config.out} was begun with other patients to train on or to hold out: seed, fold, "
             f"numbers of patients and the cases in {config.cases} must be as they were"
         )
-    before = None if config.start is None else Split.read(config.start.parent)
-    seen = set() if before is None else {*before.training, *before.validation}
-    if before is not None and seen <= {*dataset.cases} and seen & {*split.test}:
+    if config.start is not None and _has_seen(config.start, split.test, config, dataset):
         raise ValueError(
-            f"{config.start} was trained on patients who are to be held out now: seed, fold and "
-            "numbers of patients must be those of its run"
+            f"{config.start} was trained on patients who are to be held out now: seed, "
+            "test_patients and cases must be those of its run"
         )
     if begun is None and ranks.first:
         config.out.mkdir(parents=True, exist_ok=True)
         split.write(config.out)
     return split
+
+
+def _has_seen(model: Path, test: Sequence[str], config: TrainConfig, dataset: Dataset) -> bool:
+    """Whether a model's run has trained on some of these patients, as far as can be told."""
+    if (before := Split.read(model.parent)) is not None:
+        seen = {*before.training, *before.validation}
+        return seen <= {*dataset.cases} and not seen.isdisjoint(test)
+    # A model away from its run has its card alone, which knows how the patients were dealt.
+    settings = read_card(model).training
+    return (
+        bool(config.data)
+        and settings.get("data") == config.data
+        and any(
+            settings.get(key, now) != now
+            for key, now in (("seed", config.seed), ("test_patients", config.test_patients))
+        )
+    )
 
 
 def _drawn_in(training: Sequence[Case], dataset: Dataset, ranks: Ranks) -> Dataset:

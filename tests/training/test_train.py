@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -212,6 +213,20 @@ def test_who_has_trained_the_weights_to_start_from_is_not_held_out(tmp_path: Pat
 
     with pytest.raises(ValueError, match="trained on patients who are to be held out now"):
         train(second, device="cpu", resume=False)
+
+
+@pytest.mark.slow
+def test_a_model_without_its_run_is_known_by_how_its_patients_were_dealt(tmp_path: Path) -> None:
+    cases = prepare_cohort(tmp_path, 3)
+    first = replace(tiny_run(cases, tmp_path / "first"), steps=1, test_patients=1, data="ours")
+    train(first, device="cpu", resume=False)
+    shutil.copytree(first.out / "model", tmp_path / "kept")
+    second = replace(first, out=tmp_path / "second", start=tmp_path / "kept")
+
+    with pytest.raises(ValueError, match="trained on patients who are to be held out now"):
+        train(replace(second, seed=first.seed + 1), device="cpu", resume=False)
+
+    train(second, device="cpu", resume=False)
 
 
 @pytest.mark.slow
