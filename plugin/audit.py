@@ -161,9 +161,9 @@ class Audit:
 
         Args:
             number: of a line that somebody has kept a note of.
-            hash: of that line, as it was then.
+            hash: of that line, as it was then; without a number, of any line.
         """
-        count, last = 0, NO_LINE
+        count, last, found = 0, NO_LINE, False
         for row in self._all():
             if row.number != count + 1:
                 return _broken(count, last, f"Line {count + 1} is missing.")
@@ -171,7 +171,9 @@ class Audit:
                 return _broken(count, last, f"Line {row.number} is not as it was written.")
             if row.number == number and hash is not None and row.hash != hash:
                 return _broken(count, last, f"Line {number} had another hash when it was noted.")
-            count, last = row.number, row.hash
+            count, last, found = row.number, row.hash, found or row.hash == hash
+        if hash is not None and number is None and not found:
+            return _broken(count, last, "No line has the hash that was noted.")
         if number is not None and number > count:
             return _broken(count, last, f"Line {number} and perhaps others after it are cut off.")
         return Verdict(intact=True, reason="", lines=count, hash=last)

@@ -1,8 +1,8 @@
 """The routes under /oar/audit: to read the record of every job, and to check it."""
 
-from typing import Annotated, Self
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 from plugin.audit import Audit, AuditLine, Verdict
 from plugin.web.router import Identifier, Number, Route
@@ -25,12 +25,6 @@ class VerifyQuery(_Strict):
 
     number: Annotated[Number | None, Field(ge=1)] = None
     hash: Annotated[str | None, Field(pattern="^[0-9a-f]{64}$")] = None
-
-    @model_validator(mode="after")
-    def _of_a_line(self) -> Self:
-        if self.hash is not None and self.number is None:
-            raise ValueError("a hash is compared with that of a line: number says of which")
-        return self
 
 
 class AuditLines(_Strict):
