@@ -147,8 +147,12 @@ function showModels(models) {
     const details = make(
       "details",
       { "data-model": name },
-      make("summary", {}, make("h3", {}, name), ` ${usual ? "(usual)" : ""} ${summary.join(", ")}`),
-      make("p", {}, card.description),
+      make(
+        "summary",
+        {},
+        make("h3", {}, name),
+        ` ${usual ? "(usual)" : ""} ${summary.join(", ")}. ${card.description}`,
+      ),
       make("p", {}, `Trained on ${card.training.data ?? "data that its card does not name"}.`),
       make("p", {}, `Version ${card.version}. ${card.notice}`),
       diceTable(name, organs),
