@@ -259,9 +259,10 @@ def configuration_folder(path: Path, configuration: Mapping[str, Any]) -> Path:
     """
     if not path.is_dir():
         return path.parent
-    for key in ("StorageDirectory", "IndexDirectory"):
-        default = ORTHANC_STORAGE if key == "StorageDirectory" else path  # else the same
-        if not Path(configuration.get(key, default)).is_absolute():
+    storage = configuration.get("StorageDirectory", ORTHANC_STORAGE)
+    index = configuration.get("IndexDirectory", storage)
+    for key, folder in (("StorageDirectory", storage), ("IndexDirectory", index)):
+        if not Path(folder).is_absolute():
             raise BadSettings(
                 f"{key} must be an absolute path: Orthanc was given a folder of configurations "
                 "and does not tell which, so a relative one would be looked for at another place."

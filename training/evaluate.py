@@ -30,6 +30,7 @@ from model.segmenter import Segmenter
 from training.cases import Dataset
 from training.checks import examine
 from training.config import TrainConfig
+from training.json_file import write_json
 from training.plots import View, draw_boxes, draw_view
 from training.prepare import LabelledCt, case_folders, read_case
 from training.published import COARSE_MM, SECOND_READER, TABLE_1
@@ -136,7 +137,7 @@ def measure_once(
         record.unlink(missing_ok=True)
         write_rows(measured.rows, metrics)
         known = asked | {"seconds": measured.seconds}
-        record.write_text(json.dumps(known, indent=1) + "\n")
+        write_json(record, known)
     return read_rows(metrics), known["seconds"]
 
 

@@ -12,6 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from training.cases import Dataset
 from training.config import TrainConfig
+from training.json_file import write_json
 from training.train import train
 
 RECORD = "run.json"
@@ -50,7 +51,7 @@ def finish(config: TrainConfig, *, device: str) -> Run:
             return Run(model=config.out / "model", **{k: known[k] for k in known if k != "asked"})
     else:
         config.out.mkdir(parents=True, exist_ok=True)
-        _write(record, {"asked": asked})
+        write_json(record, {"asked": asked})
     train(config, device=device, resume=True)
     last = torch.load(config.out / "last.pt", weights_only=True, map_location="cpu")
     went = {
@@ -58,7 +59,7 @@ def finish(config: TrainConfig, *, device: str) -> Run:
         "hours": last["hours"],
         "seconds_per_step": seconds_per_step(config.out / "log"),
     }
-    _write(record, {"asked": asked} | went)
+    write_json(record, {"asked": asked} | went)
     return Run(model=config.out / "model", **went)
 
 
@@ -71,12 +72,6 @@ def _asked(config: TrainConfig) -> dict[str, Any]:
         "patients": list(dataset.cases),
         "preprocessing": json.loads(json.dumps(asdict(dataset.preprocessing))),
     }
-
-
-def _write(path: Path, values: dict[str, Any]) -> None:
-    new = path.with_suffix(".new")
-    new.write_text(json.dumps(values, indent=1) + "\n")
-    new.replace(path)
 
 
 def seconds_per_step(log: Path) -> float:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from training.config import TrainConfig
+from training.json_file import write_json
 
 RECORD = "split.json"
 """In a run's folder: dealt again from other settings or more cases, the patients would mix."""
@@ -25,9 +26,7 @@ class Split(NamedTuple):
 
     def write(self, out: Path) -> None:
         """Write it to the folder of the run that it is of."""
-        new = out / f"{RECORD}.new"
-        new.write_text(json.dumps(self._asdict(), indent=1) + "\n")
-        new.replace(out / RECORD)
+        write_json(out / RECORD, self._asdict())
 
     @classmethod
     def read(cls, out: Path) -> "Split | None":

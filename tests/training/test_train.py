@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -364,17 +365,22 @@ def test_half_precision_with_a_scaled_loss_trains_and_resumes(
     assert all(value.isfinite().all() for value in last["network"].values())
 
 
-@pytest.mark.slow
-def test_a_run_whose_loss_is_no_number_stops_and_says_so(
-    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def spoil(monkeypatch: pytest.MonkeyPatch, wanted: Callable[[int], bool]) -> None:
+    """Let the images of some steps be no numbers."""
     draw = Patches.batch
 
     def spoilt(self: Patches, step: int) -> tuple[Tensor, Tensor, Tensor]:
         image, target, labelled = draw(self, step)
-        return image * float("nan") if step == 4 else image, target, labelled
+        return image * float("nan") if wanted(step) else image, target, labelled
 
     monkeypatch.setattr(Patches, "batch", spoilt)
+
+
+@pytest.mark.slow
+def test_a_run_whose_loss_is_no_number_stops_and_says_so(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil(monkeypatch, lambda step: step == 4)
     config = tiny_run(prepared, tmp_path / "run")
 
     with pytest.raises(Diverged, match="the loss is nan at step 5: learn more slowly"):
@@ -389,13 +395,7 @@ def test_in_fp16_a_run_stops_when_no_scale_makes_the_loss_a_number(
 ) -> None:
     monkeypatch.setattr("training.train.build_scaler", lambda *_: torch.amp.GradScaler("cpu"))
     monkeypatch.setattr("training.train.LOST_IN_FP16", 2)
-    draw = Patches.batch
-
-    def spoilt(self: Patches, step: int) -> tuple[Tensor, Tensor, Tensor]:
-        image, target, labelled = draw(self, step)
-        return image * float("nan") if step else image, target, labelled
-
-    monkeypatch.setattr(Patches, "batch", spoilt)
+    spoil(monkeypatch, lambda step: step > 0)
     config = replace(tiny_run(prepared, tmp_path / "run"), norm="instance", validate_every=1000)
 
     with pytest.raises(Diverged, match="the loss is nan at step 4"):
@@ -408,13 +408,7 @@ def test_statistics_that_are_no_numbers_are_never_saved(
 ) -> None:
     """A skipped step of fp16 leaves weights as they were, but not what batches had in common."""
     monkeypatch.setattr("training.train.build_scaler", lambda *_: torch.amp.GradScaler("cpu"))
-    draw = Patches.batch
-
-    def spoilt(self: Patches, step: int) -> tuple[Tensor, Tensor, Tensor]:
-        image, target, labelled = draw(self, step)
-        return image * float("nan") if step == 1 else image, target, labelled
-
-    monkeypatch.setattr(Patches, "batch", spoilt)
+    spoil(monkeypatch, lambda step: step == 1)
     config = tiny_run(prepared, tmp_path / "run")
 
     with pytest.raises(Diverged, match="weights are no numbers at step 3"):

@@ -24,7 +24,6 @@ export class JobItem {
     this.viewer = viewer; // whether there is one
     this.changed = changed;
     this.unsure = false; // whether it could not be told if a result is there
-    this.attempts = 1; // to tell it
     this.state = make("span", { class: "oar-state" });
     this.stage = make("span", { class: "oar-stage" });
     this.bar = make("progress", { max: 1, "aria-label": "Progress" });
@@ -105,11 +104,11 @@ export class JobItem {
   showResults(job) {
     const pages = job.results.filter((result) => result.kind === "review");
     const others = job.results.filter((result) => result.kind !== "review");
+    const key = job.results.map((result) => result.orthanc_id).join(" ");
     if (this.unsure) {
       this.unsure = false;
-      this.attempts += 1;
+      delete this.results.dataset.key; // so that they are made anew
     }
-    const key = `${job.results.map((result) => result.orthanc_id).join(" ")} ${this.attempts}`;
     setChildren(this.results, key, () => {
       // All review pages are one series.
       const links = [...others, ...pages.slice(0, 1)].flatMap((result) =>
