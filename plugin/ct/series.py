@@ -136,7 +136,7 @@ def read_headers(files: Iterable[bytes | Path], *, most: int = 0) -> list[Datase
     different: set[str] = set()  # the same instance may come twice
     shelf = Shelf() if most else None
     for file in files:
-        if len(different) > most:
+        if shelf and len(different) > most:
             shelf = None
             for header in headers:
                 header.pop(PIXEL_DATA, None)
