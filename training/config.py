@@ -79,8 +79,8 @@ class TrainConfig:
     batch: int = 2  # of all processes together
     steps: int = 250_000  # optimiser steps, not epochs
     cpu_hours: float | None = None  # of the processor, after which the run ends if `steps` do not
-    optimiser: Literal["adamw", "sgd"] = "adamw"
-    learning_rate: float = 2e-3  # peak
+    optimiser: Literal["adamw", "sgd", "muon"] = "adamw"
+    learning_rate: float = 2e-3  # peak; of Muon 0.02
     decay: Literal["cosine", "polynomial", "exponential"] = "cosine"
     warmup: int = 100  # steps up to the peak
     weight_decay: float = 1e-2

@@ -48,7 +48,7 @@ def step_gib(network: UNetConfig, patch: Shape, batch: int, config: TrainConfig)
     slices, voxels = batch * patch[0], batch * prod(patch)
     largest = 2 * network.widths[0]  # channels: features and skip before the last block
     features = voxels * (kept.features + GRADIENTS * largest) + slices * kept.slices
-    copies = 3 + (2 if config.optimiser == "adamw" else 1)  # weights, gradients, average; state
+    copies = 3 + (2 if config.optimiser == "adamw" else 1)  # weights, gradients, average; means
     weights = kept.parameters * (copies + (0.5 if config.mixed_precision else 0.0))
     return 4 * (half * features + voxels * kept.loss + weights) / GIB + OVERHEAD_GIB
 

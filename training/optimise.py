@@ -1,30 +1,55 @@
-"""How the weights move: optimiser, learning rate, precision, and the average that is kept."""
+"""How the weights move: optimisers, learning rate, precision, and the average that is kept."""
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
+from torch import nn
 
 from model.segmenter import runs_faster_in_bf16
 from model.unet import UNet
 from training.config import TrainConfig
+from training.muon import Muon
 
 LARGEST_GRADIENT = 12.0
 """Gradients are scaled down to this norm, as in nnU-Net."""
 
 
-def build_optimiser(network: UNet, config: TrainConfig) -> torch.optim.Optimizer:
-    """AdamW, or the paper's SGD (with Nesterov momentum as in nnU-Net)."""
+ADAMW_SHARE = 0.1
+"""Of Muon's learning rate: the rate of the weights that AdamW moves beside it."""
+
+
+def build_optimisers(network: UNet, config: TrainConfig) -> list[torch.optim.Optimizer]:
+    """Of all weights: AdamW, the paper's SGD (with Nesterov momentum as in nnU-Net), or Muon.
+
+    Muon is for matrices: biases, normalisations, what is learned by place or by organ, and the
+    heads are AdamW's.
+    """
+    rate, decay = config.learning_rate, config.weight_decay
     if config.optimiser == "sgd":
-        return torch.optim.SGD(
-            network.parameters(),
-            config.learning_rate,
-            momentum=0.99,
-            nesterov=True,
-            weight_decay=config.weight_decay,
-            fused=True,
+        sgd = torch.optim.SGD(
+            network.parameters(), rate, momentum=0.99, nesterov=True, weight_decay=decay, fused=True
         )
-    return torch.optim.AdamW(
-        network.parameters(), config.learning_rate, weight_decay=config.weight_decay, fused=True
-    )
+        return [sgd]
+    if config.optimiser == "adamw":
+        return [torch.optim.AdamW(network.parameters(), rate, weight_decay=decay, fused=True)]
+    matrices: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
+    for name, weight in network.named_parameters():
+        is_matrix = weight.dim() > 1 and len(weight) > 1 and not name.startswith("heads.")
+        (matrices if is_matrix else others).append(weight)
+    share = ADAMW_SHARE * rate
+    return [
+        Muon(matrices, rate, momentum=0.95, weight_decay=decay),
+        torch.optim.AdamW(others, share, weight_decay=decay, fused=True),
+    ]
+
+
+def set_rate(optimisers: Sequence[torch.optim.Optimizer], factor: float) -> None:
+    """Let each move by this part of the rate that it was built with."""
+    for optimiser in optimisers:
+        for group in optimiser.param_groups:
+            group["lr"] = factor * optimiser.defaults["lr"]
 
 
 def fraction_done(step: int, config: TrainConfig, cpu_hours: float = 0.0) -> float:
@@ -33,14 +58,14 @@ def fraction_done(step: int, config: TrainConfig, cpu_hours: float = 0.0) -> flo
     return max(step / config.steps, by_time)
 
 
-def learning_rate(step: int, config: TrainConfig, done: float) -> float:
-    """Of a step: linear warm-up, then the configured decay over the fraction of the run."""
+def rate_factor(step: int, config: TrainConfig, done: float) -> float:
+    """Of a step, in (0, 1]: linear warm-up, then the configured decay over the run."""
     shape = {
         "cosine": 0.5 * (1 + np.cos(np.pi * done)),
         "polynomial": (1 - done) ** 0.9,
         "exponential": 0.01**done,
     }[config.decay]
-    return float(config.learning_rate * shape * min(1.0, (step + 1) / max(config.warmup, 1)))
+    return float(shape * min(1.0, (step + 1) / max(config.warmup, 1)))
 
 
 def precision(device: str, config: TrainConfig) -> torch.dtype:

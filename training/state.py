@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,11 @@ from training.distributed import Ranks
 
 @dataclass(kw_only=True)
 class State:
-    """What last.pt holds; network and optimiser are the ones that are trained."""
+    """What last.pt holds; network and optimisers are the ones that work."""
 
     network: UNet
     average: UNet
-    optimiser: torch.optim.Optimizer
+    optimisers: Sequence[torch.optim.Optimizer]
     scaler: torch.amp.GradScaler
     step: int = 0
     best: float = -1.0  # the first Dice is the best, though it be 0
@@ -31,7 +32,10 @@ class State:
         saved = torch.load(path, weights_only=True, map_location=device)
         self.network.load_state_dict(saved["network"])
         self.average.load_state_dict(saved["average"])
-        self.optimiser.load_state_dict(saved["optimiser"])
+        kept = saved["optimiser"]
+        kept = kept if isinstance(kept, list) else [kept]  # an earlier version had one
+        for optimiser, values in zip(self.optimisers, kept, strict=True):
+            optimiser.load_state_dict(values)
         if saved.get("scaler"):  # empty unless fp16
             self.scaler.load_state_dict(saved["scaler"])
         self.step, self.best, self.hours = saved["step"], saved["best"], saved["hours"]
@@ -42,7 +46,7 @@ class State:
         values: dict[str, Any] = {
             "network": self.network.state_dict(),
             "average": self.average.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
+            "optimiser": [optimiser.state_dict() for optimiser in self.optimisers],
             "scaler": self.scaler.state_dict(),
             "step": self.step,
             "best": self.best,

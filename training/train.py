@@ -27,12 +27,13 @@ from training.network import build_network
 from training.optimise import (
     LARGEST_GRADIENT,
     autocast,
-    build_optimiser,
+    build_optimisers,
     build_scaler,
     follow,
     fraction_done,
-    learning_rate,
     precision,
+    rate_factor,
+    set_rate,
 )
 from training.patches import Patches, drawn_ahead, organs_in
 from training.split import Split, split_of
@@ -84,10 +85,10 @@ def _train(config: TrainConfig, device: str, ranks: Ranks) -> None:
     patches = Patches(training, dataset, config, ranks)
     network = build_network(config, dataset).to(device)
     average = copy.deepcopy(network)
-    optimiser = build_optimiser(network, config)
+    optimisers = build_optimisers(network, config)
     dtype = precision(device, config)
     scaler = build_scaler(device, dtype)
-    state = State(network=network, average=average, optimiser=optimiser, scaler=scaler)
+    state = State(network=network, average=average, optimisers=optimisers, scaler=scaler)
     if (config.out / LAST).exists():
         state.load(config.out / LAST, device)
     if len(set(ranks.gather(state.step))) > 1:
@@ -101,18 +102,20 @@ def _train(config: TrainConfig, device: str, ranks: Ranks) -> None:
     batches = drawn_ahead(patches, steps, config.workers, pinned=device.startswith("cuda"))
     with Monitor(config, state.step, ranks) as monitor, closing(batches):
         while done < 1:
-            rate = learning_rate(state.step, config, done)
-            for group in optimiser.param_groups:
-                group["lr"] = rate
+            factor = rate_factor(state.step, config, done)
+            set_rate(optimisers, factor)
+            rate = factor * config.learning_rate
             image, target, labelled = (t.to(device, non_blocking=True) for t in next(batches))
             with autocast(device, dtype):
                 levels = trained(image)
             loss = deep_loss(levels, target, labelled, config.balance, ranks.mean)
-            optimiser.zero_grad(set_to_none=True)
+            network.zero_grad(set_to_none=True)
             scaler.scale(loss).backward()
-            scaler.unscale_(optimiser)
+            for optimiser in optimisers:
+                scaler.unscale_(optimiser)
             torch.nn.utils.clip_grad_norm_(network.parameters(), LARGEST_GRADIENT)
-            scaler.step(optimiser)
+            for optimiser in optimisers:
+                scaler.step(optimiser)
             scaler.update()
             follow(average, network, min(config.ema, (1 + state.step) / (10 + state.step)))
 

@@ -11,12 +11,13 @@ from tests.training.cohort import tiny_run
 from training.cases import Dataset
 from training.network import build_network
 from training.optimise import (
-    build_optimiser,
+    build_optimisers,
     build_scaler,
     follow,
     fraction_done,
-    learning_rate,
     precision,
+    rate_factor,
+    set_rate,
 )
 
 
@@ -29,7 +30,7 @@ def test_the_learning_rate_warms_up_and_decays(decay: str, half: float, last: fl
     config = replace(tiny_run(Path("a"), Path("b")), warmup=100, **values)
 
     def rate(step: int) -> float:
-        return learning_rate(step, config, fraction_done(step, config))
+        return config.learning_rate * rate_factor(step, config, fraction_done(step, config))
 
     assert rate(0) == pytest.approx(0.01 / 100)
     assert rate(49) == pytest.approx(0.005, rel=0.03)
@@ -41,7 +42,7 @@ def test_the_learning_rate_warms_up_and_decays(decay: str, half: float, last: fl
 
 
 def test_without_warm_up_the_first_step_is_at_the_peak() -> None:
-    assert learning_rate(0, replace(tiny_run(Path("a"), Path("b")), warmup=0), 0.0) == 2e-3
+    assert rate_factor(0, replace(tiny_run(Path("a"), Path("b")), warmup=0), 0.0) == 1.0
 
 
 def test_a_run_is_as_far_as_the_nearer_of_its_ends() -> None:
@@ -58,11 +59,32 @@ def test_the_papers_optimiser_is_sgd(prepared: Path) -> None:
     config = replace(tiny_run(prepared, Path("b")), optimiser="sgd", learning_rate=0.01)
     network = build_network(config, Dataset.read(prepared))
 
-    optimiser = build_optimiser(network, config)
+    [optimiser] = build_optimisers(network, config)
 
     assert isinstance(optimiser, torch.optim.SGD)
     assert optimiser.param_groups[0]["lr"] == 0.01
     assert len(optimiser.param_groups[0]["params"]) == len(list(network.parameters()))
+
+
+def test_muon_moves_the_matrices_and_adamw_all_else_more_slowly(prepared: Path) -> None:
+    config = replace(tiny_run(prepared, Path("b")), optimiser="muon", learning_rate=0.02)
+    network = build_network(config, Dataset.read(prepared))
+
+    muon, adamw = build_optimisers(network, config)
+    set_rate([muon, adamw], 0.5)
+
+    names = {weight: name for name, weight in network.named_parameters()}
+    matrices, others = (
+        {names[weight] for group in optimiser.param_groups for weight in group["params"]}
+        for optimiser in (muon, adamw)
+    )
+    assert {"encoder.1.body.0.0.weight", "up.0.weight", "image_encoder.embed.weight"} <= matrices
+    assert {"image_encoder.positions", "encoder.0.body.0.1.weight", "heads.0.weight"} <= others
+    assert matrices | others == {*names.values()}
+    assert not matrices & others
+    assert isinstance(adamw, torch.optim.AdamW)
+    assert muon.param_groups[0]["lr"] == 0.01
+    assert adamw.param_groups[0]["lr"] == pytest.approx(0.001)
 
 
 def test_the_average_follows_the_network(prepared: Path) -> None:
