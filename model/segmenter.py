@@ -63,9 +63,9 @@ class Segmenter:
                 "and is not for others before: see --write-card of training.evaluate"
             )
         self._network = channels_last(fold_normalisation(network.eval())).to(device)
-        self._on_gpu: Callable[[Tensor], Tensor] = self._network
+        self._on_gpu: Callable[[Tensor], Tensor] = self._network.features
         if compiled:  # with CUDA graphs; made when the first tile comes
-            self._on_gpu = torch.compile(self._network, mode="reduce-overhead")
+            self._on_gpu = torch.compile(self._network.features, mode="reduce-overhead")
 
     @classmethod
     def load(
@@ -195,16 +195,19 @@ class Segmenter:
         progress: Callable[[float], None],
         cancelled: Callable[[], bool],
     ) -> Tensor:
-        network: Callable[[Tensor], Tensor] = self._network.to(device)
+        network = self._network.to(device)
+        features: Callable[[Tensor], Tensor] = network.features
         kind = torch.device(device).type
         if kind == "cuda" and tile == self.card.tile:  # other tiles come once: not worth compiling
-            network = self._on_gpu
+            features = self._on_gpu
         with torch.autocast(kind, torch.bfloat16, enabled=runs_faster_in_bf16(kind)):
             return predict_tiled(
-                network,
+                features,
+                network.heads[0],
                 image.to(device),
                 tile,
-                self.card.network.num_classes,
+                channels=network.config.widths[0],
+                num_classes=network.config.num_classes,
                 overlap=self.card.overlap,
                 air=self.card.preprocessing.air,
                 together=CPU_TILES if kind == "cpu" else 1,

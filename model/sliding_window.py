@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from itertools import product
+from math import prod
 
 import torch
 import torch.nn.functional as F
@@ -31,11 +32,13 @@ def ignore(fraction: float) -> None:
 
 @torch.inference_mode()
 def predict_tiled(
-    network: Callable[[Tensor], Tensor],
+    features: Callable[[Tensor], Tensor],
+    head: Callable[[Tensor], Tensor],
     image: Tensor,
     tile: Shape,
-    num_classes: int,
     *,
+    channels: int,
+    num_classes: int,
     overlap: float = 0.5,
     air: float | None = None,
     together: int = 1,
@@ -44,12 +47,15 @@ def predict_tiled(
 ) -> Tensor:
     """Class probabilities of a volume; overlapping tiles count most near their centres.
 
-    Logits are averaged, as in nnU-Net, and become probabilities at the end.
+    Averaged are the features that the head is given, and not its logits as in nnU-Net: a head is
+    linear, so that this is the same, and asked once for each voxel and not in each tile.
 
     Args:
-        network: ``(B, 1, *tile)`` to ``(B, K, *tile)`` logits.
+        features: ``(B, 1, *tile)`` to ``(B, C, *tile)``, best with channels last in memory.
+        head: ``(1, C, 1, Y, X)`` to ``(1, K, 1, Y, X)`` logits; linear but for a bias.
         image: ``(Z, Y, X)``; where smaller than the tile it is padded with its own minimum, air.
         tile: voxels (z, y, x).
+        channels: ``C``.
         num_classes: ``K``, background included.
         overlap: smallest fraction of a tile shared with its neighbour, in [0, 1).
         air: what is not above this value is no body. Tiles that would decide nothing in the body
@@ -59,8 +65,8 @@ def predict_tiled(
         cancelled: asked before every pass.
 
     Returns:
-        ``(K, Z, Y, X)`` float16 probabilities on `image`'s device: they are the largest thing in
-        memory.
+        ``(K, Z, Y, X)`` float16 probabilities on `image`'s device, slice by slice in memory. They
+        are the largest thing there, and lie where the features were.
 
     Raises:
         Cancelled: as soon as `cancelled` says so.
@@ -79,23 +85,30 @@ def predict_tiled(
     ]
     if air is not None:
         windows = _deciding(windows, padded > air, weight)
-    total = padded.new_zeros(num_classes, *padded.shape, dtype=torch.float16)
+    depth, *plane = padded.shape
+    area = prod(plane)
+    memory = padded.new_zeros(depth, max(channels, num_classes) * area, dtype=torch.float16)
+    total = memory[:, : channels * area].view(depth, *plane, channels)
     norm = padded.new_zeros(padded.shape)
     for first in range(0, len(windows), together):
         if cancelled():
             raise Cancelled
         these = windows[first : first + together]
         tiles = torch.stack([padded[window] for window in these])  # (B, *tile)
-        for window, logits in zip(these, network(tiles[:, None]), strict=True):  # (K, *tile)
-            total[(slice(None), *window)] += logits.float().mul_(weight).half()
+        for window, found in zip(these, features(tiles[:, None]), strict=True):  # (C, *tile)
+            total[window] += (found.movedim(0, -1) * weight[..., None]).half()
             norm[window] += weight
         progress((first + len(these)) / len(windows))
-    inside = tuple(slice(m // 2, m // 2 + n) for m, n in zip(missing, shape, strict=True))
-    for plane, weights in zip(total.unbind(1), norm, strict=True):  # (K, Y, X), (Y, X)
+    probabilities = memory[:, : num_classes * area].view(depth, num_classes, *plane)
+    for summed, weights, out in zip(total, norm, probabilities, strict=True):  # one slice
         seen = weights > 0
-        plane[0][~seen] = SURE
-        plane.copy_((plane.float() / weights.where(seen, 1)).softmax(dim=0))
-    return total[(slice(None), *inside)]
+        mean = summed.float() / weights.where(seen, 1)[..., None]  # (Y, X, C)
+        logits = head(mean.movedim(-1, 0)[None, :, None])[0, :, 0].float()  # (K, Y, X)
+        logits[0][~seen] = SURE
+        torch.softmax(logits, dim=0, out=logits)
+        out.copy_(logits)
+    inside = tuple(slice(m // 2, m // 2 + n) for m, n in zip(missing, shape, strict=True))
+    return probabilities.transpose(0, 1)[(slice(None), *inside)]
 
 
 def _deciding(

@@ -135,7 +135,11 @@ class UNet(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.heads[0](self._levels(x)[0])
+        return self.heads[0](self.features(x))
+
+    def features(self, x: Tensor) -> Tensor:
+        """``(B, 1, Z, Y, X)`` to what the first of `heads` is given: ``(B, C, Z, Y, X)``."""
+        return self._levels(x)[0]
 
     def forward_deep(self, x: Tensor) -> list[Tensor]:
         """Logits of every decoder level, finest first, for deep supervision."""

@@ -45,7 +45,15 @@ def validation_dice(
     for case in cases:
         image = torch.from_numpy(case.image).to(device)
         with autocast(device, dtype):
-            p = predict_tiled(network, image, tile, len(dataset.organs) + 1, overlap=OVERLAP)
+            p = predict_tiled(
+                network.features,
+                network.heads[0],
+                image,
+                tile,
+                channels=network.config.widths[0],
+                num_classes=network.config.num_classes,
+                overlap=OVERLAP,
+            )
         predicted = p.argmax(0).cpu().numpy()
         truth = classes(case, dataset)
         predicted[truth == UNKNOWN] = 0

@@ -1,15 +1,28 @@
 """Tiled inference: the tiles must not be seen in the result."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
-from model.sliding_window import Cancelled, predict_tiled
+from model import sliding_window
+from model.sliding_window import Cancelled
 
 TILE = (4, 8, 6)
 
 ROUNDING = 0.01
 """Of probabilities summed in float16; a seam would be far larger."""
+
+
+def predict_tiled(
+    network: Callable[[Tensor], Tensor], image: Tensor, tile: Any, classes: int, **settings: Any
+) -> Tensor:
+    """Of a network whose features are logits already."""
+    return sliding_window.predict_tiled(
+        network, lambda x: x, image, tile, channels=classes, num_classes=classes, **settings
+    )
 
 
 def voxelwise(x: Tensor) -> Tensor:
@@ -25,6 +38,27 @@ def test_the_body_shows_no_seams_whatever_its_size() -> None:
             expected = voxelwise(image[None, None])[0].softmax(dim=0)
             assert found.shape == (3, *size)
             torch.testing.assert_close(found.float(), expected, rtol=0, atol=ROUNDING)
+
+
+@pytest.mark.parametrize("classes", [2, 4, 9])
+def test_many_or_few_classes_come_of_four_features(classes: int) -> None:
+    """The head comes after the tiles were blended, and the sum is the same as after them."""
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randn((9, 17, 13), generator=generator)
+    weight, bias = torch.randn(classes, 4, generator=generator), torch.randn(classes, 1, 1, 1)
+
+    def features(x: Tensor) -> Tensor:
+        return torch.cat([x, 1 - x.square(), x.sin(), x.cos()], dim=1)
+
+    def head(x: Tensor) -> Tensor:
+        return torch.einsum("kc,bczyx->bkzyx", weight, x) + bias
+
+    found = sliding_window.predict_tiled(
+        features, head, image, TILE, channels=4, num_classes=classes
+    )
+
+    expected = head(features(image[None, None]))[0].softmax(dim=0)
+    torch.testing.assert_close(found.float(), expected, rtol=0, atol=ROUNDING)
 
 
 def test_it_makes_no_difference_how_many_tiles_go_through_the_network_together() -> None:
