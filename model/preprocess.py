@@ -1,5 +1,6 @@
 """Preprocessing: the only code that changes a grid, to the network's and back to the CT's."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -73,7 +74,13 @@ class Preprocessing:
         )
 
     @staticmethod
-    def backward(probabilities: Tensor, grid: hd.VolumeGeometry, ct: hd.Volume) -> hd.Volume:
+    def backward(
+        probabilities: Tensor,
+        grid: hd.VolumeGeometry,
+        ct: hd.Volume,
+        *,
+        labels: Sequence[int] | None = None,
+    ) -> hd.Volume:
         """Class probabilities on our grid, to the most probable class of each voxel of `ct`.
 
         Probabilities are interpolated, not labels, so outlines are as smooth as the network was
@@ -83,12 +90,15 @@ class Preprocessing:
             probabilities: ``(K, Z, Y, X)`` on `grid`, class 0 the background.
             grid: what `forward` returned, or its geometry.
             ct: the CT that `forward` was given.
+            labels: what the classes are written as, the background, which is 0, left out; as
+                1, 2 and so on by default.
 
         Returns:
-            uint8 classes on the very grid of `ct`.
+            uint8 labels on the very grid of `ct`.
         """
+        labels = labels or range(1, len(probabilities))
         target = ct.get_geometry().to_patient_orientation(ORIENTATION)
-        labels = np.zeros(target.spatial_shape, np.uint8)
+        found = np.zeros(target.spatial_shape, np.uint8)
         # Interpolated is a mean of neighbours: where none is likelier than background, that wins.
         likely = (probabilities[1:].amax(dim=0) > probabilities[0]).cpu().numpy()
         pieces, _ = ndimage.label(likely, TOUCHING)
@@ -102,10 +112,10 @@ class Preprocessing:
             for k in likelier.flatten(1).any(dim=1).nonzero()[:, 0].tolist():
                 inner, outer = _boxes_around(_bounds(likelier[k]), source, here)
                 p = _resample(part[1 + k][inner], _part(source, inner), _part(here, outer))
-                winner[outer][p > best[outer]] = 1 + k
+                winner[outer][p > best[outer]] = labels[k]
                 torch.maximum(best[outer], p, out=best[outer])
-            labels[target_box] = winner.cpu().numpy()
-        out = hd.Volume(labels, target.affine, "PATIENT", ct.frame_of_reference_uid)
+            found[target_box] = winner.cpu().numpy()
+        out = hd.Volume(found, target.affine, "PATIENT", ct.frame_of_reference_uid)
         return ct.with_array(out.match_geometry(ct.get_geometry()).array)
 
 

@@ -2,13 +2,12 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import highdicom as hd
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,7 +17,6 @@ from model.postprocess import clean
 from model.preprocess import Preprocessing
 from model.sliding_window import Cancelled, Shape, ignore, never, predict_tiled
 from model.unet import UNet, channels_last, fold_normalisation
-from model.volumes import labelled_box
 
 __all__ = ["Cancelled", "Segmentation", "Segmenter"]
 
@@ -142,13 +140,10 @@ class Segmenter:
             torch.from_numpy(image.array), progress=progress, cancelled=cancelled
         )
         lap("network")
-        classes = _on_ct(probabilities, grid, ct)
+        looked_for = [o.label if o in self.organs else 0 for o in self.card.organ_rows()]
+        labels = _on_ct(probabilities, grid, ct, looked_for)
         del probabilities
-        wanted = {organ: organ.label for organ in self.organs}
-        table = np.array([0, *(wanted.get(o, 0) for o in self.card.organ_rows())], np.uint8)
-        box = labelled_box(classes.array)
-        classes.array[box] = table[classes.array[box]]
-        labels, warnings = clean(classes, self.organs, ct)
+        labels, warnings = clean(labels, self.organs, ct)
         lap("postprocess")
         return Segmentation(labels, warnings, seconds)
 
@@ -216,16 +211,18 @@ class Segmenter:
             )
 
 
-def _on_ct(probabilities: Tensor, grid: hd.VolumeGeometry, ct: hd.Volume) -> hd.Volume:
-    """Classes on the CT's grid, made where the probabilities are, or else on the CPU."""
+def _on_ct(
+    probabilities: Tensor, grid: hd.VolumeGeometry, ct: hd.Volume, labels: Sequence[int]
+) -> hd.Volume:
+    """Labels on the CT's grid, made where the probabilities are, or else on the CPU."""
     try:
-        return Preprocessing.backward(probabilities, grid, ct)
+        return Preprocessing.backward(probabilities, grid, ct, labels=labels)
     except RuntimeError as error:
         if not _out_of_memory(error):
             raise
         log.warning("%s ran out of memory on the way back to the CT", probabilities.device)
     torch.cuda.empty_cache()  # not above, where the exception still holds the tensors
-    return Preprocessing.backward(probabilities.cpu(), grid, ct)
+    return Preprocessing.backward(probabilities.cpu(), grid, ct, labels=labels)
 
 
 def _out_of_memory(error: RuntimeError) -> bool:

@@ -249,6 +249,17 @@ def test_the_most_probable_organ_wins_in_every_voxel() -> None:
     np.testing.assert_array_equal(back.array, p.argmax(0).numpy())
 
 
+def test_classes_are_written_as_the_labels_that_are_asked_for_and_others_not_at_all() -> None:
+    ct = block_of_tissue((6, 10, 10), (3.0, 2.0, 2.0))
+    ct.array[:] = 40.0
+    grid = Preprocessing(spacing_mm=(3.0, 2.0, 2.0)).forward(ct).get_geometry()
+    p = torch.rand(4, 6, 10, 10, generator=torch.Generator().manual_seed(0)).softmax(dim=0)
+
+    back = Preprocessing.backward(p, grid, ct, labels=[22, 0, 5])
+
+    np.testing.assert_array_equal(back.array, np.array([0, 22, 0, 5])[p.argmax(0).numpy()])
+
+
 @pytest.mark.parametrize("of_network_mm", [(2.0, 3.1, 3.1), (3.0, 1.2, 1.2)])
 def test_scattered_organs_come_back_as_if_the_whole_volume_were_interpolated(
     of_network_mm: tuple[float, float, float],

@@ -1,7 +1,7 @@
 """The segmenter: a CT in, labels at the same place in the patient out."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -274,11 +274,13 @@ def test_probabilities_that_leave_no_room_on_their_device_go_back_to_the_ct_on_t
     expected = segmenter(ct()).labels.array
     backward, calls = Preprocessing.backward, list[torch.device]()
 
-    def full_at_first(probabilities: Tensor, grid: hd.VolumeGeometry, onto: hd.Volume) -> hd.Volume:
+    def full_at_first(
+        probabilities: Tensor, grid: hd.VolumeGeometry, onto: hd.Volume, *, labels: Sequence[int]
+    ) -> hd.Volume:
         calls.append(probabilities.device)
         if len(calls) == 1:
             raise torch.OutOfMemoryError("out of memory")
-        return backward(probabilities, grid, onto)
+        return backward(probabilities, grid, onto, labels=labels)
 
     monkeypatch.setattr(Preprocessing, "backward", staticmethod(full_at_first))
 
