@@ -6,6 +6,7 @@ they were trained on and how well they did on patients they had not seen.
 
 import hashlib
 import json
+import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,24 @@ NOTICE = "Research use only. Not a medical device; every contour must be reviewe
 
 class BadCheckpoint(Exception):
     """The weights or their card cannot be used; the message says what is wrong with which file."""
+
+
+PRINTABLE = r"[!-\[\]-~]"
+"""What DICOM's short texts may hold in every character set; a backslash would part them."""
+
+
+def check_names(name: str, version: str) -> None:
+    """Of a model, which stand in every result and in paths.
+
+    Raises:
+        ValueError: they could not stand there.
+    """
+    for what, value, longest in (("name", name, 64), ("version", version, 48)):
+        if not re.fullmatch(f"{PRINTABLE}{{1,{longest}}}", value):
+            raise ValueError(
+                f"the {what} of a model has 1 to {longest} letters, digits and signs of ASCII, no "
+                f"space and no backslash; got {value!r}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +66,7 @@ class Card:
     notice: str = field(default=NOTICE)
 
     def __post_init__(self) -> None:
+        check_names(self.name, self.version)
         if unknown := [name for name in self.organs if name not in BY_NAME]:
             raise ValueError(f"unknown organs {unknown}")
         if not 0 <= self.overlap < 1:

@@ -140,11 +140,17 @@ def resample(volume: hd.Volume, grid: hd.VolumeGeometry) -> hd.Volume:
         ValueError: if the axes are not parallel.
     """
     values = _resample(
-        torch.from_numpy(np.ascontiguousarray(volume.array, np.float32)),
+        _tensor(volume.array),
         volume.get_geometry(),
         grid,
     )
     return hd.Volume(values.numpy(), grid.affine, "PATIENT", volume.frame_of_reference_uid)
+
+
+def _tensor(values: np.ndarray) -> Tensor:
+    # Flat: of an axis of one voxel numpy keeps a negative stride, which PyTorch refuses.
+    flat = np.ascontiguousarray(values, np.float32).reshape(-1)
+    return torch.from_numpy(flat).reshape(values.shape)
 
 
 def resample_labels(labels: hd.Volume, grid: hd.VolumeGeometry) -> hd.Volume:

@@ -1,6 +1,7 @@
 """DICOM files that nobody vouches for, read so that they do no harm."""
 
 import struct
+import warnings
 import zlib
 from collections.abc import Iterable
 from io import BytesIO
@@ -10,7 +11,9 @@ import pydicom
 from pydicom import Dataset
 from pydicom.dataelem import RawDataElement
 from pydicom.errors import BytesLengthException, InvalidDicomError
+from pydicom.filebase import DicomBytesIO
 from pydicom.filereader import read_dataset, read_preamble
+from pydicom.filewriter import write_dataset
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
@@ -120,6 +123,36 @@ def keep_readable(dataset: Dataset, tags: Iterable[BaseTag] | None = None) -> No
         if tags is None and isinstance(value, pydicom.Sequence):
             for item in value:
                 keep_readable(item)
+
+
+def comes_back(dataset: Dataset, keyword: str) -> bool:
+    """Whether a text that was read from a file would be written with the same bytes.
+
+    It would not if its bytes are not of the character set that the header declares, or of one
+    that pydicom does not write.
+    """
+    element = dataset.get_item(keyword)
+    if not isinstance(element, RawDataElement) or not element.value:
+        return True  # nothing, or not from a file
+    again = Dataset()
+    try:
+        for one in ("SpecificCharacterSet", keyword):
+            if one in dataset:
+                again.add(dataset[one])
+        written = DicomBytesIO()
+        written.is_little_endian, written.is_implicit_VR = True, True
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that a letter cannot be written: that is the question
+            write_dataset(written, again)
+    except DAMAGE:
+        return False
+    read = read_dataset(BytesIO(written.getvalue()), is_implicit_VR=True, is_little_endian=True)
+    value = read.get_item(keyword)
+    return isinstance(value, RawDataElement) and _bare(value.value) == _bare(element.value)
+
+
+def _bare(value: bytes | None) -> bytes:
+    return (value or b"").strip(b" \0")
 
 
 def _check_inflated(stream: BytesIO) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from datetime import datetime
 
 from pydicom import Dataset
@@ -11,7 +12,7 @@ from model.plausibility import find_doubts
 from model.preprocess import NoBody
 from model.segmenter import Cancelled, Segmenter
 from model.volumes import volumes_ml
-from plugin.archive import Archive, Series, UnknownResource
+from plugin.archive import Archive, ArchiveError, Series, UnknownResource
 from plugin.ct.series import UnsuitableSeries, read_series
 from plugin.jobs.job import Outcome, Result, ResultKind
 from plugin.objects.dicom_objects import NoOrganFound
@@ -115,19 +116,23 @@ def segment_series(
 def _store(
     made: Sequence[tuple[ResultKind, Dataset]], archive: Archive, watch: Watch
 ) -> list[Result]:
-    """Store all, or nothing if the job is cancelled: no contours without their SEG."""
+    """Store all, or nothing if the job is cancelled or fails: no contours without their SEG."""
     stored: list[Result] = []
-    for kind, one in made:
-        if watch.cancelled():
-            if watch.ours():  # another worker's would have the same UIDs
-                for result in stored:
+    try:
+        for kind, one in made:
+            if watch.cancelled():
+                raise Cancelled
+            # An attempt that did not come to its end leaves no SEG, which is the last to be stored.
+            # One that is there now has been made by another worker meanwhile, and stays.
+            store = archive.store_once if kind == "seg" else archive.store
+            result = Result(kind=kind, sop_instance_uid=one.SOPInstanceUID, orthanc_id=store(one))
+            stored.append(result)
+    except BaseException:
+        if watch.ours():  # another worker's would have the same UIDs
+            for result in stored:
+                with suppress(ArchiveError):  # which is then the smaller trouble
                     archive.remove(result.orthanc_id)
-            raise Cancelled
-        # An attempt that did not come to its end leaves no SEG, which is the last to be stored. One
-        # that is there now has been made by another worker meanwhile, and stays.
-        store = archive.store_once if kind == "seg" else archive.store
-        identifier = store(one)
-        stored.append(Result(kind=kind, sop_instance_uid=one.SOPInstanceUID, orthanc_id=identifier))
+        raise
     return stored
 
 

@@ -35,6 +35,12 @@ ORTHANC_STABLE_AGE_SECONDS = 60
 """Orthanc's own default of "StableAge"."""
 
 
+MOST_SECONDS = 86_400.0
+MOST_HOURS = 87_600.0
+MOST_DAYS = 3650
+"""A day and ten years: what is meant by more is as well served, and dates can be reckoned."""
+
+
 class BadSettings(Exception):
     """Orthanc's configuration cannot be used. The message names each setting and what is wrong."""
 
@@ -46,10 +52,17 @@ class DeliverySettings(BaseModel):
 
     retry_delay_seconds: Annotated[
         float,
-        Field(gt=0, description="Before the second attempt; doubles each time, up to an hour."),
+        Field(
+            gt=0,
+            le=MOST_SECONDS,
+            description="Before the second attempt; doubles each time, up to an hour.",
+        ),
     ] = 30.0
     give_up_after_hours: Annotated[
-        float, Field(gt=0, description="Then it has failed, until a person asks for it again.")
+        float,
+        Field(
+            gt=0, le=MOST_HOURS, description="Then it has failed, until a person asks for it again."
+        ),
     ] = 72.0
 
 
@@ -126,7 +139,9 @@ class Settings(BaseModel):
     lease_seconds: Annotated[
         float,
         Field(
-            ge=1, description="A worker without a sign of life for as long loses its job to others."
+            ge=1,
+            le=MOST_SECONDS,
+            description="A worker without a sign of life for as long loses its job to others.",
         ),
     ] = 60.0
     late_slices: Annotated[
@@ -140,7 +155,12 @@ class Settings(BaseModel):
         int, Field(ge=1, description="A job that our own fault stops is tried this often.")
     ] = 3
     retry_delay_seconds: Annotated[
-        float, Field(ge=0, description="Pause before the second attempt; doubles each time.")
+        float,
+        Field(
+            ge=0,
+            le=MOST_SECONDS,
+            description="Pause before the second attempt; doubles each time.",
+        ),
     ] = 30.0
     time_limit_seconds: Annotated[
         float,
@@ -148,7 +168,11 @@ class Settings(BaseModel):
     ] = 3600.0
     catch_up_days: Annotated[
         int,
-        Field(ge=0, description="At start, look for studies of the last days missed; 0: do not."),
+        Field(
+            ge=0,
+            le=MOST_DAYS,
+            description="At start, look for studies of the last days missed; 0: do not.",
+        ),
     ] = 7
     shadow_model: Annotated[
         str,

@@ -11,6 +11,7 @@ from plugin.conditions import SeriesFacts
 from plugin.drawn.corrections import Corrections
 from plugin.drawn.drawings import Drawings
 from plugin.drawn.quality import Quality, agree
+from plugin.drawn.structure_sets import UnusableStructureSet
 from plugin.jobs.job import Job, Outcome, Provenance, Result
 from plugin.jobs.jobs import Jobs
 from plugin.late_slices import replace_older, slices_sha256
@@ -68,12 +69,13 @@ class Work:
             return outcome
         organs = [organ for organ in self._organs(first) if organ in self._organs(job)]
         grid = self._drawings.grid(series)
-        trial = self._drawings.result(job.model_copy(update={"results": outcome.results}), grid)
         try:
+            trial = self._drawings.result(job.model_copy(update={"results": outcome.results}), grid)
             ours = self._drawings.result(first, grid)
-        except UnknownResource:
+        except (UnknownResource, UnusableStructureSet) as why:
             gone = "The first result is no longer in the archive: nothing to compare with."
-            return outcome.model_copy(update={"warnings": (*outcome.warnings, gone)})
+            reason = gone if isinstance(why, UnknownResource) else str(why)
+            return outcome.model_copy(update={"warnings": (*outcome.warnings, reason)})
         dice = {one.organ: one.dice for one in agree(trial, ours, organs)}
         return outcome.model_copy(update={"dice": dice})
 

@@ -135,6 +135,9 @@ class Worker:
                 log.exception("the queue of jobs does not answer; trying again")
                 recovered = False  # what was running may not have been noted as ended
                 self._stopping.wait(PAUSE_S)
+            except Exception:  # a fault of ours must not keep all further CTs waiting
+                log.exception("the worker has met a fault of its own; going on")
+                self._stopping.wait(PAUSE_S)
 
     def _catch_up_or_again(self) -> None:
         """What was missed must not be missed twice, whoever did not answer."""

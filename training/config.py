@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from model.checkpoint import check_names
 from training.augment import AugmentConfig
 
 Shape = tuple[int, int, int]  # (z, y, x)
@@ -99,6 +100,7 @@ class TrainConfig:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
     def __post_init__(self) -> None:
+        check_names(self.name, self.version)
         if not 0 <= self.foreground <= 1:
             raise ValueError(f"foreground is a fraction, got {self.foreground}")
         if not 0 <= self.ema < 1:

@@ -21,7 +21,7 @@ from plugin.ct.hounsfield import (
 )
 from plugin.ct.series_rules import SeriesRules, UnsuitableSeries, counted
 from plugin.ct.stack import Stack, stack_slices, values_of
-from plugin.dicom_file import PIXEL_DATA, UnreadableFile, keep_readable, read_dicom
+from plugin.dicom_file import PIXEL_DATA, UnreadableFile, comes_back, keep_readable, read_dicom
 from plugin.shelf import Shelf
 
 __all__ = [
@@ -186,6 +186,11 @@ def sort_and_check(headers: Sequence[Dataset], rules: SeriesRules) -> Stack:
     if not headers:
         raise UnsuitableSeries("The series has no images.")
     _check_kind(headers)
+    if not comes_back(headers[0], "PatientID"):
+        raise UnsuitableSeries(
+            "PatientID cannot be written again as it is, for it is not of the character set that "
+            "the images declare: a result would be filed under another patient."
+        )
     headers = _without_repeats(headers)
     _check_image_type(headers, rules)
     keep_readable(headers[0], OF_THE_FIRST)

@@ -20,7 +20,17 @@ SAMPLES = 8
 """Points across a pixel, in each direction."""
 
 ON_SLICE_MM = 0.3
-"""A contour this near to a slice is drawn on it; a contour's own points lie this flat."""
+"""A plane this near to a slice, and no further than a quarter of the way to the next, is drawn on
+it, if none is nearer; a contour's own points lie this flat."""
+
+ONE_PLANE_MM = 0.05
+"""Contours whose depths differ by no more were drawn on one plane."""
+
+SAME = 0.05
+"""A contour that differs from another by so small a part of it is that one, drawn again."""
+
+MOST_SAMPLES = 2**26
+"""Of a plane: those of 1024 x 1024 pixels."""
 
 MAX_GAP_MM = 10.0
 """Between planes that are no further apart, an undrawn slice takes the shape between them."""
@@ -91,6 +101,10 @@ def fill_contours(contours: Sequence[Contour], grid: hd.VolumeGeometry) -> hd.Vo
         )
     mask = np.zeros(grid.spatial_shape, np.uint8)
     window = _window_around(planes, rows, columns)
+    if window.rows * window.columns * SAMPLES**2 > MOST_SAMPLES:
+        raise UnusableStructure(
+            f"it covers {window.rows} x {window.columns} pixels of a slice, more than any organ"
+        )
     # The first and the last plane stand for half of what lies between planes, and at most for
     # half a slice.
     reach = min(float(np.median(np.diff(depths))), 1.0) / 2 if len(depths) > 1 else 0.5
@@ -116,17 +130,29 @@ def fill_contours(contours: Sequence[Contour], grid: hd.VolumeGeometry) -> hd.Vo
 
 def _by_plane(contours: Sequence[Contour], grid: hd.VolumeGeometry) -> dict[float, list[_Outline]]:
     """Outlines by the depth of their plane, in slices; a whole number on a slice."""
-    planes: dict[float, list[_Outline]] = {}
     slice_mm = grid.spacing[0]
+    drawn: list[tuple[float, _Outline]] = []
     for contour in contours:
         indices = grid.map_reference_to_indices(contour.points_mm)  # (N, 3)
         depth = float(indices[:, 0].mean())
         if np.abs(indices[:, 0] - depth).max() * slice_mm > ON_SLICE_MM:
             raise UnusableStructure("its contours are not parallel to the slices of the CT")
-        on_slice = abs(depth - round(depth)) * slice_mm <= ON_SLICE_MM
-        plane = float(round(depth)) if on_slice else round(depth * slice_mm, 1) / slice_mm
-        planes.setdefault(plane, []).append(_Outline(indices[:, 1:], contour.xor))
-    return planes
+        drawn.append((depth, _Outline(indices[:, 1:], contour.xor)))
+    drawn.sort(key=lambda one: one[0])
+    planes: dict[float, list[_Outline]] = {}
+    plane = -np.inf
+    for depth, outline in drawn:
+        if (depth - plane) * slice_mm > ONE_PLANE_MM:
+            plane = depth
+        planes.setdefault(plane, []).append(outline)
+    nearest: dict[int, float] = {}  # plane of each slice that one may be drawn on
+    near = min(ON_SLICE_MM / slice_mm, 0.25)
+    for plane in planes:
+        k = round(plane)
+        if abs(plane - k) <= min(near, abs(nearest.get(k, np.inf) - k)):
+            nearest[k] = plane
+    on_slice = {plane: float(k) for k, plane in nearest.items()}
+    return {on_slice.get(plane, plane): outlines for plane, outlines in planes.items()}
 
 
 def _window_around(planes: dict[float, list[_Outline]], rows: int, columns: int) -> _Window:
@@ -139,16 +165,13 @@ def _window_around(planes: dict[float, list[_Outline]], rows: int, columns: int)
 
 def _fill_plane(outlines: Sequence[_Outline], window: _Window) -> Bits:
     """Sample points inside the outlines of one plane, the largest outline first."""
-    shapes: list[tuple[Bits, bool]] = []
-    seen: list[Floats] = []
-    for outline in outlines:
-        if any(np.array_equal(outline.points, points) for points in seen):
-            continue  # the same outline twice is one outline, not a hole of its own size
-        seen.append(outline.points)
-        shapes.append((_inside(outline.points, window), outline.xor))
-    shapes.sort(key=lambda shape: -int(shape[0].sum()))
+    shapes = [(_inside(outline.points, window), outline.xor) for outline in outlines]
+    shapes.sort(key=lambda shape: -np.count_nonzero(shape[0]))
     filled = np.zeros((window.rows * SAMPLES, window.columns * SAMPLES), bool)
-    for shape, xor in shapes:
+    for number, (shape, xor) in enumerate(shapes):
+        differs = SAME * np.count_nonzero(shape)
+        if any(np.count_nonzero(shape ^ other) <= differs for other, _ in shapes[:number]):
+            continue  # the same outline twice is one outline, not a hole of its own size
         if xor:
             filled ^= shape
         elif (filled & shape).sum() >= INSIDE * shape.sum():

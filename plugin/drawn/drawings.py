@@ -45,6 +45,13 @@ class Drawings:
         return draw_organs(drawing, grid, self._names)
 
     def result(self, job: Job, grid: hd.VolumeGeometry) -> hd.Volume:
-        """The organs of a job's SEG on the grid of its CT."""
+        """The organs of a job's SEG on the grid of its CT.
+
+        Raises:
+            UnusableStructureSet: some of them cannot be read, and would count as not found.
+        """
         [seg] = [one.orthanc_id for one in job.results if one.kind == "seg"]
-        return self.draw(self.read(seg), grid).labels
+        drawn = self.draw(self.read(seg), grid)
+        for organ, why in drawn.left_out.items():
+            raise UnusableStructureSet(f"Our result cannot be compared: {organ.tg263}: {why}.")
+        return drawn.labels

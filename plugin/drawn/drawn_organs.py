@@ -1,5 +1,6 @@
 """The organs that somebody drew on a CT, as labels on its own grid, and what could not be taken."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,9 @@ from model.organs import ORGANS, Organ
 from plugin.drawn.contour_fill import UnusableStructure
 from plugin.drawn.structure_names import HALVED, StructureNames
 from plugin.drawn.structure_sets import Structure, StructureSet, check_frame_of_reference
+
+SAYS_NOTHING = re.compile(r"\s*(segment|label|roi|structure)?[\s_#-]*\d*\s*", re.IGNORECASE)
+"""A name that a program gives by itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,9 +81,12 @@ def draw_organs(
 
 
 def organs_of(structure: Structure, names: StructureNames) -> tuple[Organ, ...]:
-    """What a structure is: by its name, and if that is not known, by its code."""
-    if organs := names.organs(structure.name):
-        return organs
+    """What a structure is: by its name, and if that says nothing at all, by its code.
+
+    Who copies a segment and names it "SpinalCord_PRV5" leaves the code of the cord on it.
+    """
+    if not SAYS_NOTHING.fullmatch(structure.name):
+        return names.organs(structure.name)
     concept = structure.concept
     if len(concept) > 1 and not concept[0].name.startswith(tuple(HALVED)):
         return ()  # a gland of unknown side

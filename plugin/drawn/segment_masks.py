@@ -5,6 +5,7 @@ from functools import cache
 
 import highdicom as hd
 import numpy as np
+from pydicom import Dataset
 
 from model.preprocess import resample
 from plugin.ct.stack import LARGEST_VOLUME
@@ -33,6 +34,14 @@ def segment_masks(
     def label_map() -> hd.Volume:
         return seg.get_volume(combine_segments=True, atol=IRREGULAR_MM)
 
+    @cache
+    def of_frames() -> list[int]:
+        return segments_of_frames(seg)
+
+    def frames(number: int) -> int:  # that are decoded for a segment
+        is_label_map = seg.SOPClassUID == LABEL_MAP_SEGMENTATION_STORAGE
+        return int(seg.NumberOfFrames) if is_label_map else of_frames().count(number)
+
     def as_drawn(number: int) -> hd.Volume:
         if seg.SOPClassUID == LABEL_MAP_SEGMENTATION_STORAGE:
             volume, inside = label_map(), label_map().array == number
@@ -42,7 +51,7 @@ def segment_masks(
         return hd.Volume(inside.astype(np.uint8), volume.affine, "PATIENT")
 
     def mask(number: int, ct: hd.VolumeGeometry) -> hd.Volume:
-        if seg.Rows * seg.Columns * int(seg.NumberOfFrames) > LARGEST_VOLUME:
+        if seg.Rows * seg.Columns * frames(number) > LARGEST_VOLUME:
             raise UnusableStructure("its frames have more pixels than a CT may have voxels")
         try:
             drawn = as_drawn(number)
@@ -51,6 +60,19 @@ def segment_masks(
         return on_grid(drawn, ct)
 
     return mask
+
+
+def segments_of_frames(seg: hd.seg.Segmentation) -> list[int]:
+    """The number of each frame's segment; of one that all frames share, for every frame."""
+    shared = _segment(seg.SharedFunctionalGroupsSequence[0])
+    of_frames = [_segment(frame) or shared for frame in seg.PerFrameFunctionalGroupsSequence]
+    return [number for number in of_frames if number is not None]
+
+
+def _segment(group: Dataset) -> int | None:
+    if "SegmentIdentificationSequence" not in group:
+        return None
+    return int(group.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
 
 
 def on_grid(mask: hd.Volume, ct: hd.VolumeGeometry) -> hd.Volume:

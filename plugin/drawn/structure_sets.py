@@ -17,7 +17,11 @@ from pydicom.uid import RTStructureSetStorage, SegmentationStorage
 from model.organs import ORGANS, Organ
 from plugin.dicom_file import DAMAGE
 from plugin.drawn.contour_fill import Contour, UnusableStructure, fill_contours
-from plugin.drawn.segment_masks import LABEL_MAP_SEGMENTATION_STORAGE, segment_masks
+from plugin.drawn.segment_masks import (
+    LABEL_MAP_SEGMENTATION_STORAGE,
+    segment_masks,
+    segments_of_frames,
+)
 from plugin.objects.dicom_objects import LATERALITY
 from plugin.objects.identity import MANUFACTURER
 
@@ -199,29 +203,23 @@ def _drawn_segments(seg: hd.seg.Segmentation) -> list[int]:
     """Numbers of the segments that have a frame; of a label map all but the background."""
     if seg.SOPClassUID == LABEL_MAP_SEGMENTATION_STORAGE:
         return [n for n in seg.segment_numbers if n != 0]
-    return [
-        int(frame.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
-        for frame in (*seg.PerFrameFunctionalGroupsSequence, *seg.SharedFunctionalGroupsSequence)
-        if "SegmentIdentificationSequence" in frame
-    ]
+    return segments_of_frames(seg)
 
 
 def _concept(segment: Dataset) -> tuple[Organ, ...]:
-    """The organs that a segment's codes mean: two for a pair without a side, none if unknown."""
-    for keyword, modifier in (
-        ("SegmentedPropertyTypeCodeSequence", "SegmentedPropertyTypeModifierCodeSequence"),
-        ("AnatomicRegionSequence", "AnatomicRegionModifierSequence"),
-    ):
-        for code in segment.get(keyword) or []:
-            sides = {str(m.get("CodeValue")) for m in code.get(modifier) or []}
-            found = tuple(
-                organ
-                for organ in ORGANS
-                if (organ.snomed_ct, "SCT") == (code.get("CodeValue"), code.CodingSchemeDesignator)
-                and (not organ.side or not sides or LATERALITY[organ.side].value in sides)
-            )
-            if found:
-                return found
+    """The organs that a segment's code means: two for a pair without a side, none if unknown.
+
+    Not asked is the anatomic region, which says where something is: a tumour's is an organ.
+    """
+    for code in segment.get("SegmentedPropertyTypeCodeSequence") or []:
+        modifiers = code.get("SegmentedPropertyTypeModifierCodeSequence") or []
+        sides = {str(modifier.get("CodeValue")) for modifier in modifiers}
+        return tuple(
+            organ
+            for organ in ORGANS
+            if (organ.snomed_ct, "SCT") == (code.get("CodeValue"), code.CodingSchemeDesignator)
+            and (not organ.side or not sides or LATERALITY[organ.side].value in sides)
+        )
     return ()
 
 

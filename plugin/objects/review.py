@@ -22,6 +22,8 @@ from plugin.objects.scene import Scene
 
 KIND = "REVIEW"
 
+LOSSY = ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod")
+
 
 def review_uid(origin: Origin, page: int = 1) -> str:
     """The SOP Instance UID of a page; known before the work is done."""
@@ -94,7 +96,11 @@ def _capture(
     capture.BitsAllocated = capture.BitsStored = 8
     capture.HighBit = 7
     capture.PixelRepresentation = 0
-    capture.LossyImageCompression = "00"
+    for keyword in LOSSY:  # once lost, always said, also of what is made of it
+        if keyword in slices[0]:
+            capture.add(slices[0][keyword])
+    if "LossyImageCompression" not in capture:
+        capture.LossyImageCompression = "00"
     capture.PixelData = encapsulate([_encoded(page)])
     sign(capture, slices[0], origin)
     return capture

@@ -76,6 +76,9 @@ class Courier:
             except SQLAlchemyError:
                 log.exception("the deliveries cannot be read; trying again")
                 self._stopping.wait(PAUSE_S)
+            except Exception:  # a fault of ours must not keep all further deliveries waiting
+                log.exception("the courier has met a fault of its own; going on")
+                self._stopping.wait(PAUSE_S)
 
     def _sleep(self, kinds: tuple[str, ...]) -> None:
         due_in_s = self._deliveries.due_in_s(kinds)

@@ -249,6 +249,13 @@ def test_the_most_probable_organ_wins_in_every_voxel() -> None:
     np.testing.assert_array_equal(back.array, p.argmax(0).numpy())
 
 
+def test_values_of_one_row_that_runs_backwards_are_resampled() -> None:
+    ct = block_of_tissue((6, 1, 10), (3.0, 2.0, 2.0)).flip_spatial([0, 1, 2])
+    grid = Preprocessing(spacing_mm=(3.0, 2.0, 1.0)).grid(ct)
+
+    assert resample(ct, grid).array.shape == grid.spatial_shape
+
+
 def test_classes_are_written_as_the_labels_that_are_asked_for_and_others_not_at_all() -> None:
     ct = block_of_tissue((6, 10, 10), (3.0, 2.0, 2.0))
     ct.array[:] = 40.0

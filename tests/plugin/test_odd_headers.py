@@ -126,6 +126,65 @@ def test_two_values_where_one_uid_belongs_are_the_studys_fault(logged, quick, ct
     assert f"{keyword} is missing or not one value in 22 of 22 images" in outcome.reason
 
 
+def segment_patient(
+    orthanc: FakeOrthanc,
+    images: list[Dataset],
+    segmenter: Segmenter,
+    declared: bytes,
+    patient: bytes,
+) -> Outcome:
+    """Segment images whose files hold these very bytes, which pydicom would write otherwise."""
+    stand_in = b"~" * len(patient)
+    write(images, "SpecificCharacterSet", declared)
+    write(images, "PatientID", stand_in)
+    archive = OrthancArchive(orthanc)
+    [series] = archive.series_of_study(orthanc.receive(images))
+    for instance in series.instances:
+        file = orthanc.files[instance]
+        assert file.count(stand_in) == 1
+        orthanc.files[instance] = file.replace(stand_in, patient)
+    return segment_series(
+        series, archive=archive, segmenter=segmenter, settings=Settings(), watch=Watch()
+    )
+
+
+@pytest.mark.parametrize(
+    ("declared", "patient"),
+    [
+        (b"ISO_IR 192", b"M\xfcller"),  # Latin-1, declared as UTF-8
+        (b"ISO_IR 13", b"\xd4\xcf123"),  # katakana, which pydicom reads and does not write
+        (b"ISO_IR 127", b"A\xa1\xa2"),  # no letters of that set
+    ],
+)
+def test_a_patient_whose_id_could_not_be_written_again_gets_no_result(
+    logged, quick, ct, declared, patient
+):
+    """It would stand under a patient whom nobody knows."""
+    with warnings.catch_warnings(record=True):
+        outcome = segment_patient(logged, ct, quick, declared, patient)
+
+    assert outcome.state == "skipped"
+    assert outcome.reason.startswith("PatientID cannot be written again as it is")
+    assert logged.segs() == []
+
+
+@pytest.mark.parametrize(
+    ("declared", "patient"),
+    [
+        (b"ISO_IR 100", b"M\xfcller"),
+        (b"ISO_IR 192", "头颈-7".encode()),
+        (b"", b"M\xfcller"),
+        (b"ISO_IR 192", b" 0012 "),
+    ],
+)
+def test_a_patients_id_is_written_with_the_bytes_that_it_had(logged, quick, ct, declared, patient):
+    outcome = segment_patient(logged, ct, quick, declared, patient)
+
+    assert outcome.state == "done"
+    [seg] = [logged.files[result.orthanc_id] for result in outcome.results]
+    assert patient.strip() in seg
+
+
 def test_a_ct_of_nothing_but_specks_in_air_is_the_studys_fault(orthanc, quick, ct):
     for image in ct:
         air = np.zeros((image.Rows, image.Columns), "<i2")

@@ -266,8 +266,12 @@ def test_what_a_crash_left_is_replaced(orthanc, quick, monkeypatch, stored_befor
             raise OrthancException(-1, "the power went")
         return post(self, uri, body)
 
+    def away(self: FakeOrthanc, uri: str) -> bytes:
+        raise OrthancException(-1, "the power went")
+
     with monkeypatch.context() as patch:
         patch.setattr(FakeOrthanc, "RestApiPost", crash)
+        patch.setattr(FakeOrthanc, "RestApiDelete", away)
         with pytest.raises(ArchiveError):
             run(orthanc, quick, settings=ALL)
     assert orthanc.segs() == []
@@ -282,6 +286,19 @@ def test_what_a_crash_left_is_replaced(orthanc, quick, monkeypatch, stored_befor
 
     assert len(stored_uids(orthanc)) == len(set(stored_uids(orthanc))) == len(outcome.results)
     assert not any(file.endswith(b"old") for file in orthanc.files.values())
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_contours_do_not_stay_when_their_seg_cannot_be_stored(orthanc, quick, monkeypatch, ours):
+    def full(self: OrthancArchive, dataset: Dataset) -> str:
+        raise ArchiveError("No space left on device")
+
+    monkeypatch.setattr(OrthancArchive, "store_once", full)
+    with pytest.raises(ArchiveError, match="No space left"):
+        run(orthanc, quick, settings=ALL, watch=Watch(ours=lambda: ours))
+
+    left = {one.Modality for one in orthanc.headers.values()}
+    assert left == ({"CT"} if ours else {"CT", "RTSTRUCT", "SR", "OT"})  # its new worker's
 
 
 def test_a_result_that_another_worker_has_stored_meanwhile_stays(orthanc, quick, monkeypatch):

@@ -30,6 +30,11 @@ def test_the_configuration_that_we_ship_names_every_setting_at_its_default():
         ({"Series": {"IncludeBodyPart": "("}}, "Oar.Series.IncludeBodyPart"),
         ({"automatic": True}, "Oar.automatic"),
         ("yes", "Oar"),
+        ({"CatchUpDays": 800_000}, "Oar.CatchUpDays"),  # a date before all dates
+        ({"LeaseSeconds": 1e12}, "Oar.LeaseSeconds"),
+        ({"RetryDelaySeconds": 1e12}, "Oar.RetryDelaySeconds"),
+        ({"Delivery": {"GiveUpAfterHours": 1e8}}, "Oar.Delivery.GiveUpAfterHours"),
+        ({"Delivery": {"RetryDelaySeconds": 1e12}}, "Oar.Delivery.RetryDelaySeconds"),
     ],
 )
 def test_a_mistake_in_the_configuration_is_named(section, names):

@@ -267,6 +267,25 @@ def test_a_queue_that_does_not_answer_for_a_while_ends_nothing(jobs, ended, monk
     assert jobs.get(job.id).state == "done"
 
 
+def test_a_fault_of_the_worker_itself_does_not_keep_all_others_waiting(jobs, ended, monkeypatch):
+    monkeypatch.setattr(worker_module, "PAUSE_S", 0.0)
+    claim, faults = jobs.claim, [OverflowError("date value out of range")]
+
+    def fail_once() -> Job | None:
+        if faults:
+            raise faults.pop()
+        return claim()
+
+    monkeypatch.setattr(jobs, "claim", fail_once)
+    add(jobs)
+    worker = Worker(jobs, lambda job, watch: DONE)
+    worker.start()
+    ended.wait_for("done")
+    worker.stop()
+
+    assert faults == []
+
+
 def test_a_job_that_stops_though_nobody_wants_it_to_is_done_again(jobs, ended):
     """Its lease was lost for a moment, and renewed before anybody asked why it stopped."""
     job, attempts = add(jobs), list[int]()

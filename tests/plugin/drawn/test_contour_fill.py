@@ -1,5 +1,8 @@
 """Contours become the voxels that lie inside them, wherever the pixels' centres are."""
 
+from collections.abc import Callable
+from typing import Any
+
 import highdicom as hd
 import numpy as np
 import pytest
@@ -116,6 +119,65 @@ def test_contours_that_overlap_in_part_are_added_and_one_drawn_twice_is_one() ->
     both = fill_contours(in_slices(ct, left, right, left), ct)
 
     assert area_mm2(both, 10) == pytest.approx(200 * np.pi - lens, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    "again",
+    [
+        lambda points: points,
+        lambda points: points[::-1],
+        lambda points: np.roll(points, 7, axis=0),
+        lambda points: np.vstack([points, points[:1]]),
+        lambda points: points.round(2),
+        lambda points: points * [0.999, 0.999, 1],
+        lambda points: points + np.array([0, 0, 0.04]),
+    ],
+    ids=["as it was", "reversed", "elsewhere begun", "closed", "rounded", "smaller", "higher"],
+)
+def test_an_outline_that_is_drawn_again_is_no_hole(again: Callable[[Any], Any]) -> None:
+    ct = grid()
+    planes = [ellipse((0, 0, k), RADII_MM) for k in (-1, 0, 1)]
+    once = fill_contours(in_slices(ct, *planes), ct)
+
+    twice = fill_contours(
+        [
+            *in_slices(ct, *planes),
+            *(Contour(points_mm=again(one.points_mm)) for one in in_slices(ct, *planes)),
+        ],
+        ct,
+    )
+
+    assert twice.array.sum() == pytest.approx(once.array.sum(), rel=0.005)
+
+
+@pytest.mark.parametrize("slice_mm", [0.5, 3.0])
+@pytest.mark.parametrize("shift_mm", [0.0, 0.1, 0.25])
+def test_a_sphere_keeps_its_volume_wherever_its_planes_lie(
+    slice_mm: float, shift_mm: float
+) -> None:
+    """Two planes may be as near to a slice as one would have to be to be drawn on it."""
+    ct = grid((slice_mm, 1.1, 0.9))
+    radius_mm = 9 * slice_mm
+    planes_mm = np.arange(-radius_mm + slice_mm / 4, radius_mm, 0.5)
+    outlines = [
+        ellipse((0, 0, (z + shift_mm) / slice_mm), (4 / 9 * across, 4 / 9 * across))
+        for z, across in zip(planes_mm, np.sqrt(radius_mm**2 - planes_mm**2), strict=True)
+        if across > radius_mm / 20
+    ]
+
+    mask = fill_contours(in_slices(ct, *outlines), ct)
+
+    expected = 4 / 3 * np.pi * radius_mm * (4 / 9 * radius_mm) ** 2
+    assert mask.array.sum() * mask.voxel_volume == pytest.approx(expected, rel=0.06)
+
+
+def test_what_would_fill_the_memory_is_no_organ(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("plugin.drawn.contour_fill.MOST_SAMPLES", 64 * 400)
+    ct = grid()
+
+    assert fill_contours(in_slices(ct, ellipse((0, 0, 0), (6, 5))), ct).array.any()
+    with pytest.raises(UnusableStructure, match="more than any organ"):
+        fill_contours(in_slices(ct, ellipse((0, 0, 0), RADII_MM)), ct)
 
 
 def test_two_separate_contours_of_a_slice_are_two_pieces() -> None:

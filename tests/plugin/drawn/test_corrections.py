@@ -165,6 +165,22 @@ def test_another_frame_of_reference_is_refused_with_the_reason(clinic, ct):
     assert "another frame of reference" in job.reason
 
 
+def test_a_result_of_ours_that_cannot_be_read_is_not_taken_for_missing_organs(
+    clinic, ct, monkeypatch
+):
+    clinic.orthanc.receive(
+        [seg(ct, corrected(clinic.ours()), [BRAINSTEM], segmentation_type="LABELMAP")]
+    )
+    frames = "plugin.drawn.segment_masks.segments_of_frames"
+    monkeypatch.setattr(frames, lambda seg: [1] * 2**30)  # more than a CT may have
+
+    [job] = clinic.stable()
+
+    assert job.state == "skipped"
+    assert "Our result cannot be compared: Brainstem: its frames have more pixels" in job.reason
+    assert clinic.quality.find() == []
+
+
 def test_a_result_that_was_deleted_is_not_compared(clinic, ct):
     clinic.orthanc.receive([seg(ct, clinic.ours(), [BRAINSTEM])])
     [first] = clinic.jobs.find(kind="segment")

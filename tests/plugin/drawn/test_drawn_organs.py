@@ -1,5 +1,6 @@
 """What a colleague drew arrives as labels on the CT's grid, or with the reason why not."""
 
+from pathlib import Path
 from typing import Any
 
 import highdicom as hd
@@ -121,6 +122,43 @@ def test_a_segment_is_known_by_its_code_if_its_name_says_nothing(
 
     assert found.organs == (LEFT,)
     assert found.unmatched == ("Segment_2",)  # a parotid of unknown side
+
+
+def test_a_tumour_in_an_organ_is_not_the_organ(phantom: Phantom, slices: list[Dataset]) -> None:
+    dataset = seg(slices, phantom.labels, [LEFT], {LEFT: "Segment_1"})
+    region, side = Dataset(), Dataset()
+    region.CodeValue, region.CodingSchemeDesignator = LEFT.snomed_ct, "SCT"
+    region.CodeMeaning = "Parotid gland"
+    side.CodeValue, side.CodingSchemeDesignator, side.CodeMeaning = "7771000", "SCT", "Left"
+    region.AnatomicRegionModifierSequence = [side]
+    [segment] = dataset.SegmentSequence
+    segment.SegmentedPropertyTypeCodeSequence[0].CodeValue = "108369006"  # neoplasm
+    segment.AnatomicRegionSequence = [region]
+
+    found = drawn(as_read(dataset), phantom)
+
+    assert found.organs == ()
+    assert found.unmatched == ("Segment_1",)
+
+
+@pytest.mark.parametrize("name", ["Parotid_L_old", "Parotid_L+3", "GTV", "Ignored"])
+def test_a_name_that_says_something_else_goes_before_the_code(
+    phantom: Phantom, slices: list[Dataset], name: str, tmp_path: Path
+) -> None:
+    dataset = seg(slices, phantom.labels, [BY_NAME["brainstem"]], {BY_NAME["brainstem"]: name})
+    code = dataset.SegmentSequence[0].SegmentedPropertyTypeCodeSequence[0]
+    code.CodeValue = BY_NAME["brainstem"].snomed_ct
+    own = tmp_path / "names.toml"
+    own.write_text('[ignored]\nnames = ["Ignored"]\n')
+
+    found = draw_organs(
+        read_structure_set(as_read(dataset)),
+        phantom.ct.get_geometry(),
+        StructureNames.read(own),
+    )
+
+    assert found.organs == ()
+    assert found.unmatched == (name,)
 
 
 def test_a_mandible_drawn_whole_is_halved_at_its_middle(

@@ -315,6 +315,19 @@ def test_the_pages_stand_in_the_patient_and_study_of_the_ct() -> None:
     assert len({page.SOPInstanceUID for page in pages}) == len(pages)
 
 
+def test_pages_of_a_ct_that_was_compressed_with_losses_say_so() -> None:
+    lossy = [copy.deepcopy(header) for header in headers()]
+    for header in lossy:
+        header.LossyImageCompression = "01"
+        header.LossyImageCompressionRatio = "8"
+        header.LossyImageCompressionMethod = "ISO_10918_1"
+
+    for page, expected in ((plain_pages()[0], "00"), (pages_of(slices=lossy)[0], "01")):
+        assert page.LossyImageCompression == expected
+        assert page.get("LossyImageCompressionRatio") == (8 if expected == "01" else None)
+        assert ("LossyImageCompressionMethod" in page) == (expected == "01")
+
+
 def test_the_same_input_gives_the_same_bytes_and_a_forced_run_new_uids() -> None:
     first, again, forced = plain_pages(), pages_of(), pages_of(run="2")
     assert [stored(page) for page in first] == [stored(page) for page in again]
