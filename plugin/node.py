@@ -8,7 +8,6 @@ cannot work; the sentence says why. Research use only.
 """
 
 import argparse
-import json
 import logging
 import re
 import signal
@@ -28,6 +27,7 @@ from model.checkpoint import BadCheckpoint
 from plugin import __version__
 from plugin.archive import ArchiveError
 from plugin.catalogue import UnknownModel
+from plugin.configuration import BadConfiguration, read_configuration
 from plugin.jobs.job import Job
 from plugin.jobs.jobs import Jobs
 from plugin.log import OneLine, attach
@@ -44,12 +44,13 @@ LOOK_S = 10.0
 STOP_S = 60.0
 """How long a stop waits for the network to reach a place where it can be interrupted."""
 
-COMMENT = re.compile(r'("(?:\\.|[^"\\])*")|//[^\n]*|/\*.*?\*/', re.DOTALL)
-"""A string, which is group 1, or a comment, which Orthanc allows in its configuration."""
-
 
 class Refusal(Exception):
     """The node cannot work. The message is a sentence for who started it, without secrets."""
+
+
+REFUSALS = (Refusal, BadConfiguration, BadSettings, ArchiveError, UnknownModel, BadCheckpoint)
+"""What keeps a node from starting; each says why in one sentence."""
 
 
 def command_line() -> argparse.ArgumentParser:
@@ -90,24 +91,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         log.info("stopped before any job was taken")
         return 0
-    except (Refusal, BadSettings, ArchiveError, UnknownModel, BadCheckpoint) as why:
+    except REFUSALS as why:
         log.error("%s", why)
         return 1
-
-
-def read_configuration(path: Path) -> dict[str, Any]:
-    """Orthanc's configuration, comments left out."""
-    try:
-        text = path.read_text()
-    except OSError as error:
-        raise Refusal(f"{path} cannot be read: {error.strerror}.") from error
-    try:
-        values = json.loads(COMMENT.sub(lambda found: found[1] or " ", text))
-    except ValueError as error:  # whose sentence has the place, not the text
-        raise Refusal(f"{path} is not JSON: {error}.") from error
-    if not isinstance(values, dict):
-        raise Refusal(f"{path} is not a configuration of Orthanc.")
-    return values
 
 
 def log_in(

@@ -17,6 +17,7 @@ MAY_IMPORT = {
 
 TRAINING_MAY_READ_DICOM_WITH = (
     "plugin.archive",
+    "plugin.configuration",
     "plugin.rest_archive",
     "plugin.ct.series",
     "plugin.dicom_file",

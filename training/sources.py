@@ -1,6 +1,5 @@
 """Where labelled CTs come from: folders of cases, folders of DICOM, an Orthanc."""
 
-import json
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from plugin.archive import ArchiveError, FolderArchive
+from plugin.configuration import read_configuration
 from plugin.ct.series import SeriesRules
 from plugin.drawn.structure_names import SHIPPED
 from plugin.rest_archive import RestArchive, login_for
@@ -84,7 +84,7 @@ def series_rules(configuration: Path | None) -> SeriesRules:
     if configuration is None:
         return SeriesRules.model_validate({})
     try:
-        values = json.loads(configuration.read_text())
+        values = read_configuration(configuration)
         return SeriesRules.model_validate(values.get("Oar", {}).get("Series", {}))
-    except (json.JSONDecodeError, AttributeError, ValidationError) as error:
+    except (AttributeError, ValidationError) as error:
         raise ValueError(f"{configuration} has no usable section Oar.Series: {error}") from error

@@ -103,7 +103,7 @@ def test_runs_with_other_options_do_not_mix(
         (("nowhere",), "nowhere is no folder, and no address of an Orthanc either."),
         (("ftp://pacs",), "That is no address of an Orthanc, such as http://pacs:8042."),
         ((".", "--names", "no.toml"), "no.toml cannot be read: No such file or directory."),
-        ((".", "--configuration", "no.json"), "No such file or directory: 'no.json'"),
+        ((".", "--configuration", "no.json"), "no.json cannot be read: No such file or directory."),
     ],
 )
 def test_a_wrong_command_line_is_answered_in_one_sentence(

@@ -259,7 +259,9 @@ def test_a_clinics_own_names_and_rules_are_used(tmp_path: Path) -> None:
     (tmp_path / "names.toml").write_text(
         '[names]\nbrainstem = ["Hirn unten"]\n[ignored]\nnames = ["Brainstem"]\n'
     )
-    (tmp_path / "orthanc.json").write_text('{"Oar": {"Series": {"MinSlices": 37}}}')
+    (tmp_path / "orthanc.json").write_text(
+        '{"Oar": {"Series": {"MinSlices": 37}}}  // more than there are'
+    )
 
     run(tmp_path / "in", tmp_path / "out", "--names", str(tmp_path / "names.toml"))
     run(tmp_path / "in", tmp_path / "none", "--configuration", str(tmp_path / "orthanc.json"))
