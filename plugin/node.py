@@ -1,10 +1,11 @@
 """A worker node: `python -m plugin.node CONFIG --orthanc http://USER@HOST:8042`.
 
 Takes jobs from the queue in PostgreSQL, on any machine, and reads and stores through Orthanc's REST
-API. CONFIG is Orthanc's own configuration, or a file with its section Oar alone; Database must be a
-postgresql:// URL. The user's password comes from RegisteredUsers in CONFIG, --password-file or
-~/.netrc. SIGTERM gives the running job back to the queue. Exit status 0: stopped by a signal. 1:
-cannot work; the sentence says why. Research use only.
+API. CONFIG is Orthanc's own configuration, or a file with its section Oar alone (if that has Roles,
+with AuthenticationEnabled beside it); Database must be a postgresql:// URL. The user's password
+comes from RegisteredUsers in CONFIG, --password-file or ~/.netrc. SIGTERM gives the running job
+back to the queue. Exit status 0: stopped by a signal. 1: cannot work; the sentence says why.
+Research use only.
 """
 
 import argparse
