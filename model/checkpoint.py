@@ -98,6 +98,7 @@ def save(folder: Path, network: UNet, card: Card) -> Card:
         for key, value in network.state_dict().items()
     }
     save_file(state, folder / WEIGHTS)
+    (folder / WEIGHTS).chmod(0o644)  # Orthanc is another user, and safetensors lets none read it
     digest = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
     values = card.to_json() | {"weights_sha256": digest}
     (folder / CARD).write_text(json.dumps(values, indent=2) + "\n")

@@ -4,6 +4,7 @@ The same weights, image, tile, overlap and threads. The two peers run as they ar
 CPU, in float32; MONAI, which leaves that to its caller, also in our bf16.
 """
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,13 +18,17 @@ from model.metrics import dice
 from model.segmenter import Segmenter, runs_faster_in_bf16
 from tests.benchmarks.contest import OURS, Options, Row, against, in_turns
 
+OVERLAP = 0.5
+"""Of tiles: nnU-Net's own, whatever the model's card says."""
+
 NNUNET, MONAI, MONAI_BF16 = "nnU-Net v2", "MONAI", "MONAI in bf16"
 
 
 def rows(options: Options) -> list[Row]:
     """The network alone: no reading, no resampling."""
-    segmenter = Segmenter.load(options.model, device="cpu")
     network, card = load_network(options.model)
+    card = replace(card, overlap=OVERLAP)
+    segmenter = Segmenter(load_network(options.model)[0], card, "cpu")
     ct = options.phantom().ct
     image = torch.from_numpy(card.preprocessing.forward(ct.astype(np.float32)).array)
     predictor = nnunet_predictor(network, card)

@@ -191,6 +191,13 @@ def test_a_pickle_is_never_unpickled(tmp_path: Path) -> None:
     assert sprung.exists()  # the trap would have told
 
 
+def test_another_user_can_read_what_was_saved(tmp_path: Path) -> None:
+    """Orthanc is not who trains."""
+    save_tiny(tmp_path)
+
+    assert all(file.stat().st_mode & 0o044 == 0o044 for file in tmp_path.iterdir())
+
+
 def test_the_same_weights_make_the_same_file(tmp_path: Path) -> None:
     network: UNet = save_tiny(tmp_path / "a")
     save(tmp_path / "b", network, tiny_card(network.config))
