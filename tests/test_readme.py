@@ -53,7 +53,8 @@ def test_every_bundled_model_says_how_good_it_is(folder: Path) -> None:
     assert card.measured.keys() == set(card.organs)
     assert f"`{card.name}`" in README
     for organ in card.measured.values():
-        assert f"{100 * organ['dice_mean']:.1f}" in MODELS
+        mean = organ["dice_mean"]  # rounded to four digits, of which the table was made before
+        assert any(f"{100 * (mean + half):.1f}" in MODELS for half in (-5e-5, 0, 5e-5))
 
 
 def test_bundled_weights_are_small_enough_to_clone() -> None:
