@@ -139,11 +139,7 @@ def resample(volume: hd.Volume, grid: hd.VolumeGeometry) -> hd.Volume:
     Raises:
         ValueError: if the axes are not parallel.
     """
-    values = _resample(
-        _tensor(volume.array),
-        volume.get_geometry(),
-        grid,
-    )
+    values = _resample(_tensor(volume.array), volume.get_geometry(), grid)
     return hd.Volume(values.numpy(), grid.affine, "PATIENT", volume.frame_of_reference_uid)
 
 

@@ -105,8 +105,7 @@ def predict_tiled(
         mean = summed.float() / weights.where(seen, 1)[..., None]  # (Y, X, C)
         logits = head(mean.movedim(-1, 0)[None, :, None])[0, :, 0].float()  # (K, Y, X)
         logits[0][~seen] = SURE
-        torch.softmax(logits, dim=0, out=logits)
-        out.copy_(logits)
+        out.copy_(logits.softmax(dim=0))
     inside = tuple(slice(m // 2, m // 2 + n) for m, n in zip(missing, shape, strict=True))
     return probabilities.transpose(0, 1)[(slice(None), *inside)]
 
