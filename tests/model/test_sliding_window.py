@@ -108,6 +108,22 @@ def test_a_tile_counts_most_near_its_centre() -> None:
     assert share[2] > share[3] > share[4], "plane 3 is as far from either centre"
 
 
+def test_at_a_cts_ends_tiles_count_as_in_its_middle() -> None:
+    """There every tile is far from its centre, and the nearest must still decide."""
+
+    def network(x: Tensor) -> Tensor:  # of two tiles, the first sees organ 1 and the second 2
+        organ = 1 if x[0, 0, 0, 0, 0] == 0 else 2
+        return torch.full((1, 3, 16, 16, 32), -2.0).index_fill_(1, torch.tensor(organ), 2.0)
+
+    image = torch.arange(48.0).expand(16, 16, 48)
+    found = predict_tiled(network, image, (16, 16, 32), 3, overlap=0.5).float()
+
+    middle, first, last = found[1, 8, 8], found[1, 0, 8], found[1, -1, 8]  # along x
+    assert middle[20] > 0.9 > 0.2 > middle[27]
+    torch.testing.assert_close(first, middle, rtol=0, atol=ROUNDING)
+    torch.testing.assert_close(last, middle, rtol=0, atol=ROUNDING)
+
+
 def head_in_a_wide_field(wide: int) -> Tensor:
     """Air at -1 and, in the middle, a body of 4 x 8 x 6 voxels, one tile's size."""
     image = torch.full((4, 8, wide), -1.0)
