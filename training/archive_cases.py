@@ -1,6 +1,6 @@
 """Cases from an archive of DICOM: for every CT that somebody drew on, the CT and the organs."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from pydicom import Dataset
@@ -67,7 +67,7 @@ def look_at_study(archive: Archive, study: str, names: StructureNames) -> Study:
             header = _parse(archive.file(series.instances[0]), pixels=False)
             if header is not None:
                 cts[str(header.get("SeriesInstanceUID"))] = _Ct(series, header)
-    sets: dict[str, list[StructureSet]] = {uid: [] for uid in cts}
+    sets: dict[str, dict[str, StructureSet]] = {uid: {} for uid in cts}
     refused = []
     for series in every:
         if series.modality in MODALITIES:
@@ -75,18 +75,26 @@ def look_at_study(archive: Archive, study: str, names: StructureNames) -> Study:
                 try:
                     found = _structure_set(archive.file(instance))
                     if not found.ours:  # our own results teach nothing
-                        sets[_uid_of_ct(found, cts)].append(found)
+                        # By UID: a folder may hold a file twice.
+                        sets[_uid_of_ct(found, cts)][found.sop_instance_uid] = found
                 except (Refused, UnusableStructureSet) as why:
                     refused.append(str(why))
+    newest = {uid: _newest(list(found.values()), names) for uid, found in sets.items() if found}
+    for uid, one in newest.items():
+        if isinstance(one, StructureSet):
+            older = [each for each in _with_organs(sets[uid].values(), names) if each is not one]
+            refused += [
+                f"A CT has a newer structure set than this {each.modality}." for each in older
+            ]
     return Study(
         drawn=tuple(
             DrawnCt(
                 series=cts[uid].series,
-                patient=str(cts[uid].header.get("PatientID") or "") or f"study {study}",
-                structure_set=_newest(found, names),
+                # Blanks around it mean nothing (PS3.5, LO), and pydicom leaves those before it.
+                patient=str(cts[uid].header.get("PatientID") or "").strip() or f"study {study}",
+                structure_set=one,
             )
-            for uid, found in sorted(sets.items())
-            if found
+            for uid, one in sorted(newest.items())
         ),
         undrawn=sum(not found for found in sets.values()),
         refused=tuple(refused),
@@ -166,6 +174,6 @@ def _newest(
 
 
 def _with_organs(
-    structure_sets: Sequence[StructureSet], names: StructureNames
+    structure_sets: Iterable[StructureSet], names: StructureNames
 ) -> Iterator[StructureSet]:
     return (s for s in structure_sets if any(organs_of(one, names) for one in s.structures))

@@ -5,12 +5,20 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import (
+    ConfigDict,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    TypeAdapter,
+    ValidationError,
+)
 
 from model.checkpoint import check_names
 from training.augment import AugmentConfig
 
-Shape = tuple[int, int, int]  # (z, y, x)
+Shape = tuple[PositiveInt, PositiveInt, PositiveInt]  # (z, y, x)
 Read = TypeVar("Read")
 
 
@@ -25,7 +33,7 @@ class Plan:
 
     spacing_mm: tuple[float, float, float]  # of the network's grid, (z, y, x)
     patch: Shape  # voxels
-    batch: int
+    batch: PositiveInt
     strides: tuple[Shape, ...]  # pooling between the levels: their number is the depth
     widths: tuple[int, ...]  # channels of each level, one more than strides
     memory_gib: float  # what a training step was planned to fit into
@@ -66,51 +74,60 @@ class TrainConfig:
     start: Path | None = None  # a model folder whose weights to start from, for fine-tuning
     plan: Plan | None = None  # in TOML the path of a plan.toml; keys beside it go before the plan's
     attention: Literal["plain", "gate", "scse", "sam"] = "sam"
-    widths: tuple[int, ...] = (32, 64, 128, 256, 320)
+    widths: tuple[PositiveInt, ...] = (32, 64, 128, 256, 320)
     strides: tuple[Shape, ...] | None = None  # pooling between levels; absent: from spacing, patch
     norm: Literal["batch", "instance"] = "batch"
     image_encoder: Literal["vit", "litemedsam"] = "vit"  # "litemedsam" starts pre-trained
-    litemedsam_every: int = 1  # of so many slices that encoder sees one,
-    litemedsam_side: int = 256  # resized to so many pixels: fewer of both for processors
-    encoder_width: int = 768
-    encoder_depth: int = 12
-    encoder_heads: int = 12
-    attention_width: int = 256
+    litemedsam_every: PositiveInt = 1  # of so many slices that encoder sees one,
+    litemedsam_side: PositiveInt = 256  # resized to so many pixels: fewer of both for processors
+    encoder_width: PositiveInt = 768
+    encoder_depth: PositiveInt = 12
+    encoder_heads: PositiveInt = 12
+    attention_width: PositiveInt = 256
     patch: Shape = (48, 160, 160)  # voxels (z, y, x)
-    batch: int = 2  # of all processes together
-    steps: int = 250_000  # optimiser steps, not epochs
-    cpu_hours: float | None = None  # of the processor, after which the run ends if `steps` do not
+    batch: PositiveInt = 2  # of all processes together
+    steps: PositiveInt = 250_000  # optimiser steps, not epochs
+    cpu_hours: PositiveFloat | None = (
+        None  # of the processor, after which the run ends if `steps` do not
+    )
     optimiser: Literal["adamw", "sgd", "muon"] = "adamw"
-    learning_rate: float = 2e-3  # peak; of Muon 0.02
+    learning_rate: PositiveFloat = 2e-3  # peak; of Muon 0.02
     decay: Literal["cosine", "polynomial", "exponential"] = "cosine"
-    warmup: int = 100  # steps up to the peak
-    weight_decay: float = 1e-2
+    warmup: NonNegativeInt = 100  # steps up to the peak
+    weight_decay: NonNegativeFloat = 1e-2
     ema: float = 0.998  # decay of the averaged weights; they are what is saved
     mixed_precision: bool = True  # bf16, or fp16 on a GPU without it; float32 on a CPU without it
     foreground: float = 0.75  # fraction of patches centred on an organ
-    small_organs: float = 0.0  # an organ is drawn as its volume to minus this; 0: all equally often
+    small_organs: NonNegativeFloat = (
+        0.0  # an organ is drawn as its volume to minus this; 0: all equally often
+    )
     balance: float = 0.0  # share of the cross-entropy averaged by organ; for very small organs
-    workers: int = 1  # threads that draw the next patches while the network computes
-    validate_every: int = 500  # steps
-    save_every: int = 100  # steps
-    test_patients: int = 30  # held out, seen by `training.evaluate` only
-    validation_patients: int = 12  # choose the best weights
+    workers: PositiveInt = 1  # threads that draw the next patches while the network computes
+    validate_every: PositiveInt = 500  # steps
+    save_every: PositiveInt = 100  # steps
+    test_patients: NonNegativeInt = 30  # held out, seen by `training.evaluate` only
+    validation_patients: NonNegativeInt = 12  # choose the best weights
     fold: int | None = None  # of five, 0 to 4; instead of `validation_patients`
-    seed: int = 0
+    seed: NonNegativeInt = 0
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
     def __post_init__(self) -> None:
         check_names(self.name, self.version)
         if not 0 <= self.foreground <= 1:
             raise ValueError(f"foreground is a fraction, got {self.foreground}")
+        if not 0 <= self.balance <= 1:
+            raise ValueError(f"balance is a share in [0, 1], got {self.balance}")
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema is a decay in [0, 1), got {self.ema}")
         if self.strides is not None and len(self.widths) != len(self.strides) + 1:
             raise ValueError(f"{len(self.strides)} strides need one more widths")
-        if self.cpu_hours is not None and self.cpu_hours <= 0:
-            raise ValueError(f"cpu_hours are more than none, got {self.cpu_hours}")
-        if self.workers < 1:
-            raise ValueError(f"someone must draw the patches, got {self.workers} workers")
+        if len(self.widths) < 2:
+            raise ValueError(f"a U-Net has two levels or more, got widths {self.widths}")
+        if self.encoder_width % self.encoder_heads:
+            raise ValueError(
+                f"encoder_width is a multiple of encoder_heads, got {self.encoder_width} and "
+                f"{self.encoder_heads}"
+            )
 
     @classmethod
     def read(cls, path: Path) -> "TrainConfig":
@@ -140,4 +157,14 @@ def _validated(kind: type[Read], values: dict[str, Any], path: Path) -> Read:
     try:
         return TypeAdapter(kind).validate_python(values)
     except ValidationError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise ValueError(f"{path}: {explained(error)}") from error
+
+
+def explained(error: ValidationError) -> str:
+    """What is wrong with which key, in one line."""
+    return "; ".join(
+        f"{'.'.join(map(str, one['loc']))}: {one['msg']}, got {one['input']!r}"
+        if one["loc"]
+        else one["msg"]  # a rule of ours about several keys
+        for one in error.errors()
+    )

@@ -19,7 +19,6 @@ from pathlib import Path
 
 import highdicom as hd
 import numpy as np
-import SimpleITK as sitk
 from rich.progress import track
 
 from model.checkpoint import CARD, NOTICE, BadCheckpoint
@@ -31,6 +30,7 @@ from training.cases import Dataset
 from training.checks import examine
 from training.config import TrainConfig
 from training.json_file import write_json
+from training.labelled import read_nifti
 from training.plots import View, draw_boxes, draw_view
 from training.prepare import LabelledCt, case_folders, read_case
 from training.published import COARSE_MM, SECOND_READER, TABLE_1
@@ -65,10 +65,7 @@ def by_files(folder: Path) -> Labeller:
         path = folder / f"{case.name}.nii.gz"
         if not path.is_file():
             raise FileNotFoundError(f"there is no prediction for {case.name} in {folder}")
-        try:
-            labels = hd.Volume.from_simpleitk(sitk.ReadImage(str(path)), "PATIENT")
-        except RuntimeError as error:
-            raise ValueError(f"{path} cannot be read as NIfTI") from error
+        labels = read_nifti(path)
         if not labels.geometry_equal(case.ct, tol=1e-3):
             raise ValueError(f"{path} is not on the grid of the CT of {case.name}")
         numbers = np.unique(labels.array)
@@ -312,12 +309,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             unknown_hu=args.unknown_hu,
             tolerance_mm=args.tolerance_mm,
         )
+        print(write_report(measured, args.out, whom))
+        if args.write_card:
+            write_measured(args.model, measured.rows)
     except (ValueError, OSError, BadCheckpoint) as error:
         print(f"training.evaluate: {error}", file=sys.stderr)
         return 1
-    print(write_report(measured, args.out, whom))
-    if args.write_card:
-        write_measured(args.model, measured.rows)
     return 0
 
 

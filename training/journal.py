@@ -47,14 +47,15 @@ class Journal:
         try:
             self._lock(out)
             self._entries = self._read()
-            if self._entries:
+            if self.of_kind(OPTIONS):
                 self._check(out, options)
             else:
                 if out.exists() and any(out.iterdir()):
                     raise OtherRun(f"{out} is not empty, and nothing says how it was made.")
                 out.mkdir(parents=True, exist_ok=True)
+                if not self.of_kind(SALT):  # else a run was killed right here
+                    self.add(SALT, secrets.token_hex(16))
                 self.add(OPTIONS, dict(options))
-                self.add(SALT, secrets.token_hex(16))
         except OtherRun:
             self._file.close()
             raise

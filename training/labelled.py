@@ -6,14 +6,17 @@ for; without it, those that have a voxel) and optionally affine.json (the grid i
 it, and what the network sees would differ from the clinic's in the last digit).
 """
 
+import gzip
 import json
 import shutil
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import highdicom as hd
 import numpy as np
 import SimpleITK as sitk
+from pydantic import TypeAdapter
 
 from model.organs import BY_NAME, ORGANS, Organ
 
@@ -22,6 +25,9 @@ LABELLED, AFFINE = "labelled.json", "affine.json"
 
 SAME_GRID_MM = 1e-3
 """How far two grids that are meant to be one may differ."""
+
+CHUNK = 2**24
+"""Bytes that are unpacked at a time."""
 
 X_Y_Z = (2, 1, 0)
 """Axes of a CT, slices first, as NIfTI has them."""
@@ -71,9 +77,11 @@ def read_case(folder: Path, unknown_hu: float | None = None) -> LabelledCt:
         raise ValueError(f"{folder.name}: labels {unknown_labels} are not in the table of organs")
     labels = labels.astype(np.uint8)
     try:
-        names = json.loads((folder / LABELLED).read_text())
+        names = TypeAdapter(list[str]).validate_json((folder / LABELLED).read_bytes())
     except FileNotFoundError:
         names = [organ.name for organ in ORGANS if (labels.array == organ.label).any()]
+    except ValueError as error:
+        raise ValueError(f"{folder.name}: {LABELLED} is no list of names of organs") from error
     if unknown_names := sorted(set(names) - BY_NAME.keys()):
         raise ValueError(f"{folder.name}: {LABELLED} lists {unknown_names}, which are no organs")
     unknown = None
@@ -92,6 +100,9 @@ def write_case(case: LabelledCt, folder: Path) -> Path:
     """Write a case to its own folder under `folder`, whole or not at all, and return it.
 
     Nothing is written but grid, grey values, labels and the names of the organs.
+
+    Raises:
+        OSError: it could not be written.
     """
     part, out = folder / f".{case.name}.part", folder / case.name
     for old in (part, out):  # of a run that was killed
@@ -102,18 +113,45 @@ def write_case(case: LabelledCt, folder: Path) -> Path:
     ct, labels = (v.permute_spatial_axes(X_Y_Z) for v in (case.ct, case.labels))
     for volume, name in ((ct.astype(np.int16) if whole else ct, CT), (labels, LABELS)):
         sitk.WriteImage(volume.to_simpleitk(), str(part / name), useCompression=True)
+        if not _is_whole(part / name):  # on a full disk ITK writes what it can and says nothing
+            raise OSError(f"{part / name} could not be written to its end: is the disk full?")
     (part / AFFINE).write_text(json.dumps(ct.affine.tolist()) + "\n")
     (part / LABELLED).write_text(json.dumps([organ.name for organ in case.labelled]) + "\n")
     part.rename(out)
     return out
 
 
+def read_nifti(path: Path) -> hd.Volume:
+    """Read a .nii.gz that is there from its beginning to its end.
+
+    Raises:
+        ValueError: it cannot be read, or was cut short.
+    """
+    if not _is_whole(path):
+        raise ValueError(f"{path.name} is missing, cut short or not compressed")
+    try:
+        image = sitk.ReadImage(str(path))
+    except RuntimeError as error:  # what SimpleITK raises on all that it cannot read
+        raise ValueError(f"{path.name} cannot be read as NIfTI") from error
+    return hd.Volume.from_simpleitk(image, "PATIENT")
+
+
+def _is_whole(path: Path) -> bool:
+    # SimpleITK reads zeros, which are soft tissue, where a file was cut short.
+    try:
+        with gzip.open(path) as file:
+            while file.read(CHUNK):
+                pass
+    except (OSError, EOFError, zlib.error):
+        return False
+    return True
+
+
 def _read_nifti(folder: Path, name: str) -> hd.Volume:
     try:
-        image = sitk.ReadImage(str(folder / name))
-    except RuntimeError as error:  # what SimpleITK raises on all that it cannot read
-        raise ValueError(f"{folder.name}: {name} is missing or cannot be read") from error
-    return hd.Volume.from_simpleitk(image, "PATIENT")
+        return read_nifti(folder / name)
+    except ValueError as error:
+        raise ValueError(f"{folder.name}: {error}") from error
 
 
 def _on_exact_grid(folder: Path, volume: hd.Volume) -> hd.Volume:

@@ -99,11 +99,15 @@ def measure_cases(
     done = {one.name: one for one in map(adapter.validate_python, journal.of_kind(MEASURED))}
     todo = [folder for folder in folders if folder.name not in done]
     for folder in track(todo, "Measuring", disable=not sys.stderr.isatty()):
+        if not folder.is_dir():  # a share that is away: not to be refused for good
+            raise FileNotFoundError(f"{folder} is not there any more; the same command goes on.")
         try:
             case, report = read_case(folder, options.unknown_hu), None
             if not checked:
                 case, findings = examine(case)
                 report = CaseReport(case=case.name, findings=findings)
+            if not case.labelled:
+                raise ValueError(f"{case.name}: no organ is labelled")
             one = Measured(
                 name=case.name,
                 fingerprint=measure(
@@ -167,11 +171,14 @@ def run(args: argparse.Namespace) -> Report:
             stack.enter_context(source.archive)
         elif args.query:
             raise ValueError(f"--query asks an Orthanc, and {source.name} is a folder.")
+        low, high = args.window
+        if low >= high:
+            raise ValueError(f"--window takes the lower end first, got {low:g} {high:g}.")
         options = Options(
             source=source.name,
             query=dict(args.query),
             spacing_mm=None if args.spacing is None else tuple(args.spacing),
-            window_hu=(args.window[0], args.window[1]),
+            window_hu=(low, high),
             unknown_hu=args.unknown_hu,
             names=hash_of(args.names),
             series=rules,

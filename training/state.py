@@ -42,7 +42,11 @@ class State:
         self.cpu_hours = saved.get("cpu_hours", 0.0)
 
     def save(self, path: Path) -> None:
-        """Write the state; a power cut at any moment leaves the old one or the new one, whole."""
+        """Write the state; a power cut at any moment leaves the old one or the new one, whole.
+
+        Raises:
+            OSError: it could not be written.
+        """
         values: dict[str, Any] = {
             "network": self.network.state_dict(),
             "average": self.average.state_dict(),
@@ -54,10 +58,13 @@ class State:
             "cpu_hours": self.cpu_hours,
         }
         new = path.with_suffix(".new")
-        with new.open("wb") as file:
-            torch.save(values, file)
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with new.open("wb") as file:
+                torch.save(values, file)
+                file.flush()
+                os.fsync(file.fileno())
+        except RuntimeError as error:  # PyTorch's, when a write falls short
+            raise OSError(f"{new} could not be written to its end: is the disk full?") from error
         new.replace(path)
 
 

@@ -141,6 +141,8 @@ def _train(config: TrainConfig, device: str, ranks: Ranks) -> None:
                     dtype=dtype,
                     ranks=ranks,
                 )
+                if config.cpu_hours is not None:
+                    state.cpu_hours = clock.cpu_hours(ranks)
                 mean = float(np.mean(list(dice.values())))
                 monitor.dice(state.step, dice, mean, done=done, hours=clock.hours)
                 if mean > state.best:

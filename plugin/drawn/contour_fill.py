@@ -160,6 +160,7 @@ def _window_around(planes: dict[float, list[_Outline]], rows: int, columns: int)
     points = np.concatenate([o.points for outlines in planes.values() for o in outlines])
     low = np.maximum(np.floor(points.min(axis=0)).astype(int) - 1, 0)
     high = np.minimum(np.ceil(points.max(axis=0)).astype(int) + 2, (rows, columns))
+    high = np.maximum(high, low)  # all beside the slices: an empty window
     return _Window(int(low[0]), int(low[1]), int(high[0] - low[0]), int(high[1] - low[1]))
 
 

@@ -310,17 +310,22 @@ def test_a_prediction_that_does_not_fit_its_ct_is_refused(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_damaged_prediction_is_one_sentence(
-    cohort: Path, tmp_path: Path, predictions: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("share", [0.01, 0.6, 0.99])
+def test_a_prediction_that_was_cut_short_is_not_scored(
+    cohort: Path,
+    tmp_path: Path,
+    predictions: Path,
+    capsys: pytest.CaptureFixture[str],
+    share: float,
 ) -> None:
     whole = (predictions / "pt_2.nii.gz").read_bytes()
-    (predictions / "pt_2.nii.gz").write_bytes(whole[:50])
+    (predictions / "pt_2.nii.gz").write_bytes(whole[: int(share * len(whole))])
     arguments = f"--predictions {predictions} --cases {cohort / 'cases'} --out {tmp_path / 'out'}"
 
     assert main(arguments.split()) == 1
 
     (said,) = capsys.readouterr().err.splitlines()
-    assert said.endswith("pt_2.nii.gz cannot be read as NIfTI")
+    assert said.endswith("pt_2.nii.gz is missing, cut short or not compressed")
 
 
 def test_a_card_never_tells_of_patients_who_may_have_trained_the_network(

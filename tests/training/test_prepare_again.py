@@ -1,6 +1,9 @@
 """`training.prepare` stopped, asked again or asked for what cannot be."""
 
 import re
+import resource
+import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +11,9 @@ import pytest
 
 from tests.phantoms import ct_slices, write_case
 from tests.structure_sets import rtstruct
-from tests.training.department import contours, patient, report, run, write
+from tests.training.department import contours, patient, reasons, report, run, write
 from training import collect, prepare
+from training.cases import Dataset
 from training.journal import Journal, OtherRun
 
 
@@ -119,3 +123,70 @@ def test_a_wrong_command_line_is_answered_in_one_sentence(
     assert said.startswith("training.prepare: ")
     assert said.endswith(f"{sentence}\n")
     assert said.count("\n") == 1
+
+
+def test_a_share_that_is_away_for_a_moment_costs_no_case(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "in"
+    for seed in (1, 2, 3):
+        write_case(patient(seed), source / f"pt_{seed}")
+    measure = prepare.measure
+
+    def goes_away(*arguments: Any) -> Any:
+        if source.exists():
+            source.rename(tmp_path / "away")
+        return measure(*arguments)
+
+    monkeypatch.setattr(prepare, "measure", goes_away)
+    assert run(source, tmp_path / "out") == 1
+    assert "pt_2 is not there any more" in capsys.readouterr().err
+    monkeypatch.undo()
+    (tmp_path / "away").rename(source)
+
+    assert run(source, tmp_path / "out") == 0
+
+    assert Dataset.read(tmp_path / "out").cases == ("pt_1", "pt_2", "pt_3")
+    assert reasons(tmp_path / "out") == []
+
+
+def test_a_case_that_a_full_disk_cut_short_is_not_kept(tmp_path: Path) -> None:
+    """A limit on the size of files stands for the disk: ITK says nothing about either."""
+    one = patient(1)
+    write(tmp_path / "in", one, rtstruct(ct_slices(one), contours(one)))
+    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # which would end the process
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        stopped = run(tmp_path / "in", tmp_path / "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+        signal.signal(signal.SIGXFSZ, ignored)
+
+    assert stopped == 1
+    assert not (tmp_path / "out" / "cases" / "0001").exists()
+    assert run(tmp_path / "in", tmp_path / "out") == 0
+    assert run(tmp_path / "in", tmp_path / "whole") == 0
+    assert everything(tmp_path / "out") == everything(tmp_path / "whole")
+
+
+def test_a_window_upside_down_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_case(patient(1), tmp_path / "in" / "pt_1")
+
+    assert run(tmp_path / "in", tmp_path / "out", "--window", "1500", "-1000") == 1
+
+    assert "--window takes the lower end first" in capsys.readouterr().err
+
+
+def test_a_preparation_killed_at_its_very_first_line_begins_anew(tmp_path: Path) -> None:
+    write_case(patient(1), tmp_path / "in" / "pt_1")
+    run(tmp_path / "in", tmp_path / "out")
+    journal = tmp_path / "out-private" / "journal.jsonl"
+    first = journal.read_text().splitlines(keepends=True)[0]
+    shutil.rmtree(tmp_path / "out")
+    (tmp_path / "out").mkdir()
+    journal.write_text(first)
+
+    assert run(tmp_path / "in", tmp_path / "out") == 0

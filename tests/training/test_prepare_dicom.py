@@ -8,6 +8,7 @@ from pathlib import Path
 import highdicom as hd
 import numpy as np
 import pytest
+from pydicom import dcmread
 
 from model.organs import BY_NAME
 from model.preprocess import Preprocessing
@@ -195,11 +196,12 @@ def test_the_newest_structure_set_counts_and_our_own_results_never_do(tmp_path: 
     new = rtstruct(images, contours(one, DRAWN[1:3]), StructureSetDate="20200301")
     points = rtstruct(images, {"ISO": []}, StructureSetDate="20200401")
     ours = rtstruct(images, contours(one), StructureSetDate="20200501", Manufacturer="orthanc-oar")
-    write(tmp_path / "in", one, old, new, points, ours)
+    write(tmp_path / "in", one, old, new, new, points, ours)  # of one there are two copies
 
     run(tmp_path / "in", tmp_path / "out")
 
     assert Case.read(tmp_path / "out" / "0001").labelled == DRAWN[1:3]
+    assert reasons(tmp_path / "out") == ["A CT has a newer structure set than this RTSTRUCT."]
 
 
 def test_which_of_two_structure_sets_is_newer_is_not_guessed(tmp_path: Path) -> None:
@@ -225,6 +227,21 @@ def test_a_patient_is_one_case_however_many_cts_there_are(tmp_path: Path) -> Non
     again = patient(6, noise_hu=3.0)  # another study of the same patient
     assert ct_slices(again)[0].StudyInstanceUID != ct_slices(one)[0].StudyInstanceUID
     write(tmp_path / "in" / "again", again, rtstruct(ct_slices(again), contours(again)))
+
+    run(tmp_path / "in", tmp_path / "out")
+
+    assert Dataset.read(tmp_path / "out").cases == ("0001",)
+    assert reasons(tmp_path / "out") == ["Another CT of this patient is in already, as 0001."] * 2
+
+
+def test_blanks_around_an_identifier_make_no_other_patient(tmp_path: Path) -> None:
+    for number, identifier in enumerate(("P1", " P1", "P1 ")):
+        one = patient(6, noise_hu=float(number))
+        write(tmp_path / "in" / str(number), one, rtstruct(ct_slices(one), contours(one)))
+        for file in (tmp_path / "in" / str(number)).iterdir():
+            dataset = dcmread(file)
+            dataset.PatientID = identifier
+            dataset.save_as(file)
 
     run(tmp_path / "in", tmp_path / "out")
 
@@ -273,15 +290,22 @@ def test_a_clinics_own_names_and_rules_are_used(tmp_path: Path) -> None:
 
 
 def test_a_case_folder_that_cannot_be_read_is_refused_and_the_others_go_on(tmp_path: Path) -> None:
-    for name in ("pt_1", "pt_2", "pt_3"):
+    for name in ("pt_1", "pt_2", "pt_3", "pt_4", "pt_5", "pt_6"):
         write_case(patient(1), tmp_path / "in" / name)
     (tmp_path / "in" / "pt_2" / "label.nii.gz").write_text("no image")
     (tmp_path / "in" / "pt_3" / "labelled.json").write_text('["liver"]')
+    (tmp_path / "in" / "pt_4" / "labelled.json").write_text("3")
+    (tmp_path / "in" / "pt_5" / "labelled.json").write_text("[]")
+    ct = tmp_path / "in" / "pt_6" / "data.nii.gz"
+    ct.write_bytes(ct.read_bytes()[:-9])  # read without a look at its end, the last slices are 0 HU
 
     assert run(tmp_path / "in", tmp_path / "out") == 0
 
     assert Dataset.read(tmp_path / "out").cases == ("pt_1",)
     assert reasons(tmp_path / "out") == [
-        "pt_2: label.nii.gz is missing or cannot be read",
+        "pt_2: label.nii.gz is missing, cut short or not compressed",
         "pt_3: labelled.json lists ['liver'], which are no organs",
+        "pt_4: labelled.json is no list of names of organs",
+        "pt_5: no organ is labelled",
+        "pt_6: data.nii.gz is missing, cut short or not compressed",
     ]
