@@ -47,6 +47,7 @@ class Series:
     study: str  # the archive's own identifier of the study
     modality: str  # as DICOM writes it: CT, MR, SEG; "" when the file does not say
     instances: tuple[str, ...]  # the archive's own identifiers, sorted
+    received: str = ""  # when the last of them came, if the archive says; another time: again
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -259,6 +260,7 @@ def _listed(one: dict[str, Any]) -> Series:
         study=one["ParentStudy"],
         modality=one["MainDicomTags"].get("Modality", ""),
         instances=tuple(sorted(one["Instances"])),
+        received=one.get("LastUpdate", ""),
     )
 
 

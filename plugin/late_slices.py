@@ -1,7 +1,8 @@
 """Slices that come when their series has its result already: which of the results stay.
 
 With more slices it is another series to segment, so it gets another result. Whether the earlier one
-stays beside it is a setting. What was sent on stays where it is in any case.
+stays beside it is a setting. Slices that come again under their old UIDs, but with another content,
+make a result wrong: it goes in any case. What was sent on stays where it is.
 """
 
 import hashlib
@@ -17,10 +18,55 @@ log = logging.getLogger(__name__)
 
 LateSlices = Literal["join", "replace"]
 
+CHANGED = "the slices came again with the same UIDs and another content."
+
 
 def slices_sha256(sop_instance_uids: Iterable[str]) -> str:
     """Which slices a result was made of, as `Provenance` has it."""
     return hashlib.sha256("\n".join(sorted(sop_instance_uids)).encode()).hexdigest()
+
+
+def files_sha256(files: Iterable[bytes]) -> str:
+    """What a result was made of to the last bit, in whatever order, as `Provenance` has it."""
+    return joined_sha256(hashlib.sha256(file).hexdigest() for file in files)
+
+
+def joined_sha256(hashes: Iterable[str]) -> str:
+    """`files_sha256` of the hashes of the files."""
+    return hashlib.sha256("\n".join(sorted(hashes)).encode()).hexdigest()
+
+
+def remove_wrong(job: Job, outcome: Outcome, *, archive: OrthancArchive, jobs: Jobs) -> Outcome:
+    """Remove results of the same slices as they were before they came again, changed.
+
+    Call as `replace_older`.
+
+    Returns:
+        The outcome of the job, another one if there is such a result already: the slices came
+        again as they had been while that was made.
+    """
+    made_of = outcome.provenance
+    if outcome.state != "done" or made_of is None:
+        return outcome
+    for one in jobs.find(series=job.series, state="done"):
+        theirs = one.provenance
+        if one.id == job.id or theirs is None or not theirs.files_sha256:
+            continue
+        if theirs.instances_sha256 != made_of.instances_sha256:
+            continue
+        if theirs.files_sha256 != made_of.files_sha256:
+            log.info("the slices of job %s came again, changed: its result goes", one.id)
+            _remove(one.results, archive)
+            jobs.replaced(one.id, f"Replaced by the result of job {job.id}: {CHANGED}")
+        elif job.run == made_of.files_sha256 and _same_wish(one, job):
+            _remove(outcome.results, archive)
+            reason = f"Job {one.id} has the result of these slices."
+            return Outcome(state="skipped", reason=reason, seconds=outcome.seconds)
+    return outcome
+
+
+def _same_wish(one: Job, other: Job) -> bool:
+    return one.run != one.id and (one.kind, one.model) == (other.kind, other.model)
 
 
 def replace_older(job: Job, outcome: Outcome, *, archive: OrthancArchive, jobs: Jobs) -> Outcome:

@@ -1,5 +1,6 @@
 """The whole story of one job: a CT series becomes a DICOM SEG, and what is wanted with it."""
 
+import hashlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -15,6 +16,7 @@ from model.volumes import volumes_ml
 from plugin.archive import Archive, ArchiveError, Series, UnknownResource
 from plugin.ct.series import UnsuitableSeries, read_series
 from plugin.jobs.job import Outcome, Result, ResultKind
+from plugin.late_slices import joined_sha256
 from plugin.objects.dicom_objects import NoOrganFound
 from plugin.objects.identity import Model, Origin
 from plugin.objects.results import Finding, build_results, find_results, seg_first, wanted_kinds
@@ -78,9 +80,10 @@ def segment_series(
     if seg is None:  # whatever lies there was left by a job that did not come to its end
         there, missing = (), list(kinds)
     warnings = ()
+    hashes: list[str] = []
     try:
         with watch.stage("reading") as progress:
-            ct = read_series(_files(series, archive, watch, progress), settings.series)
+            ct = read_series(_files(series, archive, watch, progress, hashes), settings.series)
         with watch.stage("segmenting") as progress:
             if seg is None:
                 found = segmenter(ct.volume, progress=progress, cancelled=watch.cancelled)
@@ -110,6 +113,7 @@ def segment_series(
         volumes_ml=volumes_ml(labels, segmenter.organs),
         seconds=watch.seconds,
         warnings=warnings,
+        files_sha256=joined_sha256(hashes),
     )
 
 
@@ -137,12 +141,19 @@ def _store(
 
 
 def _files(
-    series: Series, archive: Archive, watch: Watch, progress: Callable[[float], None]
+    series: Series,
+    archive: Archive,
+    watch: Watch,
+    progress: Callable[[float], None],
+    hashes: list[str],
 ) -> Iterator[bytes]:
     for number, instance in enumerate(series.instances):
         if watch.cancelled():
             raise Cancelled
-        yield archive.file(instance)
+        file = archive.file(instance)
+        hashes.append(hashlib.sha256(file).hexdigest())
+        yield file
+        del file  # `read_series` lets it go as well
         progress((number + 1) / len(series.instances))
 
 

@@ -14,7 +14,7 @@ from plugin.drawn.quality import Quality, agree
 from plugin.drawn.structure_sets import UnusableStructureSet
 from plugin.jobs.job import Job, Outcome, Provenance, Result
 from plugin.jobs.jobs import Jobs
-from plugin.late_slices import replace_older, slices_sha256
+from plugin.late_slices import files_sha256, remove_wrong, replace_older, slices_sha256
 from plugin.pipeline import Watch, segment_series
 from plugin.sending.routing import parcels
 from plugin.settings import Settings
@@ -57,6 +57,7 @@ class Work:
         # Asked first: an archive that does not answer then costs no result.
         facts = self._archive.facts(series) if routes else SeriesFacts()
         outcome = self._run(job, series, watch)
+        outcome = remove_wrong(job, outcome, archive=self._archive, jobs=self._jobs)
         if self._settings.late_slices == "replace":
             outcome = replace_older(job, outcome, archive=self._archive, jobs=self._jobs)
         sent = parcels(routes, facts, model=job.model, results=outcome.results)
@@ -94,6 +95,8 @@ class Work:
         provenance = Provenance(
             instances=len(slices),
             instances_sha256=slices_sha256(slices),
+            files_sha256=outcome.files_sha256
+            or files_sha256(map(self._archive.file, series.instances)),
             model_version=segmenter.version,
             weights_sha256=segmenter.weights_sha256,
             settings_sha256=settings_digest(self._settings),

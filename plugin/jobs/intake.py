@@ -8,6 +8,7 @@ from plugin.catalogue import Catalogue
 from plugin.drawn.structure_sets import MODALITIES
 from plugin.jobs.job import AskedBy, Job
 from plugin.jobs.jobs import Jobs, source_of
+from plugin.late_slices import files_sha256
 from plugin.model_rules import ModelRules
 from plugin.objects.identity import Model
 
@@ -50,16 +51,24 @@ class Intake:
         ]
 
     def take_study(self, study: str, *, asked_by: AskedBy) -> list[Job]:
-        """A job for each CT series that never had one; what has been done or tried stays as it is.
+        """A job for each CT series that never had one, or has come again since.
 
-        A new model does not begin to redo old studies.
+        What has been done or tried stays as it is otherwise: a new model does not begin to redo old
+        studies, and a result that a person removed stays away.
         """
-        return [
-            self._add(series, asked_by=asked_by)
-            for series in self._archive.series_of_study(study)
-            if series.modality == "CT"
-            and not self._jobs.knows(source_of(series.id, series.instances))
-        ]
+        made = []
+        for series in self._archive.series_of_study(study):
+            if series.modality != "CT":
+                continue
+            before = self._jobs.of_source(source_of(series.id, series.instances))
+            if before and not _came_again(series, before[0]):
+                continue
+            job = self._add(series, asked_by=asked_by)
+            if all(job.id != one.id for one in before):
+                made.append(job)
+            elif self._result_is_gone(job):  # with the study, which is here again
+                made.append(self._jobs.redo(job.id))
+        return made
 
     def take_corrections(self, study: str, *, asked_by: AskedBy) -> list[Job]:
         """A job for each RTSTRUCT or SEG of other people, to compare it with all our results.
@@ -142,10 +151,33 @@ class Intake:
             asked_by=asked_by,
             user=user,
             shadow_model=shadow_model,
+            received=series.received,
+            run=self._run_of(series),
             force=force,
         )
+
+    def _run_of(self, series: Series) -> str:
+        """Empty, or a hash of the slices' files, if they came again as others than before.
+
+        A corrected CT may have the UIDs of the wrong one, whose result must not pass for its own.
+        """
+        before = self._jobs.of_source(source_of(series.id, series.instances))
+        unforced = [one for one in before if one.run != one.id]
+        if not unforced:
+            return ""
+        newest = unforced[0]
+        if not _came_again(series, newest):
+            return newest.run
+        files = files_sha256(map(self._archive.file, series.instances))
+        made_of = newest.provenance.files_sha256 if newest.provenance else ""
+        return newest.run if files in (newest.run, made_of) else files
 
     def _result_is_gone(self, job: Job) -> bool:
         return job.state == "done" and any(
             self._archive.find_instance(result.sop_instance_uid) is None for result in job.results
         )
+
+
+def _came_again(series: Series, job: Job) -> bool:
+    """Whether a slice was received after the job was made, which may not have seen it."""
+    return job.state != "queued" and job.received not in ("", series.received)

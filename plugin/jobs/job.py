@@ -46,6 +46,9 @@ class Provenance(BaseModel):
 
     instances: Annotated[int, Field(description="number of CT slices")]
     instances_sha256: Annotated[str, Field(description="of their SOP Instance UIDs, one a line")]
+    files_sha256: Annotated[
+        str, Field(description="of their files' SHA-256, sorted, one a line")
+    ] = ""
     model_version: str
     weights_sha256: str
     settings_sha256: Annotated[str, Field(description="of the settings as JSON, without secrets")]
@@ -104,7 +107,16 @@ class Job(BaseModel):
         PlainText,
         Field(description="who last asked, retried or cancelled, if Orthanc knows; or empty"),
     ] = ""
-    run: Annotated[str, Field(description="its own identifier if it was forced; or empty")]
+    run: Annotated[
+        str,
+        Field(
+            description="its own identifier if it was forced, or files_sha256 of slices that came "
+            "again as others than before; or empty"
+        ),
+    ]
+    received: Annotated[
+        str, Field(description="when Orthanc had received the last slice, as it was then")
+    ] = ""
     results: tuple[Result, ...]
     volumes_ml: Annotated[dict[str, float], Field(description="millilitres by organ")]
     seconds: Annotated[dict[str, float], Field(description="seconds by stage")]
@@ -132,4 +144,5 @@ class Outcome(BaseModel):
     warnings: tuple[PlainText, ...] = ()
     dice: dict[str, float] = {}
     provenance: Provenance | None = None
+    files_sha256: Annotated[str, Field(exclude=True)] = ""
     parcels: Annotated[tuple[Parcel, ...], Field(exclude=True)] = ()

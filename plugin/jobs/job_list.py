@@ -51,13 +51,15 @@ class JobList:
         with Session(self._engine) as session:
             return [Job.model_validate(row) for row in session.scalars(wanted)]
 
-    def knows(self, source: str) -> bool:
-        """Whether any model has, or had, a job for these slices."""
+    def of_source(self, source: str) -> list[Job]:
+        """All jobs that segment these slices, of whatever model, the newest first."""
+        wanted = (
+            select(JobRow)
+            .where(JobRow.source == source, JobRow.kind == "segment")
+            .order_by(JobRow.created.desc(), JobRow.id)
+        )
         with Session(self._engine) as session:
-            return (
-                session.scalar(select(JobRow.id).where(JobRow.source == source).limit(1))
-                is not None
-            )
+            return [Job.model_validate(row) for row in session.scalars(wanted)]
 
     def counts(self) -> dict[State, int]:
         """Number of jobs in each state."""

@@ -126,6 +126,7 @@ class JobRow(Row):
     owner: Mapped[str] = mapped_column(default="", server_default="")  # the process that runs it
     lease: Mapped[str] = mapped_column(default="", server_default="")  # token of its claim
     lease_until: Mapped[datetime | None] = mapped_column(Utc)  # then others may take it
+    received: Mapped[str] = mapped_column(default="", server_default="")
     created: Mapped[datetime] = mapped_column(Utc, index=True)
     due: Mapped[datetime] = mapped_column(Utc)  # not before: the back-off of a retry
     started: Mapped[datetime | None] = mapped_column(Utc)

@@ -96,6 +96,8 @@ class Jobs(JobList):
         kind: Kind = "segment",
         user: str = "",
         shadow_model: str = "",
+        received: str = "",
+        run: str = "",
         force: bool = False,
     ) -> Job:
         """A job for these slices and this model: the one that exists already, or a new one.
@@ -111,11 +113,13 @@ class Jobs(JobList):
             kind: what is to be done; its name is no part of the identity.
             user: the person, if it is one and the archive knows.
             shadow_model: the one that runs afterwards, to be compared; or empty.
+            received: when the archive had received the last slice.
+            run: empty, or what tells this job and its result from others of the same slices.
             force: a new job in any case. Its run is its own identifier, so that its result gets
                 UIDs of its own, and gets the same ones again if the job must be repeated.
         """
         identifier = uuid.uuid4().hex
-        run = identifier if force else ""
+        run = identifier if force else run
         source = source_of(series, instances)
         key = digest(source, identity, run)
         now = self._now()
@@ -132,6 +136,7 @@ class Jobs(JobList):
             user=user,
             shadow_model=shadow_model,
             run=run,
+            received=received,
             created=now,
             due=now,
         )

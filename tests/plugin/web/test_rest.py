@@ -310,7 +310,7 @@ def test_the_description_names_every_address_and_every_reference_leads_somewhere
     assert schemas["Job"]["properties"].keys() == {
         *("id", "kind", "of", "user", "dice", "provenance", "deliveries"),
         *("study", "series", "state", "stage", "progress", "attempts", "reason", "model"),
-        *("asked_by", "run", "results", "volumes_ml", "seconds", "warnings"),
+        *("asked_by", "run", "received", "results", "volumes_ml", "seconds", "warnings"),
         *("created", "started", "finished"),
     }
     for path, operations in document["paths"].items():
