@@ -133,15 +133,14 @@ class OrthancArchive:
         return next((one["ID"] for one in found if one["Type"] == "Instance"), None)
 
     def store(self, dataset: pydicom.Dataset) -> str:
-        file = _encoded(dataset)
-        stored = self._upload(file)
+        stored = self._upload(dataset)
         if stored["Status"] == ALREADY_STORED:  # and, by Orthanc's default, the older one kept
             self.remove(stored["ID"])
-            stored = self._upload(file)
+            stored = self._upload(dataset)
         return str(stored["ID"])
 
     def store_once(self, dataset: pydicom.Dataset) -> str:
-        return str(self._upload(_encoded(dataset))["ID"])  # the older one is kept, if there is one
+        return str(self._upload(dataset)["ID"])  # the older one is kept, if there is one
 
     def remove(self, instance: str) -> None:
         with suppress(UnknownResource):
@@ -201,13 +200,26 @@ class OrthancArchive:
             body_part=tags.get("BodyPartExamined", ""),
         )
 
-    def _upload(self, file: bytes) -> dict[str, Any]:
+    def _upload(self, dataset: pydicom.Dataset) -> dict[str, Any]:
+        file = _encoded(dataset)
         if self._storage is not None and self._storage.is_dir():
             _find_room(self._storage, len(file))
         what = "a place for a result"
         stored: dict[str, Any] = _parsed(
             self._call(what, self._orthanc.RestApiPost, "/instances", file), what
         )
+        if stored["Status"] not in ("Success", ALREADY_STORED):
+            raise ArchiveError(
+                f"Orthanc does not keep a result, but says {stored['Status']}: a "
+                "ReceivedInstanceFilter in a script of its configuration must let "
+                f"{dataset.Modality} pass."
+            )
+        if self.find_instance(dataset.SOPInstanceUID) != stored["ID"]:
+            self.remove(stored["ID"])
+            raise ArchiveError(
+                f"Orthanc keeps a {dataset.Modality} under another UID than its own, and so "
+                "changed: IngestTranscoding must be without loss."
+            )
         return stored
 
     def _get(self, uri: str, what: str) -> Any:
