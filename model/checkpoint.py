@@ -61,6 +61,7 @@ class Card:
     tile: tuple[int, int, int]  # voxels (z, y, x) on the network's grid: the training patch
     overlap: float = 0.5  # smallest fraction of a tile that its neighbours share; 0.5: nnU-Net's
     training: dict[str, Any]  # data, steps, seed, hours: for the reader
+    seen: tuple[str, ...] = ()  # hashes of the CTs that trained or chose them; (): it is not known
     measured: dict[str, dict[str, float]]  # organ -> dice_mean, dice_sd, patients: unseen ones
     weights_sha256: str = ""  # hex digest of weights.safetensors, set by `save`
     notice: str = field(default=NOTICE)

@@ -7,6 +7,7 @@ as folders keep the folders' names, which must be pseudonyms.
 """
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -29,6 +30,7 @@ class Case:
     image: npt.NDArray[np.float32]  # (Z, Y, X), normalised
     labels: npt.NDArray[np.uint8]  # (Z, Y, X)
     labelled: tuple[Organ, ...]  # an organ that is not here is unlabelled, not absent
+    ct_sha256: str = ""  # of the CT that it was made of, as `LabelledCt` has it
 
     def write(self, folder: Path) -> None:
         """Write the case to its own folder under `folder`."""
@@ -36,7 +38,10 @@ class Case:
         out.mkdir(parents=True, exist_ok=True)
         np.save(out / "image.npy", self.image)
         np.save(out / "labels.npy", self.labels)
-        values = {"labelled": [organ.name for organ in self.labelled]}
+        values = {
+            "labelled": [organ.name for organ in self.labelled],
+            "ct_sha256": self.ct_sha256,
+        }
         (out / "case.json").write_text(json.dumps(values) + "\n")
 
     @classmethod
@@ -51,6 +56,7 @@ class Case:
             image=np.load(folder / "image.npy", mmap_mode="c"),
             labels=np.load(folder / "labels.npy"),
             labelled=tuple(BY_NAME[name] for name in values["labelled"]),
+            ct_sha256=values.get("ct_sha256", ""),  # an earlier version wrote none
         )
 
 
@@ -70,6 +76,16 @@ class Dataset:
     def read(cls, folder: Path) -> "Dataset":
         """Read dataset.json."""
         return TypeAdapter(cls).validate_json((folder / "dataset.json").read_bytes())
+
+
+def ct_hashes(folder: Path, names: Iterable[str]) -> set[str]:
+    """What tells some cases of a folder from others, whatever they are called there or elsewhere.
+
+    Empty if one of them was prepared by an earlier version, which did not note it.
+    """
+    files = [folder / name / "case.json" for name in names]
+    found = {json.loads(file.read_text()).get("ct_sha256", "") for file in files}
+    return set() if "" in found else found
 
 
 def in_table_order(names: set[str]) -> tuple[str, ...]:

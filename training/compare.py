@@ -181,6 +181,7 @@ def result_of(entry: Entry, config: CompareConfig, cases: Path, *, device: str) 
         folders,
         lambda: Segmenter(network, card, device, unmeasured=True),
         unknown_hu=config.unknown_hu,
+        unseen=True,
     )
     return Result(
         entry=entry,

@@ -13,7 +13,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -83,18 +83,30 @@ def measure_cases(
     *,
     unknown_hu: float | None = None,
     tolerance_mm: float = TOLERANCE_MM,
+    seen: Collection[str] = (),
 ) -> Measured:
     """Label every case and compare each of `organs` that it has a label for.
 
     References that `training.prepare` would leave out are left out here too.
 
+    Args:
+        folders: of the cases.
+        labeller: what is measured.
+        organs: that it knows.
+        unknown_hu: voxels of exactly this value are left out.
+        tolerance_mm: of the surface Dice.
+        seen: hashes of CTs that must not be among them, as a card has them.
+
     Raises:
-        ValueError: if a case cannot be read or labelled, or none labels any of the organs.
+        ValueError: if a case cannot be read or labelled, was seen before, or none labels any of the
+            organs.
         FileNotFoundError: if something is missing.
     """
     measured = Measured(tolerance_mm=tolerance_mm)
     for folder in track(folders, "Measuring", disable=not sys.stderr.isatty(), transient=True):
         case, findings = examine(read_case(folder, unknown_hu))
+        if seen and case.ct_sha256 in seen:
+            raise ValueError(f"{case.name} has trained the network or chosen its weights")
         for name, reason in findings.left_out.items():
             measured.left_out.append(f"{BY_NAME[name].tg263} of {case.name}: {reason}")
         began = time.perf_counter()
@@ -117,8 +129,16 @@ def measure_once(
     load: Callable[[], Segmenter],
     *,
     unknown_hu: float | None,
+    unseen: bool,
 ) -> tuple[list[Row], dict[str, float]]:
     """As `measure_cases` with a model, or what `out` has if just these were measured before.
+
+    Args:
+        out: where that is.
+        folders: of the cases.
+        load: gives the model.
+        unknown_hu: as there.
+        unseen: none of them may have trained the model or chosen its weights.
 
     Returns:
         The rows, and seconds to label a case, by case.
@@ -129,7 +149,11 @@ def measure_once(
     if {key: known.get(key) for key in asked} != asked:
         segmenter = load()
         measured = measure_cases(
-            folders, by_model(segmenter), segmenter.organs, unknown_hu=unknown_hu
+            folders,
+            by_model(segmenter),
+            segmenter.organs,
+            unknown_hu=unknown_hu,
+            seen=segmenter.card.seen if unseen else (),
         )
         record.unlink(missing_ok=True)
         write_rows(measured.rows, metrics)
@@ -297,9 +321,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             folders = sorted(held_out_folders(folders, config))
             whom = f"{len(folders)} patients held out of the training of {config.name}"
         organs: Sequence[Organ] = ORGANS
+        seen: Collection[str] = ()
         if args.model is not None:
             segmenter = Segmenter.load(args.model, device=args.device, unmeasured=True)
             organs, labeller = segmenter.organs, by_model(segmenter)
+            if args.test_of is not None:
+                seen = segmenter.card.seen
+            if args.write_card and not seen:
+                raise ValueError(f"the card of {args.model} does not say whom it has seen")
         else:
             labeller = by_files(args.predictions)
         measured = measure_cases(
@@ -308,6 +337,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             organs,
             unknown_hu=args.unknown_hu,
             tolerance_mm=args.tolerance_mm,
+            seen=seen,
         )
         print(write_report(measured, args.out, whom))
         if args.write_card:

@@ -60,15 +60,15 @@ def run_fold(
         where: Literal["cpu", "cuda"] = "cpu" if device == "cpu" else "cuda"
         return Segmenter.load(run.model, device=where, unmeasured=True)
 
-    def rows(part: str, names: Sequence[str]) -> list[Row]:
+    def rows(part: str, names: Sequence[str], *, unseen: bool) -> list[Row]:
         those = [folders[name] for name in sorted(names)]
-        return measure_once(out / part, those, load, unknown_hu=unknown_hu)[0]
+        return measure_once(out / part, those, load, unknown_hu=unknown_hu, unseen=unseen)[0]
 
     return Fold(
         number=number,
         run=run,
-        validation=rows("validation", split.validation),
-        test=rows("test", split.test),
+        validation=rows("validation", split.validation, unseen=False),
+        test=rows("test", split.test, unseen=True),
     )
 
 

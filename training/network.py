@@ -57,20 +57,30 @@ def build_network(config: TrainConfig, dataset: Dataset) -> UNet:
     torch.manual_seed(config.seed)
     wanted = network_config(config, dataset)
     if config.start is not None:
-        return channels_last(_started_from(config.start, wanted))
+        return channels_last(_started_from(config.start, wanted, dataset))
     network = UNet(wanted)
     if isinstance(network.image_encoder, LiteMedSamEncoder):
         network.image_encoder.load_pretrained()
     return channels_last(network)
 
 
-def _started_from(folder: Path, config: UNetConfig) -> UNet:
-    """The network of a finished model, to go on from.
+def _started_from(folder: Path, config: UNetConfig, dataset: Dataset) -> UNet:
+    """The network of a finished model, to go on from, for the organs and grey values it knows.
 
     The patch may be another one: positions stay on the grid that they were learned on, and are
     interpolated as they are for any tile.
     """
-    trained, _ = load_network(folder)
+    trained, card = load_network(folder)
+    if card.organs != dataset.organs:
+        raise ValueError(
+            f"{folder} knows {', '.join(card.organs)}, the cases to train on "
+            f"{', '.join(dataset.organs)}: prepare them with --like {folder}"
+        )
+    if card.preprocessing != dataset.preprocessing:
+        raise ValueError(
+            f"{folder} saw {card.preprocessing}, the cases are prepared by "
+            f"{dataset.preprocessing}: prepare them with --like {folder}"
+        )
     config = replace(config, encoder_grid=trained.config.encoder_grid)
     if trained.config != config:
         theirs, ours = vars(trained.config), vars(config)

@@ -30,6 +30,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 from rich.progress import track
 
+from model.checkpoint import BadCheckpoint, read_card
 from model.preprocess import ORIENTATION, Preprocessing, resample_labels
 from plugin.archive import ArchiveError
 from plugin.drawn.structure_names import StructureNames
@@ -44,6 +45,9 @@ from training.report import CaseReport, Refusal, Report
 from training.sources import Options, Source, hash_of, open_source, series_rules
 
 __all__ = ["LabelledCt", "case_folders", "main", "prepare", "read_case"]
+
+WINDOW_HU = (-300.0, 1200.0)
+"""What grey values are clipped to if nobody says."""
 
 CONTENT, MEASURED = "content", "measured"
 """Kinds of the journal's lines: what there was at the first start, and each case when measured."""
@@ -68,7 +72,13 @@ def prepare(case: LabelledCt, preprocessing: Preprocessing) -> Case:
     if case.unknown is not None:
         unknown = case.unknown.to_patient_orientation(ORIENTATION)
         labels[resample_labels(unknown, grid).array == 1] = UNKNOWN
-    return Case(name=case.name, image=image.array, labels=labels, labelled=case.labelled)
+    return Case(
+        name=case.name,
+        image=image.array,
+        labels=labels,
+        labelled=case.labelled,
+        ct_sha256=case.ct_sha256,
+    )
 
 
 def collect(
@@ -134,12 +144,15 @@ def prepare_cases(
     )
     fingerprint.write(out)
     mean, std = fingerprint.body_hu
-    preprocessing = Preprocessing(
+    preprocessing = options.like or Preprocessing(
         spacing_mm=options.spacing_mm or fingerprint.spacing_mm(),
         window_hu=options.window_hu,
         mean_hu=round(mean, 1),
         std_hu=round(std, 1),
     )
+    organs = {name for one in used for name in one.labelled}
+    if options.organs is not None:
+        organs &= set(options.organs)
     part = out / ".part"
     todo = [one for one in used if not (out / one.name).exists()]
     for one in track(todo, "Preparing", disable=not sys.stderr.isatty()):
@@ -150,7 +163,7 @@ def prepare_cases(
     shutil.rmtree(part, ignore_errors=True)
     dataset = Dataset(
         preprocessing=preprocessing,
-        organs=in_table_order({name for one in used for name in one.labelled}),
+        organs=in_table_order(organs),
         cases=tuple(sorted(one.name for one in used)),
     )
     dataset.write(out)
@@ -161,7 +174,7 @@ def run(args: argparse.Namespace) -> Report:
     """Do what the command line says, as far as it is not done yet.
 
     Raises:
-        ArchiveError, OtherRun, OSError, ValueError: what is wrong, in one sentence.
+        ArchiveError, BadCheckpoint, OtherRun, OSError, ValueError: what is wrong, in one sentence.
     """
     names = StructureNames.read(args.names)
     rules = series_rules(args.configuration)
@@ -171,7 +184,12 @@ def run(args: argparse.Namespace) -> Report:
             stack.enter_context(source.archive)
         elif args.query:
             raise ValueError(f"--query asks an Orthanc, and {source.name} is a folder.")
-        low, high = args.window
+        like = None if args.like is None else read_card(args.like)
+        if like is not None:
+            if args.spacing is not None or args.window is not None:
+                raise ValueError("--like takes spacing and window from the model: leave them out.")
+            args.window = like.preprocessing.window_hu
+        low, high = args.window or WINDOW_HU
         if low >= high:
             raise ValueError(f"--window takes the lower end first, got {low:g} {high:g}.")
         options = Options(
@@ -182,6 +200,8 @@ def run(args: argparse.Namespace) -> Report:
             unknown_hu=args.unknown_hu,
             names=hash_of(args.names),
             series=rules,
+            like=None if like is None else like.preprocessing,
+            organs=None if like is None else like.organs,
         )
         values = TypeAdapter(Options).dump_python(options, mode="json")
         journal = stack.enter_context(Journal(args.out, values))
@@ -242,7 +262,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="of the network's grid, z y x (default: what the data ask for, see training.plan)",
     )
     parser.add_argument(
-        "--window", type=float, nargs=2, default=(-300.0, 1200.0), metavar="HU", help="clip to"
+        "--window",
+        type=float,
+        nargs=2,
+        metavar="HU",
+        help="clip to (default: {:g} {:g})".format(*WINDOW_HU),
+    )
+    parser.add_argument(
+        "--like",
+        type=Path,
+        metavar="MODEL",
+        help="grid, grey values and organs of this model's folder, to train it further (`start`)",
     )
     parser.add_argument(
         "--unknown-hu", type=float, help="voxels of exactly this value hold no information"
@@ -276,7 +306,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with warnings.catch_warnings(action="ignore", category=UserWarning):  # as above
             report = run(args)
-    except (ArchiveError, OtherRun, OSError, ValueError) as why:
+    except (ArchiveError, BadCheckpoint, OtherRun, OSError, ValueError) as why:
         print(f"training.prepare: {why}", file=sys.stderr)
         return 1
     print(f"{report.summary()}: {private_folder(args.out.resolve()) / 'report.md'}")

@@ -1,27 +1,21 @@
 """Training runs that belong to a study: begun, gone on with or left alone, whichever is due."""
 
 import json
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from training.cases import Dataset
+from training.asked import asked, check_same
 from training.config import TrainConfig
 from training.json_file import write_json
 from training.train import train
 
 RECORD = "run.json"
 """In a run's folder: what was asked for and, once it is finished, how it went."""
-
-_UNSAID: dict[str, Any] = json.loads(
-    json.dumps({f.name: f.default for f in fields(TrainConfig) if f.default is not MISSING})
-)
-"""What a run was asked for by a version that did not know a setting yet."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,17 +35,15 @@ def finish(config: TrainConfig, *, device: str) -> Run:
         ValueError: if the folder holds a run of other settings or of other patients.
     """
     record = config.out / RECORD
-    asked = _asked(config)
+    now = asked(config)
     if record.exists():
         known = json.loads(record.read_text())
-        before = _UNSAID | known["asked"]
-        if differing := sorted(k for k, v in asked.items() if before.get(k) != v):
-            raise ValueError(f"{config.out} holds a run with another {', '.join(differing)}")
+        check_same(config.out, known["asked"], now)
         if "steps" in known:
             return Run(model=config.out / "model", **{k: known[k] for k in known if k != "asked"})
     else:
         config.out.mkdir(parents=True, exist_ok=True)
-        write_json(record, {"asked": asked})
+        write_json(record, {"asked": now})
     train(config, device=device, resume=True)
     last = torch.load(config.out / "last.pt", weights_only=True, map_location="cpu")
     went = {
@@ -59,19 +51,8 @@ def finish(config: TrainConfig, *, device: str) -> Run:
         "hours": last["hours"],
         "seconds_per_step": seconds_per_step(config.out / "log"),
     }
-    write_json(record, {"asked": asked} | went)
+    write_json(record, {"asked": now} | went)
     return Run(model=config.out / "model", **went)
-
-
-def _asked(config: TrainConfig) -> dict[str, Any]:
-    """All that decides what the weights become, as JSON would give it back."""
-    dataset = Dataset.read(config.cases)
-    values: dict[str, Any] = json.loads(json.dumps(asdict(config), default=str))
-    del values["out"]  # a folder may be moved
-    return values | {
-        "patients": list(dataset.cases),
-        "preprocessing": json.loads(json.dumps(asdict(dataset.preprocessing))),
-    }
 
 
 def seconds_per_step(log: Path) -> float:

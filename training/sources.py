@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from model.preprocess import Preprocessing
 from plugin.archive import ArchiveError, FolderArchive
 from plugin.configuration import read_configuration
 from plugin.ct.series import SeriesRules
@@ -25,6 +26,8 @@ class Options:
     unknown_hu: float | None
     names: str  # hash of the tables of names
     series: SeriesRules  # which CTs are suitable
+    like: Preprocessing | None = None  # of a model to go on from; None: from the data
+    organs: tuple[str, ...] | None = None  # that this model knows; None: all that are labelled
 
 
 @dataclass(frozen=True, kw_only=True)

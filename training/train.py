@@ -18,7 +18,8 @@ import numpy as np
 import torch
 
 from model.checkpoint import BadCheckpoint, Card, read_card
-from training.cases import Case, Dataset
+from training.asked import begin, check_goes_on
+from training.cases import Case, Dataset, ct_hashes
 from training.config import TrainConfig
 from training.distributed import Ranks, for_all, join, leave
 from training.loss import deep_loss
@@ -72,7 +73,7 @@ def train(config: TrainConfig, *, device: str, resume: bool) -> None:
 def _train(config: TrainConfig, device: str, ranks: Ranks) -> None:
     torch.backends.cudnn.benchmark = True  # every step has the same shapes
     dataset = Dataset.read(config.cases)
-    split = _split(config, dataset, ranks)
+    split = _split(config, dataset)
     training = [Case.read(config.cases / name) for name in split.training]
     dataset = _drawn_in(training, dataset, ranks)
     mine = split.validation[ranks.rank :: ranks.count]
@@ -90,9 +91,14 @@ def _train(config: TrainConfig, device: str, ranks: Ranks) -> None:
     scaler = build_scaler(device, dtype)
     state = State(network=network, average=average, optimisers=optimisers, scaler=scaler)
     if (config.out / LAST).exists():
+        check_goes_on(config)
         state.load(config.out / LAST, device)
     if len(set(ranks.gather(state.step))) > 1:
         raise ValueError(f"not all processes see {config.out}: it must be on shared storage")
+    if state.step == 0 and ranks.first:  # only now is it begun: nothing stands against it
+        config.out.mkdir(parents=True, exist_ok=True)
+        split.write(config.out)
+        begin(config)
 
     trained = for_all(network, ranks, device).train()
     lost = 0  # steps in a row whose loss was no number
@@ -148,14 +154,14 @@ def _train(config: TrainConfig, device: str, ranks: Ranks) -> None:
                 if mean > state.best:
                     state.best = mean
                     if ranks.first:
-                        card = _card(config, dataset, len(training), state, dice)
+                        card = _card(config, dataset, split, state, dice)
                         save_model(config.out / "model", average, card)
             if (state.step % config.save_every == 0 or done >= 1) and ranks.first:
                 state.hours = clock.hours
                 state.save(config.out / LAST)
 
 
-def _split(config: TrainConfig, dataset: Dataset, ranks: Ranks) -> Split:
+def _split(config: TrainConfig, dataset: Dataset) -> Split:
     """Who trains, validates and is held out; from the first step on it stays as it was.
 
     Raises:
@@ -168,32 +174,19 @@ def _split(config: TrainConfig, dataset: Dataset, ranks: Ranks) -> Split:
             f"{config.out} was begun with other patients to train on or to hold out: seed, fold, "
             f"numbers of patients and the cases in {config.cases} must be as they were"
         )
-    if config.start is not None and _has_seen(config.start, split.test, config, dataset):
-        raise ValueError(
-            f"{config.start} was trained on patients who are to be held out now: seed, "
-            "test_patients and cases must be those of its run"
-        )
-    if begun is None and ranks.first:
-        config.out.mkdir(parents=True, exist_ok=True)
-        split.write(config.out)
+    if config.start is not None and split.test:
+        seen = read_card(config.start).seen
+        if not seen:
+            raise ValueError(
+                f"the card of {config.start} does not say whom its weights have seen, so that "
+                "nobody can be held out: test_patients must be 0"
+            )
+        if not ct_hashes(config.cases, split.test).isdisjoint(seen):
+            raise ValueError(
+                f"{config.start} was trained on patients who are to be held out now: seed, "
+                "test_patients and cases must be those of its run"
+            )
     return split
-
-
-def _has_seen(model: Path, test: Sequence[str], config: TrainConfig, dataset: Dataset) -> bool:
-    """Whether a model's run has trained on some of these patients, as far as can be told."""
-    if (before := Split.read(model.parent)) is not None:
-        seen = {*before.training, *before.validation}
-        return seen <= {*dataset.cases} and not seen.isdisjoint(test)
-    # A model away from its run has its card alone, which knows how the patients were dealt.
-    settings = read_card(model).training
-    return (
-        bool(config.data)
-        and settings.get("data") == config.data
-        and any(
-            settings.get(key, now) != now
-            for key, now in (("seed", config.seed), ("test_patients", config.test_patients))
-        )
-    )
 
 
 def _drawn_in(training: Sequence[Case], dataset: Dataset, ranks: Ranks) -> Dataset:
@@ -209,14 +202,16 @@ def _drawn_in(training: Sequence[Case], dataset: Dataset, ranks: Ranks) -> Datas
 
 
 def _card(
-    config: TrainConfig, dataset: Dataset, patients: int, state: State, dice: dict[str, float]
+    config: TrainConfig, dataset: Dataset, split: Split, state: State, dice: dict[str, float]
 ) -> Card:
     """Of the averaged weights as they are now."""
+    seen = ct_hashes(config.cases, (*split.training, *split.validation))
     places = {"name", "version", "description", "cases", "out", "start"}
     settings = {key: value for key, value in asdict(config).items() if key not in places}
     if config.start is not None:
         first = read_card(config.start)
         settings["started_from"] = f"{first.name} {first.version}"
+        seen |= set(first.seen)
     return Card(
         name=config.name,
         version=config.version,
@@ -228,11 +223,12 @@ def _card(
         overlap=OVERLAP,
         training=settings
         | {
-            "patients": patients,
+            "patients": len(split.training),
             "steps_done": state.step,
             "hours": round(state.hours, 2),
             "validation_dice": {name: round(value, 4) for name, value in dice.items()},
         },
+        seen=tuple(sorted(seen)),
         measured={},
     )
 

@@ -3,6 +3,10 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
 
 from tests.phantoms import make_phantom, write_case
 from training.config import TrainConfig
@@ -50,6 +54,22 @@ def tiny_run(cases: Path, out: Path, *, validation_patients: int = 1) -> TrainCo
         validation_patients=validation_patients,
         seed=5,
     )
+
+
+def last_of(config: TrainConfig) -> dict[str, Any]:
+    """The state that a run has left."""
+    return torch.load(config.out / "last.pt", weights_only=True)
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two states are equal to the last bit."""
+    if isinstance(a, Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, list):
+        return len(a) == len(b) and all(map(same, a, b))
+    return bool(a == b)
 
 
 def toml(config: TrainConfig) -> str:

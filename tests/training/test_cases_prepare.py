@@ -1,6 +1,7 @@
 """Preparation: the network trains on the very grid and grey values that it will see at work."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,12 @@ import numpy as np
 import pytest
 import SimpleITK
 
+from model.checkpoint import save
 from model.organs import BY_NAME, ORGANS
 from model.preprocess import Preprocessing
 from plugin.ct.series import SeriesRules, read_series
 from tests.phantoms import COSINES, Orientation, Phantom, make_phantom, write_case, write_series
+from tests.tiny_model import tiny_model
 from training.cases import UNKNOWN, Case, Dataset, in_table_order
 from training.prepare import case_folders, main, prepare, read_case
 
@@ -113,6 +116,23 @@ def test_what_the_publisher_cut_away_is_unknown(tmp_path: Path) -> None:
     assert unknown_columns[first:].all()
     known = case.labels != UNKNOWN
     np.testing.assert_array_equal(case.labels[known], plain.labels[known])
+
+
+def test_cases_for_a_model_that_goes_on_have_its_grid_grey_values_and_organs(
+    tmp_path: Path,
+) -> None:
+    network, card = tiny_model("known", spacing_mm=(7.0, 5.0, 4.5))
+    known = replace(card.preprocessing, window_hu=(-200.0, 900.0), mean_hu=40.0, std_hu=90.0)
+    save(tmp_path / "model", network, replace(card, preprocessing=known))
+    write_case(phantom(), tmp_path / "in" / "pt_1")
+    arguments = f"{tmp_path / 'in'} --out {tmp_path / 'out'} --like {tmp_path / 'model'}"
+
+    assert main([*arguments.split(), "--spacing", "1", "1", "1"]) == 1
+    assert main(arguments.split()) == 0
+
+    dataset = Dataset.read(tmp_path / "out")
+    assert dataset.preprocessing == known
+    assert dataset.organs == card.organs
 
 
 def rewrite(path: Path, change: Any) -> None:

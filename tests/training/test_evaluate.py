@@ -20,6 +20,7 @@ from model.segmenter import Segmenter
 from tests.model.networks import save_tiny
 from tests.tiny_model import ORGAN, tiny_model
 from tests.training.cohort import prepare_cohort, tiny_run, toml
+from training.cases import ct_hashes
 from training.evaluate import Measured, main, measure, measure_once, table
 from training.prepare import LabelledCt, read_case
 from training.published import NETWORKS, SECOND_READER, TABLE_1
@@ -207,7 +208,10 @@ def test_what_was_measured_is_measured_again_only_on_others(cohort: Path, tmp_pa
 
     def cases(names: list[str], unknown_hu: float | None = None) -> list[str]:
         folders = [cohort / "cases" / name for name in names]
-        return [row.case for row in measure_once(tmp_path, folders, load, unknown_hu=unknown_hu)[0]]
+        return [
+            row.case
+            for row in measure_once(tmp_path, folders, load, unknown_hu=unknown_hu, unseen=True)[0]
+        ]
 
     assert cases(["pt_0"]) == cases(["pt_0"]) == ["pt_0"]
     assert len(loads) == 1
@@ -218,7 +222,7 @@ def test_what_was_measured_is_measured_again_only_on_others(cohort: Path, tmp_pa
 
 def test_the_result_goes_into_the_card_when_asked(cohort: Path, tmp_path: Path) -> None:
     network, card = tiny_model("all", spacing_mm=(12.0, 10.0, 10.0))
-    save_model(tmp_path / "model", network, card)
+    save_model(tmp_path / "model", network, replace(card, seen=("0123456789abcdef",)))
     before = read_card(tmp_path / "model")
     config = tmp_path / "run.toml"
     config.write_text(toml(tiny_run(cohort / "prepared", tmp_path)))
@@ -237,6 +241,31 @@ def test_the_result_goes_into_the_card_when_asked(cohort: Path, tmp_path: Path) 
         }
     }
     assert after.weights_sha256 == before.weights_sha256
+
+
+@pytest.mark.parametrize(
+    ("seen", "complaint"),
+    [(True, "pt_1 has trained the network or chosen its weights"), (False, "does not say whom")],
+)
+def test_a_card_never_tells_of_patients_whom_another_run_held_out(
+    cohort: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    seen: bool,
+    complaint: str,
+) -> None:
+    network, card = tiny_model("all", spacing_mm=(12.0, 10.0, 10.0))
+    known = tuple(ct_hashes(cohort / "prepared", ["pt_1"])) if seen else ()
+    save_model(tmp_path / "model", network, replace(card, seen=known))
+    (tmp_path / "run.toml").write_text(toml(tiny_run(cohort / "prepared", tmp_path)))
+    Split(training=(), validation=(), test=("pt_0", "pt_1", "pt_2")).write(tmp_path)
+    arguments = f"--model {tmp_path / 'model'} --cases {cohort / 'cases'} --out {tmp_path / 'out'}"
+
+    stopped = main([*arguments.split(), "--write-card", "--test-of", str(tmp_path / "run.toml")])
+
+    assert stopped == 1
+    assert complaint in capsys.readouterr().err
+    assert read_card(tmp_path / "model").measured == card.measured
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -21,7 +20,7 @@ from model.checkpoint import load_network, read_card
 from model.organs import BY_NAME
 from model.segmenter import Segmenter
 from tests.phantoms import make_phantom
-from tests.training.cohort import ORGANS, prepare_cohort, tiny_run, toml
+from tests.training.cohort import ORGANS, last_of, prepare_cohort, same, tiny_run, toml
 from training.cases import Case, Dataset
 from training.config import TrainConfig
 from training.loss import deep_loss
@@ -73,20 +72,6 @@ def started(arguments: list[str]) -> subprocess.Popen[bytes]:
 
 def long_run(cases: Path, out: Path) -> TrainConfig:
     return replace(tiny_run(cases, out), steps=40, validate_every=20, optimiser="muon")
-
-
-def last_of(config: TrainConfig) -> dict[str, Any]:
-    return torch.load(config.out / "last.pt", weights_only=True)
-
-
-def same(a: Any, b: Any) -> bool:
-    if isinstance(a, Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
-    if isinstance(a, list):
-        return len(a) == len(b) and all(map(same, a, b))
-    return bool(a == b)
 
 
 def assert_same_end(ours: TrainConfig, theirs: TrainConfig) -> None:
@@ -206,30 +191,6 @@ def test_a_run_goes_on_with_the_patients_that_it_began_with(tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-def test_who_has_trained_the_weights_to_start_from_is_not_held_out(tmp_path: Path) -> None:
-    first = replace(tiny_run(prepare_cohort(tmp_path, 3), tmp_path / "first"), steps=1)
-    train(first, device="cpu", resume=False)
-    second = replace(first, out=tmp_path / "second", start=first.out / "model", test_patients=1)
-
-    with pytest.raises(ValueError, match="trained on patients who are to be held out now"):
-        train(second, device="cpu", resume=False)
-
-
-@pytest.mark.slow
-def test_a_model_without_its_run_is_known_by_how_its_patients_were_dealt(tmp_path: Path) -> None:
-    cases = prepare_cohort(tmp_path, 3)
-    first = replace(tiny_run(cases, tmp_path / "first"), steps=1, test_patients=1, data="ours")
-    train(first, device="cpu", resume=False)
-    shutil.copytree(first.out / "model", tmp_path / "kept")
-    second = replace(first, out=tmp_path / "second", start=tmp_path / "kept")
-
-    with pytest.raises(ValueError, match="trained on patients who are to be held out now"):
-        train(replace(second, seed=first.seed + 1), device="cpu", resume=False)
-
-    train(second, device="cpu", resume=False)
-
-
-@pytest.mark.slow
 def test_an_organ_that_no_training_patient_has_is_not_learned(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -277,26 +238,6 @@ def test_training_finds_more_than_chance(prepared: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-def test_a_run_starts_from_a_finished_model_and_says_which(prepared: Path, tmp_path: Path) -> None:
-    first = replace(tiny_run(prepared, tmp_path / "first"), steps=2, version="0.3.1")
-    train(first, device="cpu", resume=False)
-    config = replace(tiny_run(prepared, tmp_path / "run"), start=first.out / "model", steps=1)
-    trained, _ = load_network(first.out / "model")
-
-    begun = build_network(config, Dataset.read(prepared)).state_dict()
-    train(config, device="cpu", resume=False)
-
-    assert same(dict(begun), dict(trained.state_dict()))
-    card = read_card(config.out / "model")
-    assert card.training["started_from"] == "tiny 0.3.1"
-    assert str(tmp_path) not in str(card.to_json())
-    weights, other = last_of(config)["network"], build_network(first, Dataset.read(prepared))
-    key = "encoder.1.body.0.0.weight"
-    far = (weights[key] - other.state_dict()[key]).abs().max()
-    assert (weights[key] - begun[key]).abs().max() < far
-
-
-@pytest.mark.slow
 def test_a_run_may_go_on_with_another_patch(prepared: Path, tmp_path: Path) -> None:
     first = replace(tiny_run(prepared, tmp_path / "first"), steps=1)
     train(first, device="cpu", resume=False)
@@ -309,25 +250,6 @@ def test_a_run_may_go_on_with_another_patch(prepared: Path, tmp_path: Path) -> N
     trained, card = load_network(config.out / "model")
     assert card.tile == (8, 48, 32)
     assert trained.config == load_network(first.out / "model")[0].config
-
-
-@pytest.mark.slow
-def test_a_start_of_another_network_is_refused_with_what_differs(
-    prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    first = replace(tiny_run(prepared, tmp_path / "first"), steps=1)
-    train(first, device="cpu", resume=False)
-    config = replace(
-        tiny_run(prepared, tmp_path / "run"), widths=(4, 16), start=first.out / "model"
-    )
-    (tmp_path / "run.toml").write_text(toml(config))
-
-    assert main([str(tmp_path / "run.toml"), "--device", "cpu"]) == 1
-
-    complaint = capsys.readouterr().err
-    assert "is another network than the run's: widths (4, 8) and not (4, 16)" in complaint
-    assert "Traceback" not in complaint
-    assert not (config.out / "last.pt").exists()
 
 
 @pytest.mark.slow

@@ -1,0 +1,141 @@
+"""Where a run begins and goes on: from which weights, with whom held out, with which settings."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from model.checkpoint import load_network, read_card
+from tests.training.cohort import last_of, prepare_cohort, same, tiny_run, toml
+from training.cases import Dataset, ct_hashes
+from training.network import build_network
+from training.split import split_of
+from training.train import main, train
+
+
+@pytest.mark.slow
+def test_who_has_trained_the_weights_to_start_from_is_not_held_out(tmp_path: Path) -> None:
+    first = replace(tiny_run(prepare_cohort(tmp_path, 3), tmp_path / "first"), steps=1)
+    train(first, device="cpu", resume=False)
+    second = replace(first, out=tmp_path / "second", start=first.out / "model", test_patients=1)
+
+    with pytest.raises(ValueError, match="trained on patients who are to be held out now"):
+        train(second, device="cpu", resume=False)
+
+
+@pytest.mark.slow
+def test_who_has_trained_is_known_by_his_ct_whatever_he_is_called_now(tmp_path: Path) -> None:
+    cases = prepare_cohort(tmp_path, 4)
+    first = replace(tiny_run(cases, tmp_path / "first"), steps=1, test_patients=1)
+    train(first, device="cpu", resume=False)
+    shutil.copytree(first.out / "model", tmp_path / "kept")  # away from its run
+    fewer = tmp_path / "fewer"
+    fewer.mkdir()
+    dataset = Dataset.read(cases)
+    for name in dataset.cases[:3]:
+        shutil.copytree(cases / name, fewer / f"other_{name}")
+    names = tuple(f"other_{name}" for name in dataset.cases[:3])
+    replace(dataset, cases=names).write(fewer)
+    second = replace(first, cases=fewer, out=tmp_path / "second", start=tmp_path / "kept")
+
+    for seed in range(6):  # of three at least two have trained or chosen the weights
+        held = split_of(replace(second, seed=seed), names).test
+        if ct_hashes(fewer, held) <= set(read_card(tmp_path / "kept").seen):
+            with pytest.raises(ValueError, match="trained on patients who are to be held out now"):
+                train(replace(second, seed=seed), device="cpu", resume=False)
+    train(replace(second, test_patients=0), device="cpu", resume=False)
+    everybody = {*ct_hashes(fewer, names), *read_card(tmp_path / "kept").seen}
+    assert set(read_card(second.out / "model").seen) == everybody, "those of the first run as well"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["organs", "preprocessing"])
+def test_a_start_that_knows_other_organs_or_grey_values_is_refused(
+    prepared: Path, tmp_path: Path, what: str
+) -> None:
+    first = replace(tiny_run(prepared, tmp_path / "first"), steps=1)
+    train(first, device="cpu", resume=False)
+    path = first.out / "model" / "card.json"
+    card = json.loads(path.read_text())
+    if what == "organs":
+        card["organs"] = ["eye_left", "eye_right", "spinal_cord"]
+    else:
+        card["preprocessing"]["spacing_mm"] = [3.0, 1.0, 1.0]
+    path.write_text(json.dumps(card))
+    second = replace(first, out=tmp_path / "second", start=first.out / "model")
+
+    with pytest.raises(ValueError, match="prepare them with --like"):
+        train(second, device="cpu", resume=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "change",
+    [{"weight_decay": 0.5}, {"optimiser": "sgd"}, {"widths": (4, 16)}, {"patch": (8, 48, 32)}],
+    ids=lambda change: next(iter(change)),
+)
+def test_a_run_goes_on_with_the_settings_that_it_was_begun_with(
+    prepared: Path, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    config = replace(tiny_run(prepared, tmp_path / "run"), steps=1)
+    train(config, device="cpu", resume=False)
+
+    with pytest.raises(ValueError, match=f"holds a run with another {next(iter(change))}"):
+        train(replace(config, steps=2, **change), device="cpu", resume=True)
+
+    train(replace(config, steps=2, save_every=1), device="cpu", resume=True)
+    assert last_of(config)["step"] == 2
+
+
+def test_a_start_that_was_refused_leaves_nothing_that_stands_against_the_next(
+    prepared: Path, tmp_path: Path
+) -> None:
+    config = replace(tiny_run(prepared, tmp_path / "run", validation_patients=0), steps=1)
+    with pytest.raises(ValueError, match="validation_patients must be more"):
+        train(config, device="cpu", resume=False)
+
+    train(replace(config, validation_patients=1), device="cpu", resume=False)
+
+    assert last_of(config)["step"] == 1
+
+
+@pytest.mark.slow
+def test_a_run_starts_from_a_finished_model_and_says_which(prepared: Path, tmp_path: Path) -> None:
+    first = replace(tiny_run(prepared, tmp_path / "first"), steps=2, version="0.3.1")
+    train(first, device="cpu", resume=False)
+    config = replace(tiny_run(prepared, tmp_path / "run"), start=first.out / "model", steps=1)
+    trained, _ = load_network(first.out / "model")
+
+    begun = build_network(config, Dataset.read(prepared)).state_dict()
+    train(config, device="cpu", resume=False)
+
+    assert same(dict(begun), dict(trained.state_dict()))
+    card = read_card(config.out / "model")
+    assert card.training["started_from"] == "tiny 0.3.1"
+    assert str(tmp_path) not in str(card.to_json())
+    weights, other = last_of(config)["network"], build_network(first, Dataset.read(prepared))
+    key = "encoder.1.body.0.0.weight"
+    far = (weights[key] - other.state_dict()[key]).abs().max()
+    assert (weights[key] - begun[key]).abs().max() < far
+
+
+@pytest.mark.slow
+def test_a_start_of_another_network_is_refused_with_what_differs(
+    prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = replace(tiny_run(prepared, tmp_path / "first"), steps=1)
+    train(first, device="cpu", resume=False)
+    config = replace(
+        tiny_run(prepared, tmp_path / "run"), widths=(4, 16), start=first.out / "model"
+    )
+    (tmp_path / "run.toml").write_text(toml(config))
+
+    assert main([str(tmp_path / "run.toml"), "--device", "cpu"]) == 1
+
+    complaint = capsys.readouterr().err
+    assert "is another network than the run's: widths (4, 8) and not (4, 16)" in complaint
+    assert "Traceback" not in complaint
+    assert not (config.out / "last.pt").exists()
