@@ -2,6 +2,7 @@
 
 Takes the one suitable CT series of the folder and writes DIR/seg.dcm and DIR/report.json; on demand
 also rtstruct.dcm, sr.dcm (the volumes) and review01.dcm, review02.dcm, ... (pages to look at).
+What an earlier run left in DIR is removed; nothing that somebody else made is.
 Exit status 0: written. 2: no series is suitable, or no organ was found; the sentence says why.
 Research use only.
 """
@@ -19,7 +20,9 @@ from model.segmenter import Segmenter
 from plugin import __version__
 from plugin.archive import ArchiveError, FolderArchive, Series
 from plugin.catalogue import Catalogue, UnknownModel
+from plugin.dicom_file import UnreadableFile, read_dicom
 from plugin.jobs.job import Outcome
+from plugin.objects.identity import MANUFACTURER
 from plugin.objects.rtstruct import Holes
 from plugin.pipeline import Watch, segment_series
 from plugin.settings import Settings
@@ -27,7 +30,7 @@ from plugin.web.explain import explain_series
 
 SEG = "seg.dcm"
 REPORT = "report.json"
-WRITTEN = (SEG, "rtstruct.dcm", "sr.dcm", "review??.dcm", REPORT)
+WRITTEN = (SEG, "rtstruct.dcm", "sr.dcm", "review[0-9][0-9].dcm", REPORT)
 """Patterns of all files that a run may write."""
 
 UNSUITABLE = 2
@@ -62,14 +65,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if not args.folder.is_dir():
             raise Refusal(f"{args.folder} is not a folder.")
+        if args.out.resolve().is_relative_to(args.folder.resolve()):
+            raise Refusal(f"--out must not be {args.folder} or a folder in it.")
         args.out.mkdir(parents=True, exist_ok=True)
-        for pattern in WRITTEN:  # what an earlier run left must not pass for this one's
-            for path in args.out.glob(pattern):
-                path.unlink()
         archive = FolderArchive(args.folder, results=args.out)
         series = choose(archive, settings, uid=args.series)
         catalogue = Catalogue(default=args.model, device=args.device)
         segmenter = catalogue.get(catalogue.default)
+        remove_older(args.out)
         outcome = segment_series(
             series,
             archive=archive,
@@ -120,11 +123,36 @@ def choose(archive: FolderArchive, settings: Settings, *, uid: str | None) -> Se
     return suitable[0]
 
 
+def remove_older(out: Path) -> None:
+    """Remove what an earlier run left: it must not pass for this one's.
+
+    Raises:
+        Refusal: a file of such a name is not ours. Nothing is removed then.
+    """
+    older = [path for pattern in WRITTEN for path in sorted(out.glob(pattern))]
+    for path in older:
+        if not is_ours(path):
+            raise Refusal(f"{path} was not made by {MANUFACTURER}. Choose another --out.")
+    for path in older:
+        path.unlink()
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a file says that this program made it."""
+    if path.name == REPORT:
+        return MANUFACTURER.encode() in path.read_bytes()
+    try:
+        header = read_dicom(path, pixels=False, keywords=["Manufacturer"])
+    except UnreadableFile:
+        return False
+    return bool(header.get("Manufacturer") == MANUFACTURER)
+
+
 def describe(series: Series, segmenter: Segmenter, outcome: Outcome) -> dict[str, object]:
     """The report, in the words of a job over REST."""
     return {
         "notice": NOTICE,
-        "software": f"orthanc-oar {__version__}",
+        "software": f"{MANUFACTURER} {__version__}",
         "study": series.study,
         "series": series.id,
         "model": segmenter.name,

@@ -122,3 +122,43 @@ def test_what_is_wished_is_written_beside_the_seg_and_no_older_file_passes_for_i
 
     assert main(command) == 0
     assert {path.name for path in out.iterdir()} == {"seg.dcm", "report.json"}
+
+
+def test_results_do_not_go_among_the_images(folder, weights, capsys):
+    images = {path: path.read_bytes() for path in folder.rglob("*.dcm")}
+    for out in (folder, folder / "1", folder / "new"):
+        status = main([str(folder), "--out", str(out), "--model", str(weights / "quick")])
+
+        assert status == UNSUITABLE
+        assert "--out must not be" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == images
+
+
+@pytest.mark.parametrize("name", ["rtstruct.dcm", "review01.dcm", "report.json"])
+def test_somebody_elses_file_is_neither_removed_nor_written_over(
+    folder, tmp_path, weights, ct, capsys, name
+):
+    out = tmp_path / "out"
+    command = [str(folder), "--out", str(out), "--model", str(weights / "quick")]
+    assert main(command) == 0
+    if name == "report.json":
+        (out / name).write_text("{}")
+    else:
+        ct[0].save_as(out / name, enforce_file_format=True)
+    before = {path: path.read_bytes() for path in out.iterdir()}
+
+    assert main(command) == UNSUITABLE
+
+    assert f"{out / name} was not made by orthanc-oar" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_an_older_result_stays_until_there_can_be_a_new_one(folder, tmp_path, weights):
+    out = tmp_path / "out"
+    command = [str(folder), "--out", str(out), "--model"]
+    main([*command, str(weights / "quick")])
+
+    assert main([*command, "unknown"]) == UNSUITABLE
+    assert main([*command, str(weights / "quick"), "--series", "1.2.3"]) == UNSUITABLE
+
+    assert (out / "seg.dcm").exists()
