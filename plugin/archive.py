@@ -285,13 +285,15 @@ class FolderArchive:
     def __init__(self, folder: Path, *, results: Path) -> None:
         """Look once at every file under `folder`; files that are not DICOM are left alone."""
         self._results = results
+        self.unread: list[Path] = []  # folders, and files that may be slices: a CT may lack them
         self._uids: dict[str, str] = {}  # path to SOPInstanceUID
         found: dict[str, list[tuple[str, pydicom.Dataset]]] = {}
-        for path in sorted(folder.rglob("*")):
-            if path.is_file() and (header := _header(path)) is not None:
-                self._uids[str(path)] = str(header.get("SOPInstanceUID", ""))
-                uid = str(header.get("SeriesInstanceUID", ""))
-                found.setdefault(uid, []).append((str(path), header))
+        for path in self._files(folder):
+            if (header := _header(path)) is not None:
+                self._uids[str(path)] = str(header.SOPInstanceUID)
+                found.setdefault(str(header.SeriesInstanceUID), []).append((str(path), header))
+            elif _looks_like_dicom(path):
+                self._note_unread(path)
         self._series = {
             uid: Series(
                 id=uid,
@@ -301,6 +303,17 @@ class FolderArchive:
             )
             for uid, files in found.items()
         }
+
+    def _files(self, folder: Path) -> list[Path]:
+        def note(error: OSError) -> None:
+            self._note_unread(Path(error.filename))
+
+        walk = os.walk(folder, onerror=note)
+        return sorted(Path(parent, name) for parent, _, names in walk for name in names)
+
+    def _note_unread(self, path: Path) -> None:
+        log.warning("%s cannot be read", path)
+        self.unread.append(path)
 
     def all_series(self) -> list[Series]:
         """Every series of the folder, whatever its study."""
@@ -346,12 +359,31 @@ class FolderArchive:
         Path(instance).unlink(missing_ok=True)
 
 
+PREAMBLE, MAGIC = 128, b"DICM"
+"""Bytes before the four that tell a DICOM file, and those."""
+
 HEADER_TAGS = ["SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "Modality"]
 
 
 def _header(path: Path) -> pydicom.Dataset | None:
+    """What tells where a slice belongs; None if the file does not say it."""
     try:
-        return read_dicom(path, pixels=False, keywords=HEADER_TAGS)
-    except UnreadableFile:
-        log.info("%s is not a DICOM file", path)
+        header = read_dicom(path, pixels=False, keywords=HEADER_TAGS)
+    except (UnreadableFile, OSError):
         return None
+    # One that ends within its header is read as far as it goes.
+    return header if header.get("SOPInstanceUID") and header.get("SeriesInstanceUID") else None
+
+
+def _looks_like_dicom(path: Path) -> bool:
+    """Whether a file without a header may have been a slice."""
+    if path.name.startswith(".") or path.name.upper() == "DICOMDIR":
+        return False  # of the file system, or of a disc as a whole
+    if path.suffix.lower() == ".dcm":
+        return True
+    try:
+        with path.open("rb") as file:
+            start = file.read(PREAMBLE + len(MAGIC))
+    except OSError:
+        return True
+    return not start or start[PREAMBLE:] == MAGIC

@@ -103,8 +103,12 @@ def choose(archive: FolderArchive, settings: Settings, *, uid: str | None) -> Se
     """The series to segment.
 
     Raises:
-        Refusal: none is suitable, with the reason for each; or several are.
+        Refusal: none is suitable, with the reason for each; or several are; or what cannot be read
+            may be a part of one.
     """
+    if archive.unread:
+        names = "\n  ".join(map(str, archive.unread))
+        raise Refusal(f"A CT may lack slices, as these cannot be read:\n  {names}")
     candidates = [archive.series(uid)] if uid else archive.all_series()
     if not candidates:
         raise Refusal("The folder holds no DICOM file.")
@@ -116,9 +120,7 @@ def choose(archive: FolderArchive, settings: Settings, *, uid: str | None) -> Se
         uids = "\n  ".join(one.id for one in suitable)
         raise Refusal(f"Several series are suitable; choose one with --series:\n  {uids}")
     if not suitable:
-        reasons = "\n".join(
-            f"{one.id or 'A series without UID'}: {verdicts[one.id].reason}" for one in candidates
-        )
+        reasons = "\n".join(f"{one.id}: {verdicts[one.id].reason}" for one in candidates)
         raise Refusal(reasons)
     return suitable[0]
 

@@ -1,3 +1,7 @@
+import errno
+import os
+from pathlib import Path
+
 import pydicom
 import pytest
 
@@ -105,6 +109,38 @@ def test_a_folder_lists_its_series_and_leaves_other_files_alone(small_phantom, c
     for ask in (archive.series, archive.series_of_study):
         with pytest.raises(UnknownResource):
             ask("nobody")
+
+
+def test_a_folder_names_what_may_be_a_slice_and_cannot_be_read(
+    small_phantom, tmp_path, monkeypatch
+):
+    folder, closed = tmp_path / "in", tmp_path / "in" / "closed"
+    first, *_ = write_series(small_phantom, folder)
+    closed.mkdir()
+    within_header, within_meta = first.read_bytes()[:500], first.read_bytes()[:141]
+    damaged = {"empty": b"", "text.DCM": b"text", "meta": within_meta, "header": within_header}
+    foreign = {
+        "readme.txt": b"text",
+        "DICOMDIR": within_header,
+        "._1.dcm": b"Mac",
+        "a.pdf": b"%PDF",
+    }
+    for name, content in (damaged | foreign).items():
+        (folder / name).write_bytes(content)
+    (folder / "gone").symlink_to(tmp_path / "nowhere")
+    scandir = os.scandir
+
+    def refuse(path):  # as chmod 000 does, unless root asks
+        if Path(path) == closed:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+
+    archive = FolderArchive(folder, results=tmp_path)
+
+    assert {path.name for path in archive.unread} == {"closed", "gone", *damaged}
+    assert len(archive.all_series()) == 1
 
 
 def test_a_file_that_is_gone_is_the_archives_fault(tmp_path):

@@ -162,3 +162,16 @@ def test_an_older_result_stays_until_there_can_be_a_new_one(folder, tmp_path, we
     assert main([*command, str(weights / "quick"), "--series", "1.2.3"]) == UNSUITABLE
 
     assert (out / "seg.dcm").exists()
+
+
+def test_a_ct_whose_last_slice_is_damaged_is_not_segmented_as_if_whole(
+    folder, tmp_path, weights, capsys
+):
+    last = max(folder.rglob("*.dcm"))
+    last.write_bytes(last.read_bytes()[:500])
+
+    status = main([str(folder), "--out", str(tmp_path / "out"), "--model", str(weights / "quick")])
+
+    assert status == UNSUITABLE
+    assert f"cannot be read:\n  {last}\n" in capsys.readouterr().err
+    assert not any((tmp_path / "out").iterdir())
