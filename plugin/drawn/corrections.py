@@ -52,22 +52,26 @@ class Corrections:
         compared, reasons = 0, list[str]()
         for number, instance in enumerate(drawn.instances):
             try:
-                compared += self._compare(instance, results, watch)
+                count, left_out = self._compare(instance, results, watch)
+                compared += count
+                reasons += left_out
             except (UnusableStructureSet, UnsuitableSeries) as why:
                 reasons.append(str(why))
             watch.report("comparing", (number + 1) / len(drawn.instances))
         if compared:
             log.info("series %s compared with %s", drawn.id, counted(compared, "result"))
-            return Outcome(state="done", warnings=tuple(reasons))
+            return Outcome(state="done", warnings=tuple(dict.fromkeys(reasons)))
         reason = " ".join(dict.fromkeys(reasons)) or "There is nothing new to compare it with."
         return Outcome(state="skipped", reason=reason)
 
-    def _compare(self, instance: str, results: Sequence[Job], watch: Watch) -> int:
-        """Compare one drawing; with how many results it was compared."""
+    def _compare(
+        self, instance: str, results: Sequence[Job], watch: Watch
+    ) -> tuple[int, list[str]]:
+        """Compare one drawing; with how many results it was compared, and what of it was not."""
         drawing = self._drawings.read(instance)
         if drawing.ours:
             raise UnusableStructureSet("It is our own result, and nobody has approved it.")
-        compared = 0
+        compared, left_out = 0, list[str]()
         cts = [ct for ct in self._cts(results) if self._is_of(drawing, ct)]
         if not cts:
             raise UnusableStructureSet("It was drawn on a series that has no result of ours.")
@@ -81,11 +85,12 @@ class Corrections:
                 continue
             grid = self._drawings.grid(ct)
             theirs = self._drawings.draw(drawing, grid)
+            left_out += not_compared(theirs)
             for result in new:
                 if watch.cancelled():
                     raise Cancelled
                 compared += self._keep(instance, drawing, theirs, result, grid)
-        return compared
+        return compared, left_out
 
     def _cts(self, results: Sequence[Job]) -> list[Series]:
         """The series of the results, but those that somebody has deleted."""
@@ -132,6 +137,18 @@ class Corrections:
             found,
         )
         return bool(found)
+
+
+def not_compared(drawn: DrawnOrgans) -> list[str]:
+    """What people drew and no comparison has: a sentence for each organ, one for all other names.
+
+    Names that we do not know are not quoted: a patient's may be among them.
+    """
+    sentences = [f"{organ.tg263} was not compared: {why}." for organ, why in drawn.left_out.items()]
+    if unknown := len(drawn.unmatched):
+        what = counted(unknown, "structure")
+        sentences.append(f"Not compared, as no organ is known by its name: {what}.")
+    return sentences
 
 
 def latest_results(jobs: Sequence[Job]) -> list[Job]:

@@ -231,6 +231,32 @@ def test_organs_that_the_model_does_not_know_say_nothing(clinic, ct):
     assert (job.state, clinic.quality.find()) == ("skipped", [])
 
 
+def test_what_was_drawn_and_not_compared_is_said(clinic, ct):
+    ours = clinic.ours()
+    outlines = outlines_of(ours.with_array((ours.array == BRAINSTEM.label).astype(np.uint8)))
+    names = ("Brainstem", "Parotid_L", "Left parotid", "PTV of Mrs Miller")
+    clinic.orthanc.receive([rtstruct(ct, dict.fromkeys(names, outlines))])
+
+    [job] = clinic.stable()
+
+    assert job.state == "done"
+    assert job.warnings == (
+        "Parotid_L was not compared: several structures are this organ: Parotid_L, Left parotid.",
+        "Not compared, as no organ is known by its name: 1 structure.",
+    )
+
+
+def test_a_drawing_of_unknown_names_alone_says_so(clinic, ct):
+    ours = clinic.ours()
+    outlines = outlines_of(ours.with_array((ours.array > 0).astype(np.uint8)))
+    clinic.orthanc.receive([rtstruct(ct, {"PTV": outlines, "Body": outlines})])
+
+    [job] = clinic.stable()
+
+    assert job.state == "skipped"
+    assert job.reason == "Not compared, as no organ is known by its name: 2 structures."
+
+
 def test_a_service_that_does_not_want_it_compares_nothing(clinic, ct, weights):
     clinic.orthanc.receive([seg(ct, clinic.ours(), [BRAINSTEM])])
     clinic.intake = Intake(
