@@ -110,17 +110,24 @@ def _volume(one: _Found, labels: hd.Volume) -> Iterator[str]:
     if usual.per_cm:
         unit = "ml per cm"
         amount /= one.mask.shape[0] * labels.spacing[0] / MM_PER_CM
-    comparison = ""
+    comparison, limit = "", 0.0
     if amount > usual.high:
-        comparison = "larger"
+        comparison, limit = "larger", usual.high
     elif amount < usual.low and (usual.per_cm or not one.cut):  # what is cut is small: of course
-        comparison = "smaller"
+        comparison, limit = "smaller", usual.low
     if comparison:
-        number = f"{amount:.1f}" if amount >= 1 else f"{amount:.2f}"
         yield (
-            f"{one.organ.tg263} is {comparison} than usual: {number} {unit}, "
+            f"{one.organ.tg263} is {comparison} than usual: {_apart(amount, limit)} {unit}, "
             f"usually {usual.low:g} to {usual.high:g}"
         )
+
+
+def _apart(amount: float, limit: float) -> str:
+    """An amount in as many digits as it takes to differ from a limit that it is not."""
+    digits = 1 if amount >= 1 else 2
+    while float(number := f"{amount:.{digits}f}") == limit:
+        digits += 1
+    return number
 
 
 def _ends(one: _Found) -> Iterator[str]:

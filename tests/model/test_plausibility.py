@@ -68,6 +68,17 @@ def test_an_organ_that_reaches_far_over_the_middle_is_seen() -> None:
     assert "on the other side" in said[0]
 
 
+def test_a_volume_just_below_the_usual_is_not_said_to_be_the_usual() -> None:
+    affine = patient().affine.copy()
+    affine[:3, :3] *= 0.996 ** (1 / 3) / 3  # to voxels of 0.996 mm3
+    array = np.zeros((20, 20, 20), np.uint8)
+    array[5:10, 5:10, 5:9] = BY_NAME["pituitary"].label
+
+    assert sentences(hd.Volume(array, affine, "PATIENT"), "pituitary") == [
+        "Pituitary is smaller than usual: 0.0996 ml, usually 0.1 to 1.5"
+    ]
+
+
 def test_an_organ_without_its_partner_is_judged_by_the_organs_in_the_middle() -> None:
     labels = swapped(patient(), "eye_left")
     labels = changed(labels, "eye_right", np.zeros(labels.shape, bool))
