@@ -29,6 +29,10 @@ CPU_TILES = 2
 convolution without oneDNN, and two then take less time than one."""
 
 
+class NoSuchDevice(ValueError):
+    """The network cannot run where it is told to. The message is a sentence for a person."""
+
+
 @dataclass(frozen=True)
 class Segmentation:
     """What came of one CT."""
@@ -85,12 +89,12 @@ class Segmenter:
 
         Raises:
             BadCheckpoint: if they cannot be used, or no organ has been measured.
-            ValueError: if there is no such device here.
+            NoSuchDevice: if it is not here.
         """
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         elif device == "cuda" and not torch.cuda.is_available():
-            raise ValueError("device is cuda, but torch sees no GPU")
+            raise NoSuchDevice("The device is cuda, but PyTorch sees no GPU.")
         return cls(*load_network(folder), device, compiled=compiled, unmeasured=unmeasured)
 
     @property

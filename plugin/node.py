@@ -25,6 +25,7 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from model.checkpoint import BadCheckpoint
+from model.segmenter import NoSuchDevice
 from plugin import __version__
 from plugin.archive import ArchiveError
 from plugin.catalogue import UnknownModel
@@ -50,7 +51,15 @@ class Refusal(Exception):
     """The node cannot work. The message is a sentence for who started it, without secrets."""
 
 
-REFUSALS = (Refusal, BadConfiguration, BadSettings, ArchiveError, UnknownModel, BadCheckpoint)
+REFUSALS = (
+    Refusal,
+    BadConfiguration,
+    BadSettings,
+    ArchiveError,
+    UnknownModel,
+    BadCheckpoint,
+    NoSuchDevice,
+)
 """What keeps a node from starting; each says why in one sentence."""
 
 

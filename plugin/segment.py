@@ -3,7 +3,7 @@
 Takes the one suitable CT series of the folder and writes DIR/seg.dcm and DIR/report.json; on demand
 also rtstruct.dcm, sr.dcm (the volumes) and review01.dcm, review02.dcm, ... (pages to look at).
 What an earlier run left in DIR is removed; nothing that somebody else made is.
-Exit status 0: written. 2: no series is suitable, or no organ was found; the sentence says why.
+Exit status 0: written. 2: nothing could be segmented, or no organ was found; the sentence says why.
 Research use only.
 """
 
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import get_args
 
 from model.checkpoint import NOTICE, BadCheckpoint
-from model.segmenter import Segmenter
+from model.segmenter import NoSuchDevice, Segmenter
 from plugin import __version__
 from plugin.archive import ArchiveError, FolderArchive, Series
 from plugin.catalogue import Catalogue, UnknownModel
@@ -85,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         report.write_text(json.dumps(describe(series, segmenter, outcome), indent=2) + "\n")
         if outcome.state == "skipped":
             raise Refusal(outcome.reason)
-    except (Refusal, ArchiveError, UnknownModel, BadCheckpoint) as why:
+    except (Refusal, ArchiveError, UnknownModel, BadCheckpoint, NoSuchDevice) as why:
         print(why, file=sys.stderr)
         return UNSUITABLE
     except OSError as why:

@@ -49,36 +49,52 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Become Orthanc; return only if that cannot be."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path("data"), help="storage and queue")
-    parser.add_argument("--http-port", type=int, default=8042)
-    parser.add_argument("--dicom-port", type=int, default=4242)
+    parser.add_argument("--http-port", type=port, default=8042)
+    parser.add_argument("--dicom-port", type=port, default=4242)
     parser.add_argument("--model", help="name of a folder under model/weights, or a path")
     args = parser.parse_args(argv)
     if (program := shutil.which("Orthanc", path=f"{os.environ['PATH']}:/usr/sbin")) is None:
         print("Orthanc is not installed: apt-get install orthanc orthanc-python", file=sys.stderr)
         return 1
-    for port in (args.http_port, args.dicom_port):
-        if taken(port):
+    for number in (args.http_port, args.dicom_port):
+        if taken(number):
             print(
-                f"Port {port} is taken, perhaps by another Orthanc (Debian starts one as a service:"
-                " systemctl stop orthanc). Choose others with HTTP_PORT and DICOM_PORT.",
+                f"Port {number} is taken, perhaps by another Orthanc (Debian starts one as a "
+                "service: systemctl stop orthanc). Choose others with --http-port and --dicom-port "
+                "(make run: HTTP_PORT and DICOM_PORT).",
                 file=sys.stderr,
             )
             return 1
-    (args.data / "orthanc").mkdir(parents=True, exist_ok=True)
     file = args.data / "orthanc.json"
     values = configuration(
         args.data, http_port=args.http_port, dicom_port=args.dicom_port, model=args.model
     )
-    file.write_text(json.dumps(values, indent=2))
+    try:
+        (args.data / "orthanc").mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(values, indent=2))
+    except OSError as why:
+        print(f"{why.filename}: {why.strerror}", file=sys.stderr)
+        return 1
     print(f"Orthanc Explorer: http://127.0.0.1:{args.http_port}/   DICOM port: {args.dicom_port}")
     sys.stdout.flush()
     os.execve(program, [program, str(file)], environment())
 
 
-def taken(port: int) -> bool:
+def port(text: str) -> int:
+    """The number of a port, from the command line.
+
+    Raises:
+        ArgumentTypeError: it is none.
+    """
+    if text.isdecimal() and 0 < int(text) < 2**16:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text} is no port: 1 to 65535")
+
+
+def taken(number: int) -> bool:
     """Whether somebody listens on this port of this machine."""
     with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+        return probe.connect_ex(("127.0.0.1", number)) == 0
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from model.checkpoint import save
 from plugin import log as plugin_log
@@ -136,6 +137,12 @@ def test_a_database_that_cannot_be_used_is_named_without_its_password(refusal, p
 def test_a_model_that_is_not_there_is_named(refusal, port):
     queue = QUEUE.format(port=port, name="postgres")
     assert "There is no model 'nobody'" in refusal(Database=queue, Model="nobody")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_a_gpu_that_is_not_there_is_said(refusal, port):
+    queue = QUEUE.format(port=port, name="postgres")
+    assert "PyTorch sees no GPU" in refusal(Database=queue, Device="cuda")
 
 
 def test_other_weights_than_those_of_orthancs_plugin_are_refused(

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from model.checkpoint import BadCheckpoint
 from model.organs import BY_NAME
 from model.preprocess import NoBody, Preprocessing
-from model.segmenter import Cancelled, Segmenter
+from model.segmenter import Cancelled, NoSuchDevice, Segmenter
 from model.unet import UNet
 from tests.model.networks import ORGANS, TILE, save_tiny, tiny_card, tiny_config
 from tests.phantoms import COSINES, Orientation, make_phantom
@@ -194,7 +194,7 @@ def test_the_segmenter_says_who_it_is(segmenter: Segmenter, tmp_path: Path) -> N
 def test_a_gpu_that_is_not_there_is_refused_in_a_sentence(tmp_path: Path) -> None:
     save_tiny(tmp_path)
 
-    with pytest.raises(ValueError, match="device is cuda, but torch sees no GPU"):
+    with pytest.raises(NoSuchDevice, match="The device is cuda, but PyTorch sees no GPU"):
         Segmenter.load(tmp_path, device="cuda")
     assert Segmenter.load(tmp_path).device == "cpu"
 

@@ -2,6 +2,7 @@ import json
 
 import pydicom
 import pytest
+import torch
 
 from plugin.segment import UNSUITABLE, main
 from tests.phantoms import ct_slices, write_series
@@ -93,6 +94,14 @@ def test_bad_input_is_a_sentence_and_never_a_traceback(tmp_path, small_phantom, 
     ):
         assert main(command) == UNSUITABLE
         assert sentence in capsys.readouterr().err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_a_gpu_that_is_not_there_is_said_in_a_sentence(folder, tmp_path, weights, capsys):
+    command = [str(folder), "--out", str(tmp_path / "out"), "--model", str(weights / "quick")]
+
+    assert main([*command, "--device", "cuda"]) == UNSUITABLE
+    assert capsys.readouterr().err == "The device is cuda, but PyTorch sees no GPU.\n"
 
 
 def test_an_unknown_model_is_named(folder, tmp_path, capsys):
