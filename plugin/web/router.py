@@ -150,7 +150,7 @@ class Router:
             if route.body is not None:
                 arguments["body"] = _read_body(request.body, route.body)
             if route.query is not None:
-                arguments["query"] = _validate(dict(request.query), route.query)
+                arguments["query"] = _validate(_named(request.query, route.query), route.query)
             if route.user:
                 arguments["user"] = request.user
             answer = route.function(**arguments)
@@ -189,6 +189,12 @@ def _read_body(body: bytes, kind: type[BaseModel]) -> BaseModel:
     except (ValueError, RecursionError) as error:  # the latter of a body of brackets alone
         raise BadRequest(f"The body is not JSON: {error}.") from error
     return _validate(values, kind)
+
+
+def _named(query: Mapping[str, str], kind: type[BaseModel]) -> dict[str, str]:
+    """A query without the empty fields of a form, which ask for nothing."""
+    known = kind.model_fields
+    return {name: value for name, value in query.items() if value or name not in known}
 
 
 def _validate(values: Any, kind: type[BaseModel]) -> BaseModel:

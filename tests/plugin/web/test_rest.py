@@ -3,6 +3,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 import pytest
 from sqlalchemy.exc import OperationalError
@@ -346,6 +347,24 @@ def test_deliveries_that_failed_are_tried_again_when_asked(client, orthanc, ct, 
     assert (status, answer["deliveries"][0]["state"]) == (200, "waiting")
     assert client.post(f"{path}/deliver")[0] == 409
     assert client.post("/oar/jobs/nobody/deliver")[0] == 404
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/oar/jobs?state=&study=&limit=",
+        "/oar/audit?job=&after=&limit=",
+        "/oar/audit/verify?number=&hash=",
+        "/oar/quality?study=&model=&organ=&limit=",
+        "/oar/quality/trend?last=",
+    ],
+)
+def test_the_empty_fields_of_a_form_ask_for_nothing(client, jobs, path):
+    add(jobs)
+    path, _, query = path.partition("?")
+
+    assert client.get(path, **dict(parse_qsl(query, keep_blank_values=True))) == client.get(path)
+    assert client.get(path, unknown="")[0] == 400
 
 
 def test_the_record_is_read_and_checked(client, database):
