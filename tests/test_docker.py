@@ -100,3 +100,12 @@ def test_every_package_of_the_image_has_its_version_in_requirements() -> None:
     assert {"torch", "numpy", "highdicom", "psycopg-binary"} <= wanted
     assert "--constraint requirements.txt" in (DOCKER / "install.sh").read_text()
     assert "==" not in DOCKERFILE, "versions stand in requirements.txt alone"
+
+
+def test_orthanc_and_its_nodes_have_the_hospitals_time_zone() -> None:
+    before, _, node = (DOCKER / "compose.yaml").read_text().partition("  node:")
+    assert re.search(
+        r"^    environment: &environment$.*^      TZ: \$\{TZ:-UTC\}", before, re.M | re.S
+    )
+    assert "    environment: *environment\n" in node
+    assert "\nTZ=" in (DOCKER / ".env.example").read_text()
