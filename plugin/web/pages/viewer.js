@@ -41,18 +41,27 @@ async function newestSeg(study) {
   return null;
 }
 
+function sayIfGone(why) {
+  if (why instanceof Problem && isGone(why)) {
+    throw new Problem("The study is not (or no longer) in Orthanc.", why.status);
+  }
+  throw why;
+}
+
 /** Say in the address, in OHIF's words, what is wanted; true if there is a segmentation. */
 async function translateAddress() {
   const wanted = new URLSearchParams(location.search);
   const study = wanted.get("study");
   if (study) {
-    const { MainDicomTags } = await orthanc(`studies/${study}`);
+    const { MainDicomTags } = await orthanc(`studies/${study}`).catch(sayIfGone);
     const seg = wanted.get("seg") || (await newestSeg(study));
     const words = new URLSearchParams({ StudyInstanceUIDs: MainDicomTags.StudyInstanceUID });
     if (seg) {
       words.set("initialSeriesInstanceUID", await series(seg));
     }
     history.replaceState(null, "", `?${words}`);
+  } else if (!wanted.get("StudyInstanceUIDs")) {
+    throw new Problem("The address names no study. Open the viewer from a study's page.");
   }
   return new URLSearchParams(location.search).has("initialSeriesInstanceUID");
 }
@@ -214,5 +223,6 @@ try {
   if (!(why instanceof Problem)) {
     throw why;
   }
-  document.body.prepend(make("p", { role: "alert" }, `The viewer cannot start: ${why.message}`));
+  const sentence = `The viewer cannot start. ${why.message}`;
+  document.body.prepend(make("p", { class: "oar-alert", role: "alert" }, sentence));
 }

@@ -10,7 +10,7 @@ from playwright.sync_api import Locator, expect
 from pydicom.dataset import Dataset
 
 from model.organs import ORGANS
-from tests.integration.conftest import wait_until
+from tests.integration.conftest import Orthanc, wait_until
 from tests.phantoms import ct_slices, make_phantom
 from tests.tiny_model import ORGAN
 
@@ -62,11 +62,15 @@ def pixels_of(colour: tuple[int, int, int], part: Locator) -> int:
     return int((np.abs(shown - colour).max(axis=-1) <= 12).sum())
 
 
+def need_viewer(orthanc: Orthanc) -> None:
+    if not orthanc.get("/oar/health")["viewer"]:
+        pytest.skip("needs the OHIF viewer, which is fetched from npm: make viewer")
+
+
 def test_the_organs_are_drawn_and_listed_in_three_planes_without_a_question(
     page, orthanc, push, ct
 ):
-    if not orthanc.get("/oar/health")["viewer"]:
-        pytest.skip("needs the OHIF viewer, which is fetched from npm: make viewer")
+    need_viewer(orthanc)
     study = push(ct)
     orthanc.post(f"/oar/studies/{study}/jobs")
     page.goto(f"{orthanc.url}/app/explorer.html#study?uuid={study}")
@@ -91,3 +95,21 @@ def test_the_organs_are_drawn_and_listed_in_three_planes_without_a_question(
     row = listed.locator("xpath=ancestor::div[.//span[contains(@style, 'background')]][1]")
     assert pixels_of(BRAINSTEM.rgb, row) > 10
     assert viewer.get_by_role("dialog").count() == 0
+
+
+@pytest.mark.parametrize(
+    ("query", "sentence"),
+    [
+        ("?study=gone", "The study is not (or no longer) in Orthanc."),
+        ("", "The address names no study."),
+    ],
+)
+def test_a_viewer_that_cannot_start_says_why_so_that_it_can_be_read(page, orthanc, query, sentence):
+    need_viewer(orthanc)
+
+    page.goto(f"{orthanc.url}/oar/viewer{query}")
+
+    alert = page.get_by_role("alert")
+    expect(alert).to_contain_text(f"The viewer cannot start. {sentence}")
+    expect(alert).to_have_css("color", "rgb(27, 31, 36)")  # OHIF's own page is black
+    expect(alert).to_have_css("background-color", "rgb(255, 255, 255)")
