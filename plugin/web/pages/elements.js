@@ -42,5 +42,11 @@ export function organName(name) {
   return side ? `${side[1]} ${plain}` : plain;
 }
 
+/** 76.2 of 0.7615, as documents round; toFixed goes by the binary number, which is a little less. */
+export const percent = (fraction) => (Math.round(1000 * fraction) / 10).toFixed(1);
+
+/** "1 organ", "2 organs". */
+export const counted = (number, noun) => `${number} ${noun}${number === 1 ? "" : "s"}`;
+
 /** 20260131 as 2026-01-31; anything else as it is. */
 export const dicomDate = (date) => (date ?? "").replace(/^(\d{4})(\d{2})(\d{2})$/, "$1-$2-$3");

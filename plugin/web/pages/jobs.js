@@ -1,6 +1,6 @@
 // One job as a person sees it, in Orthanc Explorer and on the page of the queue alike.
 
-import { make, organName, setChildren, setText } from "./elements.js";
+import { counted, make, organName, percent, setChildren, setText } from "./elements.js";
 import { isGone, order, orthancOnce, pageOfSeries, Problem, viewerOf } from "./service.js";
 
 export const isActive = (job) => job.state === "queued" || job.state === "running";
@@ -208,7 +208,7 @@ const WHAT = {
 
 function agreement(job) {
   const organs = Object.entries(job.dice);
-  const each = organs.map(([organ, dice]) => `${organName(organ)} ${(100 * dice).toFixed(1)}`);
+  const each = organs.map(([organ, dice]) => `${organName(organ)} ${percent(dice)}`);
   return organs.length ? `Dice % with the first result: ${each.join(", ")}` : "";
 }
 
@@ -244,7 +244,7 @@ function volumes(organs) {
     ),
   );
   return [
-    make("summary", {}, `Volumes of ${organs.length} ${organs.length === 1 ? "organ" : "organs"}`),
+    make("summary", {}, `Volumes of ${counted(organs.length, "organ")}`),
     make(
       "table",
       {},

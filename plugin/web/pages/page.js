@@ -1,6 +1,15 @@
 // The page of the queue, the models and the service.
 
-import { announcer, dicomDate, make, organName, setChildren, setText } from "./elements.js";
+import {
+  announcer,
+  counted,
+  dicomDate,
+  make,
+  organName,
+  percent,
+  setChildren,
+  setText,
+} from "./elements.js";
 import { isActive, JobList } from "./jobs.js";
 import * as service from "./service.js";
 
@@ -29,7 +38,7 @@ function showHealth(health) {
     at("health"),
     health.status === "stopped"
       ? health.hanging
-        ? `Stopped: ${health.hanging} jobs hang and cannot be stopped. Restart Orthanc.`
+        ? `Stopped: ${counted(health.hanging, "job")} hung and cannot be stopped. Restart Orthanc.`
         : "Stopped: no job is taken. Orthanc's log says why."
       : health.paused
         ? `Paused by a person: no further job is taken. ${waiting}`
@@ -140,7 +149,7 @@ function showModels(models) {
     const organs = card.organs.map((organ) => [organ, card.measured[organ]]);
     const dice = organs.map(([, measured]) => measured?.dice_mean).filter((one) => one != null);
     const mean = dice.reduce((sum, one) => sum + one, 0) / dice.length;
-    const summary = [`${organs.length} organs`];
+    const summary = [counted(organs.length, "organ")];
     if (dice.length > 0) {
       summary.push(`mean Dice ${percent(mean)} %`);
     }
@@ -162,8 +171,6 @@ function showModels(models) {
   });
   at("models").replaceChildren(...cards);
 }
-
-const percent = (fraction) => (100 * fraction).toFixed(1);
 
 function diceTable(name, organs) {
   const columns = ["Organ", "Dice %", "", "Cases"].map((text) =>

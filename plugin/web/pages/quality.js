@@ -1,7 +1,7 @@
 // The page of the agreement with what people drew: a table for each model, a row for each organ.
 
 import { chart } from "./chart.js";
-import { make, organName, setText } from "./elements.js";
+import { counted, make, organName, percent, setText } from "./elements.js";
 import * as service from "./service.js";
 
 const LONGEST = 60; // CTs in a picture, the newest ones
@@ -9,7 +9,6 @@ const MARKS = [0, 0.2, 0.4, 0.6, 0.8, 1];
 const LOOK_MS = 30_000; // between two looks
 
 const at = (id) => document.getElementById(id);
-const percent = (fraction) => (100 * fraction).toFixed(1);
 const keyOf = (one) => JSON.stringify([one.model, one.model_version, one.kind, one.organ]);
 const orDash = (number, digits) => (number === null ? "–" : number.toFixed(digits));
 
@@ -27,7 +26,7 @@ function row(trend, open) {
   const dice = trend.points.map((point) => point.dice);
   const name = organName(trend.organ);
   const range = `from ${percent(Math.min(...dice))} to ${percent(Math.max(...dice))} %`;
-  const label = `Dice of ${name} on the last ${dice.length} CTs, ${range}`;
+  const label = `Dice of ${name} on the last ${counted(dice.length, "CT")}, ${range}`;
   const details = make("td", { class: "cases", colspan: COLUMNS.length });
   const detailRow = make("tr", {}, details);
   const attributes = { type: "button", "aria-expanded": "false", "data-key": keyOf(trend) };

@@ -16,6 +16,7 @@ from plugin.drawn.drawn_organs import draw_organs
 from plugin.drawn.structure_names import StructureNames
 from plugin.drawn.structure_sets import read_structure_set
 from tests.integration.conftest import Orthanc, wait_until
+from tests.integration.pages.test_queue_page import percent
 from tests.structure_sets import seg
 
 pytestmark = [pytest.mark.orthanc, pytest.mark.slow]
@@ -58,7 +59,7 @@ def test_a_correction_that_arrives_is_measured_and_shown(page: Page, orthanc: Or
     assert float(row["dice"]) == found["dice"]
     page.reload()
     shown = page.get_by_role("row", name="brainstem")
-    expect(shown).to_contain_text(f"{100 * found['dice']:.1f}")
+    expect(shown).to_contain_text(percent(found["dice"]))
     page.get_by_role("button", name="brainstem").click()
     expect(page.get_by_role("table", name="CTs with brainstem")).to_contain_text("SEG")
     expect(page.get_by_role("img", name="Dice of brainstem")).to_have_count(2)

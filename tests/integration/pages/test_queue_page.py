@@ -1,5 +1,6 @@
 """The page under /oar: service, queue, models."""
 
+import math
 import urllib.request
 
 import pytest
@@ -72,14 +73,24 @@ def test_the_models_show_what_their_cards_say_was_measured(page, orthanc):
     [card] = [m["card"] for m in orthanc.get("/oar/models")["models"] if m["name"] == "hn6-openkbp"]
     shown = page.locator("[data-model='hn6-openkbp']")
     shown.locator("summary").click()
-    for organ in ("brainstem", "parotid_left"):
-        name = "left parotid" if organ == "parotid_left" else organ
+    names = {
+        "brainstem": "brainstem",
+        "parotid_left": "left parotid",
+        "parotid_right": "right parotid",
+    }
+    for organ, name in names.items():
         dice = card["measured"][organ]
         row = shown.get_by_role("row", name=name)
-        expect(row).to_contain_text(f"{100 * dice['dice_mean']:.1f} ± {100 * dice['dice_sd']:.1f}")
+        expect(row).to_contain_text(f"{percent(dice['dice_mean'])} ± {percent(dice['dice_sd'])}")
         expect(row).to_contain_text(str(int(dice["patients"])))
     expect(shown).to_contain_text("OpenKBP")
+    expect(page.locator("[data-model='steady'] summary")).to_contain_text("1 organ,")
     expect(page.locator("header")).to_contain_text("Research use only")
+
+
+def percent(fraction: float) -> str:
+    """As documents have it: 76.2 of 0.7615."""
+    return f"{math.floor(1000 * fraction + 0.5) / 10:.1f}"
 
 
 def test_the_jobs_can_be_narrowed_to_one_state_by_the_keyboard(page, orthanc, push, ct):
