@@ -42,6 +42,13 @@ export function organName(name) {
   return side ? `${side[1]} ${plain}` : plain;
 }
 
+/** What a person knows a series by, of Orthanc's words for it. */
+export function seriesName({ MainDicomTags, Instances }) {
+  const { Modality, SeriesDescription, SeriesNumber } = MainDicomTags;
+  const number = SeriesNumber ? `series ${SeriesNumber}` : `of ${Instances.length} images`;
+  return `${Modality ?? ""} ${SeriesDescription || number}`.trim();
+}
+
 /** 76.2 of 0.7615, as documents round; toFixed goes by the binary number, which is a little less. */
 export const percent = (fraction) => (Math.round(1000 * fraction) / 10).toFixed(1);
 

@@ -2,7 +2,7 @@
 //
 // It lives among Orthanc Explorer's own jQuery Mobile, and uses of it only which page is shown.
 
-import { announcer, make, setChildren, setText } from "./elements.js";
+import { announcer, make, seriesName, setChildren, setText } from "./elements.js";
 import { isActive, isUnderWay, JobList, viewerLink } from "./jobs.js";
 import * as service from "./service.js";
 
@@ -100,9 +100,7 @@ class Panel {
 
   nameSeries(series) {
     for (const one of series) {
-      const { Modality, SeriesDescription, SeriesNumber } = one.MainDicomTags;
-      const number = SeriesNumber ? `series ${SeriesNumber}` : `of ${one.Instances.length} images`;
-      this.titles.set(one.ID, `${Modality ?? ""} ${SeriesDescription || number}`.trim());
+      this.titles.set(one.ID, seriesName(one));
     }
   }
 

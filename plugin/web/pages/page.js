@@ -7,6 +7,7 @@ import {
   make,
   organName,
   percent,
+  seriesName,
   setChildren,
   setText,
 } from "./elements.js";
@@ -122,11 +123,45 @@ async function learnStudies(jobs) {
   );
 }
 
+/** What tells the series of a study apart, if there are jobs of several. */
+const series = new Map();
+
+async function learnSeries(jobs) {
+  const one = new Map(jobs.map((job) => [job.study, job.series]));
+  const other = jobs.filter((job) => job.series !== one.get(job.study));
+  const several = new Set(other.map((job) => job.study));
+  const news = jobs.filter((job) => several.has(job.study) && !series.has(job.series));
+  await Promise.all(
+    [...new Set(news.map((job) => job.study))].map(async (study) => {
+      let there = [];
+      try {
+        there = await service.orthanc(`studies/${study}/series`);
+      } catch (why) {
+        if (!(why instanceof service.Problem)) {
+          throw why;
+        }
+        if (!service.isGone(why)) {
+          return; // the next look asks again
+        }
+      }
+      for (const job of news.filter((each) => each.study === study)) {
+        series.set(job.series, `Series ${job.series.slice(0, 8)}`); // if it is no longer there
+      }
+      there.forEach((each) => series.set(each.ID, seriesName(each)));
+    }),
+  );
+}
+
+function titleOf(job) {
+  const study = studies.get(job.study) ?? shortName(job.study);
+  return series.has(job.series) ? `${study} · ${series.get(job.series)}` : study;
+}
+
 let list = null;
 
 function showJobs(jobs, health) {
   list ??= new JobList({
-    titleOf: (job) => studies.get(job.study) ?? shortName(job.study),
+    titleOf,
     pageOf: (job) => service.pageOfStudy(job.study),
     viewer: health.viewer,
     changed: () => look(),
@@ -213,6 +248,7 @@ async function update() {
       service.oar(`jobs?limit=${LIMIT}${query}`),
     ]);
     await learnStudies(jobs);
+    await learnSeries(jobs);
     showHealth(health);
     showFilter(health.jobs);
     showJobs(jobs, health);

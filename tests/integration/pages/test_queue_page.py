@@ -2,13 +2,16 @@
 
 import math
 import urllib.request
+from collections.abc import Iterator
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
+from pydicom.dataset import Dataset
 
 from tests.integration.conftest import Orthanc
 from tests.integration.pages.test_explorer import refusing
+from tests.phantoms import ct_slices, make_phantom
 
 pytestmark = [pytest.mark.orthanc, pytest.mark.slow]
 
@@ -91,6 +94,34 @@ def test_the_models_show_what_their_cards_say_was_measured(page, orthanc):
 def percent(fraction: float) -> str:
     """As documents have it: 76.2 of 0.7615."""
     return f"{math.floor(1000 * fraction + 0.5) / 10:.1f}"
+
+
+@pytest.fixture
+def two_series(orthanc, push, ct) -> Iterator[list[Dataset]]:
+    """Both wait, of a patient with a long identifier."""
+    other = ct_slices(
+        make_phantom(spacing_mm=(6.0, 8.0, 8.0), shape=(12, 32, 32), seed=12),
+        series_number=2,
+        series_description="Repeat",
+    )
+    for image in ct + other:
+        image.PatientID = "W" * 60
+        image.StudyInstanceUID = ct[0].StudyInstanceUID
+    orthanc.post("/oar/queue/pause")
+    jobs = orthanc.post(f"/oar/studies/{push([*ct, *other])}/jobs")["jobs"]
+    yield [ct[0], other[0]]
+    for job in jobs:
+        orthanc.post(f"/oar/jobs/{job['id']}/cancel")
+    orthanc.post("/oar/queue/resume")
+
+
+def test_jobs_of_two_series_of_a_study_are_told_apart(page, orthanc, two_series):
+    open_queue(page, orthanc)
+
+    for image in two_series:
+        title = page.locator(".oar-title", has_text=f" · CT {image.SeriesDescription}")
+        expect(title).to_have_count(1)
+        expect(title).to_contain_text(image.PatientID)
 
 
 def test_the_jobs_can_be_narrowed_to_one_state_by_the_keyboard(page, orthanc, push, ct):
