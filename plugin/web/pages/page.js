@@ -227,11 +227,16 @@ function diceTable(name, organs) {
       make("td", {}, String(measured.patients)),
     );
   });
+  const label = `Measured Dice of ${name}`;
   return make(
-    "table",
-    { "aria-label": `Measured Dice of ${name}` },
-    make("thead", {}, make("tr", {}, ...columns)),
-    make("tbody", {}, ...rows),
+    "div",
+    { class: "scroll", tabindex: "0", role: "group", "aria-label": label },
+    make(
+      "table",
+      { "aria-label": label },
+      make("thead", {}, make("tr", {}, ...columns)),
+      make("tbody", {}, ...rows),
+    ),
   );
 }
 

@@ -124,6 +124,16 @@ def test_jobs_of_two_series_of_a_study_are_told_apart(page, orthanc, two_series)
         expect(title).to_contain_text(image.PatientID)
 
 
+def test_nothing_is_wider_than_a_narrow_window(page, orthanc, two_series):
+    page.set_viewport_size({"width": 360, "height": 800})
+    open_queue(page, orthanc)
+    expect(page.get_by_text("W" * 60).first).to_be_visible()
+    expect(page.locator("[data-model='steady']")).to_be_visible()
+    page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+
+    assert page.evaluate("document.scrollingElement.scrollWidth") <= 360
+
+
 def test_the_jobs_can_be_narrowed_to_one_state_by_the_keyboard(page, orthanc, push, ct):
     orthanc.post("/oar/queue/pause")
     [job] = orthanc.post(f"/oar/studies/{push(ct)}/jobs")["jobs"]
