@@ -56,12 +56,13 @@ class Provenance(BaseModel):
 
 
 class Parcel(BaseModel):
-    """Results that go to one place."""
+    """Results of one kind that go to one place, or the news."""
 
     model_config = ConfigDict(frozen=True)
 
     kind: DeliveryKind
     target: str  # name in a configuration; of a sender: AE title, @ and address
+    result: ResultKind | Literal[""] = ""  # of news: empty
     instances: tuple[str, ...] = ()  # the archive's identifiers
 
 
@@ -74,6 +75,10 @@ class Delivery(BaseModel):
     job: str
     kind: DeliveryKind
     target: Annotated[PlainText, Field(description="a name in the configuration, or the sender")]
+    result: Annotated[
+        ResultKind | Literal[""],
+        Field(description="what is sent; empty for news, and for all that an earlier version sent"),
+    ] = ""
     state: DeliveryState
     attempts: int
     reason: Annotated[PlainText, Field(description="why it has not arrived; or empty")]

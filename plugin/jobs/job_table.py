@@ -67,10 +67,11 @@ class DeliveryRow(Row):
 
     __tablename__ = "deliveries"
 
-    id: Mapped[str] = mapped_column(primary_key=True)  # the same job and place: the same delivery
+    id: Mapped[str] = mapped_column(primary_key=True)  # the same job, place and kind: the same
     job: Mapped[str] = mapped_column(ForeignKey("jobs.id"), index=True)
     kind: Mapped[str]
     target: Mapped[str]
+    result: Mapped[str] = mapped_column(default="", server_default="")  # its kind; "": all, or news
     content: Mapped[dict[str, Any]] = mapped_column(JSON)
     state: Mapped[str] = mapped_column(index=True)
     attempts: Mapped[int]
@@ -121,7 +122,7 @@ class JobRow(Row):
     dice: Mapped[dict[str, float]] = mapped_column(JSON, default=dict, server_default="{}")
     provenance: Mapped[dict[str, Any] | None] = mapped_column(JSON)
     deliveries: Mapped[list[DeliveryRow]] = relationship(
-        lazy="selectin", order_by=(DeliveryRow.kind, DeliveryRow.target)
+        lazy="selectin", order_by=(DeliveryRow.kind, DeliveryRow.target, DeliveryRow.result)
     )
     owner: Mapped[str] = mapped_column(default="", server_default="")  # the process that runs it
     lease: Mapped[str] = mapped_column(default="", server_default="")  # token of its claim

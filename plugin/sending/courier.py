@@ -87,7 +87,8 @@ class Courier:
         self._news.clear()
 
     def _carry(self, errand: Errand) -> None:
-        where = f"{errand.kind} {errand.target} for job {errand.job}"
+        what = f" of {errand.result}" if errand.result else ""
+        where = f"{errand.kind} {errand.target}{what} for job {errand.job}"
         try:
             ticket = self._carriers[errand.kind](errand)
         except Refused as why:

@@ -89,14 +89,15 @@ class Deliveries:
             self.add(session, job.id, parcel, {"instances": list(parcel.instances)})
 
     def add(self, session: Session, job_id: str, parcel: Parcel, content: dict[str, Any]) -> None:
-        """Begin a delivery. One to the same place for the same job is begun anew."""
-        name = "\n".join([job_id, parcel.kind, parcel.target])
+        """Begin a delivery. One of the same kind to the same place for the same job begins anew."""
+        name = "\n".join([job_id, parcel.kind, parcel.target, *filter(None, [parcel.result])])
         session.merge(
             DeliveryRow(
                 id=hashlib.sha256(name.encode()).hexdigest()[:32],
                 job=job_id,
                 kind=parcel.kind,
                 target=parcel.target,
+                result=parcel.result,
                 content=content,
                 state="waiting",
                 attempts=0,

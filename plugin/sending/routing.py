@@ -5,6 +5,7 @@ a call: Orthanc is told to send in a job of its own, and asked now and then how 
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
@@ -20,6 +21,9 @@ INEXISTENT_ITEM = 7
 
 JOBS_KEPT = 10
 """Finished jobs that Orthanc must remember, for us to learn how they ended; its own default."""
+
+NOT_TAKEN = re.compile(r"Cannot transcode from \S+ to one of \[\s*\]")
+"""What Orthanc says when a receiver accepts objects of this SOP class in no encoding at all."""
 
 WHERE = {
     "modality": ("/modalities", "/modalities/{name}/store"),
@@ -51,19 +55,26 @@ class RouteRule(Condition):
 def parcels(
     rules: Sequence[RouteRule], facts: SeriesFacts, *, model: str, results: Sequence[Result]
 ) -> tuple[Parcel, ...]:
-    """What goes where: for each destination the results that the rules send there, once."""
-    contents: dict[tuple[str, str], dict[str, None]] = {}
+    """What goes where: for each place and each kind the results that the rules send there, once.
+
+    A kind is a parcel of its own: Orthanc ends a sending at the first object that its receiver does
+    not take, and many know only one kind.
+    """
+    contents: dict[tuple[str, str, ResultKind], dict[str, None]] = {}
     for rule in rules:
         if not rule.holds(facts) or (rule.models and model not in rule.models):
             continue
-        chosen = [one.orthanc_id for one in results if not rule.kinds or one.kind in rule.kinds]
-        for address in rule.to if chosen else ():
+        chosen = [one for one in results if not rule.kinds or one.kind in rule.kinds]
+        for address in rule.to:
             kind, _, name = address.partition(":")
             target = name if kind != "sender" else f"{facts.sender_aet}@{facts.sender_ip}"
-            contents.setdefault((kind, target), {}).update(dict.fromkeys(chosen))
+            for one in chosen:
+                contents.setdefault((kind, target, one.kind), {})[one.orthanc_id] = None
     return tuple(
-        Parcel.model_validate({"kind": kind, "target": target, "instances": tuple(instances)})
-        for (kind, target), instances in contents.items()
+        Parcel.model_validate(
+            {"kind": kind, "target": target, "result": result, "instances": tuple(instances)}
+        )
+        for (kind, target, result), instances in contents.items()
     )
 
 
@@ -94,7 +105,7 @@ class OrthancCarrier:
             NotDelivered: this attempt has failed.
             Refused: a person must change something first.
         """
-        return self._look(errand.ticket) if errand.ticket else self._begin(errand)
+        return self._look(errand) if errand.ticket else self._begin(errand)
 
     def _begin(self, errand: Errand) -> str:
         kind, name = errand.kind, errand.target
@@ -132,17 +143,22 @@ class OrthancCarrier:
             )
         return named[0]
 
-    def _look(self, ticket: str) -> str | None:
+    def _look(self, errand: Errand) -> str | None:
         try:
-            job = self._get(f"/jobs/{ticket}")
+            job = self._get(f"/jobs/{errand.ticket}")
         except NotDelivered as why:
             raise NotDelivered("Orthanc forgot its job, perhaps in a restart.") from why
         if job["State"] == "Success":
             return None
         if job["State"] != "Failure":
-            return ticket
+            return errand.ticket
         content = job["Content"]
         details = job["ErrorDetails"] or content.get("FunctionErrorDetails", "")
+        if NOT_TAKEN.search(details):
+            kind = f" ({errand.result.upper()})" if errand.result else ""
+            raise Refused(
+                f"The receiver takes no objects of this kind{kind}: choose Kinds in the route."
+            )
         said = content.get("FunctionErrorDescription") or job["ErrorDescription"]
         raise NotDelivered(f"{said}{f' ({details})' if details else ''}.")
 

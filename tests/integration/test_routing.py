@@ -11,8 +11,12 @@ from typing import Any
 
 import pytest
 from pydicom.dataset import Dataset
+from pynetdicom import evt
+from pynetdicom.ae import ApplicationEntity
+from pynetdicom.sop_class import RTStructureSetStorage
 
 from model.checkpoint import save
+from tests.demo import free_port
 from tests.integration.conftest import PACS_AET, Orthanc, Pacs, wait_until
 from tests.phantoms import ct_slices, make_phantom
 from tests.tiny_model import tiny_model
@@ -133,6 +137,41 @@ def test_results_and_news_reach_every_destination_as_soon_as_it_is_up(
     assert last["outputs"][0]["sha256"] == hashlib.sha256(file).hexdigest()
     verdict = orthanc.get("/oar/audit/verify")
     assert (verdict["intact"], verdict["hash"]) == (True, lines[-1]["hash"])
+
+
+def test_a_planning_system_that_knows_rtstruct_alone_gets_it_once_and_the_seg_is_refused(
+    new_orthanc: NewOrthanc, quick_model: Path, ct
+):
+    orthanc = new_orthanc(
+        quick_model, Rtstruct=True, Routes=[{"To": ["modality:TPS"]}], Delivery=SOON
+    )
+    file, port, arrived = orthanc.folder / "orthanc.json", free_port(), []
+    tps = {"DicomModalities": {"TPS": ["TPS", "127.0.0.1", port]}}
+    file.write_text(json.dumps(json.loads(file.read_text()) | tps))
+
+    def take(event: evt.Event) -> int:
+        arrived.append(event.dataset.Modality)
+        return 0
+
+    entity = ApplicationEntity("TPS")
+    entity.add_supported_context(RTStructureSetStorage)
+    server = entity.start_server(
+        ("127.0.0.1", port), block=False, evt_handlers=[(evt.EVT_C_STORE, take)]
+    )
+    orthanc.start()
+    orthanc.push(ct)
+
+    def ended() -> dict[str, dict[str, Any]] | None:
+        each = {one["result"]: one for job in orthanc.jobs() for one in job["deliveries"]}
+        over = [one for one in each.values() if one["state"] in ("done", "refused")]
+        return each if len(over) == 2 else None
+
+    sent = wait_until(ended, "the RTSTRUCT has arrived and the SEG is refused")
+    server.shutdown()
+
+    assert (sent["rtstruct"]["state"], sent["seg"]["state"]) == ("done", "refused")
+    assert "takes no objects of this kind (SEG)" in sent["seg"]["reason"]
+    assert arrived == ["RTSTRUCT"]
 
 
 def test_a_power_cut_while_a_result_is_being_sent_does_not_lose_it(

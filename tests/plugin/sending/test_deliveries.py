@@ -9,8 +9,8 @@ from plugin.jobs.jobs import Jobs
 from plugin.sending.deliveries import LEASE, LONGEST_PAUSE, MOST_UNDER_WAY, POLL, Deliveries, Errand
 from tests.plugin.jobs.asking import RESULT, add
 
-PACS = Parcel(kind="modality", target="PACS", instances=("abc",))
-SENDER = Parcel(kind="sender", target="CT1@10.0.0.1", instances=("abc",))
+PACS = Parcel(kind="modality", target="PACS", result="seg", instances=("abc",))
+SENDER = Parcel(kind="sender", target="CT1@10.0.0.1", result="seg", instances=("abc",))
 KINDS = ("modality", "sender")
 
 
@@ -60,6 +60,37 @@ def test_a_job_that_ends_shows_what_it_sends_on(jobs):
         ("modality", "PACS", "waiting"),
         ("sender", "CT1@10.0.0.1", "waiting"),
     ]
+
+
+def test_each_kind_goes_its_own_way_to_the_same_place(jobs, deliveries):
+    rtstruct = Parcel(kind="modality", target="PACS", result="rtstruct", instances=("def",))
+    job = done(jobs, PACS, rtstruct)
+    for _ in range(2):
+        errand = taken(deliveries)
+        if errand.result == "seg":
+            deliveries.refused(errand, "The receiver takes no SEG.")
+        else:
+            assert errand.content == {"instances": ["def"]}
+            deliveries.delivered(errand)
+
+    assert [(one.result, one.state) for one in jobs.get(job.id).deliveries] == [
+        ("rtstruct", "done"),
+        ("seg", "refused"),
+    ]
+
+
+def test_what_an_earlier_version_left_to_deliver_is_delivered(jobs, deliveries, database, clock):
+    job = done(jobs, PACS.model_copy(update={"result": ""}))  # all kinds in one
+    with open_database(database).begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE deliveries DROP COLUMN result")
+
+    upgraded = Deliveries(open_database(database), owner="one", now=clock)
+    errand = upgraded.claim(KINDS)
+
+    assert errand is not None
+    assert (errand.job, errand.result, errand.content) == (job.id, "", {"instances": ["abc"]})
+    upgraded.delivered(errand)
+    assert [one.state for one in jobs.get(job.id).deliveries] == ["done"]
 
 
 def test_a_delivery_is_there_only_if_its_job_has_ended(database, clock):

@@ -28,6 +28,30 @@ def test_every_rule_that_fits_counts_and_each_place_gets_a_result_once():
     }
 
 
+def test_each_kind_of_result_is_a_parcel_of_its_own():
+    results = [
+        Result(kind="rtstruct", sop_instance_uid="2.25.2", orthanc_id="the-rtstruct"),
+        *(
+            Result(kind="review", sop_instance_uid=f"2.25.3{page}", orthanc_id=f"page-{page}")
+            for page in (1, 2)
+        ),
+        SEG,
+    ]
+    rules = [
+        RouteRule.model_validate({"To": ["modality:PACS"], "Kinds": ["seg"]}),
+        RouteRule.model_validate({"To": ["modality:PACS"]}),
+    ]
+
+    found = parcels(rules, FACTS, model="quick", results=results)
+
+    assert {one.result: one.instances for one in found} == {
+        "seg": ("the-seg",),
+        "rtstruct": ("the-rtstruct",),
+        "review": ("page-1", "page-2"),
+    }
+    assert {(one.kind, one.target) for one in found} == {("modality", "PACS")}
+
+
 def test_the_sender_is_kept_with_its_title_and_address():
     assert sent({"To": ["sender"]}) == {("sender", "CT1@10.0.0.1"): ("the-seg",)}
 
