@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 
 from model.segmenter import Cancelled
 from plugin.archive import ArchiveError, UnknownResource
@@ -166,7 +166,7 @@ class Worker:
         try:
             self._jobs.tell(job)  # only now: an Orthanc that does not answer may take minutes
             watch = self._watch(job, heartbeat, deadline)
-            self._jobs.finish(job.id, self._outcome(lambda: self._run(job, watch)))
+            self._finish(job, self._outcome(lambda: self._run(job, watch)), heartbeat)
         except Cancelled:
             if heartbeat.lost:
                 log.warning("job %s took too long to give a sign of life and was handed on", job.id)
@@ -190,6 +190,17 @@ class Worker:
             self._jobs.fail(job.id, f"{type(error).__name__}: {error}")
             if isinstance(error, ArchiveError):
                 self._wait_for_archive()
+
+    def _finish(self, job: Job, outcome: Outcome, heartbeat: Heartbeat) -> None:
+        """Note the outcome, however often that takes: a database that restarts costs no result."""
+        while True:
+            try:
+                return self._jobs.finish(job.id, outcome)
+            except (OperationalError, InterfaceError) as why:  # it is away; others are our fault
+                if heartbeat.lost or self._stopping.is_set():
+                    raise
+                log.warning("job %s cannot be noted as ended: %s", job.id, type(why).__name__)
+                self._stopping.wait(PAUSE_S)
 
     def _wait_for_archive(self) -> None:
         """Take no further job that would only fail too."""
@@ -218,18 +229,33 @@ class Worker:
         self._jobs.fail(job.id, reason, again=False)
 
     def _watch(self, job: Job, heartbeat: Heartbeat, deadline: float) -> Watch:
-        """What the job tells and asks, slowed down to what a database and a person need."""
+        """What the job tells and asks, slowed down to what a database and a person need.
+
+        A database that is away for a while stops no job: the lease says how long it may be.
+        """
         stage, reported_at = "", 0.0
         wanted, asked_at = False, 0.0
+        away = False
+
+        def went_on(why: SQLAlchemyError) -> None:
+            nonlocal away
+            if not away:
+                name = type(why).__name__
+                log.warning("job %s goes on though its queue does not answer: %s", job.id, name)
+            away = True
 
         def report(new_stage: str, progress: float) -> None:
-            nonlocal stage, reported_at
+            nonlocal stage, reported_at, away
             now = time.monotonic()
             if new_stage != stage:
                 log.info("job %s: %s", job.id, new_stage)
             if new_stage != stage or now - reported_at >= REPORT_EVERY_S:
                 stage, reported_at = new_stage, now
-                self._jobs.report(job.id, new_stage, progress)
+                try:
+                    self._jobs.report(job.id, new_stage, progress)
+                    away = False
+                except SQLAlchemyError as why:
+                    went_on(why)
 
         def cancelled() -> bool:
             nonlocal wanted, asked_at
@@ -237,7 +263,11 @@ class Worker:
             if self._stopping.is_set() or heartbeat.lost or now >= deadline:
                 return True
             if now - asked_at >= REPORT_EVERY_S:
-                wanted, asked_at = self._jobs.cancel_wanted(job.id), now
+                asked_at = now
+                try:
+                    wanted = self._jobs.cancel_wanted(job.id)
+                except SQLAlchemyError as why:
+                    went_on(why)
             return wanted
 
         return Watch(report=report, cancelled=cancelled, ours=lambda: not heartbeat.lost)

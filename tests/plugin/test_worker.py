@@ -267,6 +267,41 @@ def test_a_queue_that_does_not_answer_for_a_while_ends_nothing(jobs, ended, monk
     assert jobs.get(job.id).state == "done"
 
 
+def test_a_queue_that_is_away_for_a_while_costs_no_attempt_and_is_told_of_once(
+    jobs, ended, monkeypatch, caplog
+):
+    monkeypatch.setattr(worker_module, "PAUSE_S", 0.01)
+    monkeypatch.setattr(worker_module, "REPORT_EVERY_S", 0.0)
+    job = add(jobs)
+    finish, gone = jobs.finish, OperationalError("UPDATE", {}, Exception("server closed"))
+    away = [gone] * 3
+
+    def refuse(*_: object) -> None:
+        raise gone
+
+    def finish_later(job_id: str, outcome: Outcome) -> None:
+        if away:
+            raise away.pop()
+        finish(job_id, outcome)
+
+    def run(job: Job, watch: Watch) -> Outcome:
+        for progress in (0.1, 0.2, 0.3):
+            watch.report("segmenting", progress)
+            assert not watch.cancelled()
+        return DONE
+
+    monkeypatch.setattr(jobs, "report", refuse)
+    monkeypatch.setattr(jobs, "cancel_wanted", refuse)
+    monkeypatch.setattr(jobs, "finish", finish_later)
+    worker = Worker(jobs, run)
+    worker.start()
+    ended.wait_for("done")
+    worker.stop()
+
+    assert (jobs.get(job.id).state, jobs.get(job.id).attempts) == ("done", 1)
+    assert caplog.text.count("goes on though its queue does not answer") == 1
+
+
 def test_a_fault_of_the_worker_itself_does_not_keep_all_others_waiting(jobs, ended, monkeypatch):
     monkeypatch.setattr(worker_module, "PAUSE_S", 0.0)
     claim, faults = jobs.claim, [OverflowError("date value out of range")]
