@@ -1,13 +1,16 @@
 """The couriers of an Orthanc: results that are sent on by it, and news of jobs."""
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
 from plugin.sending.courier import Courier
 from plugin.sending.deliveries import Deliveries
-from plugin.sending.routing import OrthancCarrier, forgets_jobs
+from plugin.sending.routing import JOBS_KEPT_WHEN_BUSY, OrthancCarrier, forgets_jobs
 from plugin.sending.webhook import Webhooks
 from plugin.settings import BadSettings, Settings
+
+log = logging.getLogger(__name__)
 
 
 class Outgoing:
@@ -40,6 +43,7 @@ class Outgoing:
                 "Orthanc's configuration cannot be used: Oar.Routes needs JobsHistorySize of 10 or "
                 "more."
             )
+        self._may_forget = bool(settings.routes) and forgets_jobs(configuration, when_busy=True)
         root = configuration.get("DicomWeb", {}).get("Root", "/dicom-web/")
         orthancs_jobs = OrthancCarrier(orthanc, dicomweb_root=root)
         kinds = ("modality", "peer", "dicomweb", "sender")
@@ -50,6 +54,12 @@ class Outgoing:
 
     def start(self) -> None:
         """Begin, or go on where an earlier process stopped."""
+        if self._may_forget:
+            log.warning(
+                "Orthanc may forget how a sending ended when it has many jobs, and a result is "
+                'then sent again: write "JobsHistorySize": %d into its configuration',
+                JOBS_KEPT_WHEN_BUSY,
+            )
         for courier in self._couriers:
             courier.start()
 

@@ -22,6 +22,9 @@ INEXISTENT_ITEM = 7
 JOBS_KEPT = 10
 """Finished jobs that Orthanc must remember, for us to learn how they ended; its own default."""
 
+JOBS_KEPT_WHEN_BUSY = 1000
+"""As many where Orthanc has jobs of others too: those that end within some seconds."""
+
 NOT_TAKEN = re.compile(r"Cannot transcode from \S+ to one of \[\s*\]")
 """What Orthanc says when a receiver accepts objects of this SOP class in no encoding at all."""
 
@@ -78,9 +81,15 @@ def parcels(
     )
 
 
-def forgets_jobs(configuration: Mapping[str, Any]) -> bool:
-    """Whether Orthanc forgets its jobs before we could ask how they ended."""
-    return int(configuration.get("JobsHistorySize", JOBS_KEPT)) < JOBS_KEPT
+def forgets_jobs(configuration: Mapping[str, Any], *, when_busy: bool = False) -> bool:
+    """Whether Orthanc forgets its jobs before we could ask how they ended.
+
+    Args:
+        configuration: Orthanc's whole configuration.
+        when_busy: with many jobs of others, as of a router, and not only with ours.
+    """
+    needed = JOBS_KEPT_WHEN_BUSY if when_busy else JOBS_KEPT
+    return int(configuration.get("JobsHistorySize", JOBS_KEPT)) < needed
 
 
 class OrthancCarrier:
@@ -147,7 +156,9 @@ class OrthancCarrier:
         try:
             job = self._get(f"/jobs/{errand.ticket}")
         except NotDelivered as why:
-            raise NotDelivered("Orthanc forgot its job, perhaps in a restart.") from why
+            raise NotDelivered(
+                "Orthanc forgot its job, perhaps in a restart, or JobsHistorySize is too small."
+            ) from why
         if job["State"] == "Success":
             return None
         if job["State"] != "Failure":

@@ -196,6 +196,18 @@ def test_routes_need_an_orthanc_that_remembers_its_jobs(orthanc):
         load()
 
 
+@pytest.mark.parametrize(("kept", "hint"), [(1000, False), (10, True)])
+def test_who_has_routes_is_told_that_orthanc_may_forget_its_jobs(orthanc, kept, hint):
+    orthanc.configuration["Oar"]["Routes"] = [{"To": ["sender"]}]
+    orthanc.configuration["JobsHistorySize"] = kept
+    load()
+
+    change(orthanc, orthanc.ChangeType.ORTHANC_STARTED)
+    change(orthanc, orthanc.ChangeType.ORTHANC_STOPPED)
+
+    assert any("JobsHistorySize" in message for _, message in orthanc.log) is hint
+
+
 @pytest.mark.parametrize(("authenticates", "user"), [(True, "alice"), (False, "")])
 def test_who_asks_is_believed_only_if_orthanc_authenticates(orthanc, ct, authenticates, user):
     orthanc.configuration["AuthenticationEnabled"] = authenticates

@@ -91,3 +91,11 @@ def test_a_mistake_in_a_route_is_refused(rule):
 )
 def test_an_orthanc_that_forgets_how_a_sending_ended_is_noticed(configuration, forgets):
     assert forgets_jobs(configuration) is forgets
+
+
+@pytest.mark.parametrize(
+    ("configuration", "forgets"),
+    [({}, True), ({"JobsHistorySize": 999}, True), ({"JobsHistorySize": 1000}, False)],
+)
+def test_an_orthanc_that_forgets_when_others_keep_it_busy_is_noticed(configuration, forgets):
+    assert forgets_jobs(configuration, when_busy=True) is forgets
