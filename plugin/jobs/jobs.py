@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Engine, and_, func, not_, select, update
+from sqlalchemy import ColumnElement, Engine, and_, func, not_, or_, select, update
 from sqlalchemy.orm import Session
 
 from plugin.jobs.job import AskedBy, Job, Kind, Outcome, State
@@ -255,9 +255,11 @@ class Jobs(JobList):
         silent for too long are handed on first. Nobody is told yet, see `tell`.
         """
         self._hand_on(self._leases.overdue())
+        # What was never begun has no back-off: a clock that is set back must not hold it.
+        due = or_(JobRow.due <= self._now(), JobRow.attempts == 0)
         oldest = (
             select(JobRow.id)
-            .where(JobRow.state == "queued", JobRow.due <= self._now())
+            .where(JobRow.state == "queued", due)
             .order_by(BEHIND_SEGMENT, JobRow.created, JobRow.id)
             .limit(1)
             # Of those that no other worker is just taking; SQLite lets one write at a time.

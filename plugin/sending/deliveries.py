@@ -8,14 +8,14 @@ It is written in the transaction that ends its job, so none is lost and none is 
 import hashlib
 import threading
 from collections.abc import Callable, Collection
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, Engine, and_, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from plugin.jobs.job import Delivery, Job, Outcome, Parcel
-from plugin.jobs.job_table import DeliveryRow
+from plugin.jobs.job_table import DeliveryRow, clock_of
 
 POLL = timedelta(seconds=1)
 """Between two looks at a sending that is under way."""
@@ -49,10 +49,6 @@ class Errand(Delivery):
     ticket: str  # of a sending that is under way: Orthanc's job; or empty
 
 
-def _now() -> datetime:
-    return datetime.now(UTC)
-
-
 class Deliveries:
     """The deliveries of all jobs. Every method is one transaction and may be called anywhere."""
 
@@ -63,7 +59,7 @@ class Deliveries:
         owner: str = "",
         retry_delay_seconds: float = 30.0,
         give_up_after_hours: float = 72.0,
-        now: Callable[[], datetime] = _now,
+        now: Callable[[], datetime] | None = None,
     ) -> None:
         """
         Args:
@@ -72,13 +68,13 @@ class Deliveries:
                 then continued at once.
             retry_delay_seconds: before the second attempt; doubles with each further one.
             give_up_after_hours: the delivery has failed then; a person may ask for it again.
-            now: the clock, with its time zone.
+            now: the clock, with its time zone; the database's if there is none.
         """
         self._engine = engine
         self._owner = owner
         self._retry_delay = timedelta(seconds=retry_delay_seconds)
         self._give_up_after = timedelta(hours=give_up_after_hours)
-        self._now = now
+        self._now = now or clock_of(engine)
         self._listeners: list[threading.Event] = []
 
     # --- asking ----------------------------------------------------------------------------------
@@ -90,6 +86,7 @@ class Deliveries:
 
     def add(self, session: Session, job_id: str, parcel: Parcel, content: dict[str, Any]) -> None:
         """Begin a delivery. One of the same kind to the same place for the same job begins anew."""
+        now = self._now()
         name = "\n".join([job_id, parcel.kind, parcel.target, *filter(None, [parcel.result])])
         session.merge(
             DeliveryRow(
@@ -104,8 +101,8 @@ class Deliveries:
                 reason="",
                 ticket="",
                 owner="",
-                begun=self._now(),
-                due=self._now(),
+                begun=now,
+                due=now,
                 finished=None,
             )
         )
@@ -160,6 +157,12 @@ class Deliveries:
     def claim(self, kinds: Collection[str]) -> Errand | None:
         """Take the next step that is due, so that no other process does; None if there is none."""
         now = self._now()
+        # A clock that is set back must hold neither what was never begun nor what is under way.
+        due = or_(
+            DeliveryRow.due <= now,
+            DeliveryRow.attempts == 0,
+            and_(DeliveryRow.state == "sending", DeliveryRow.due > now + LEASE),
+        )
         free = or_(
             DeliveryRow.owner.in_(("", self._owner)),
             DeliveryRow.due <= now - LEASE,
@@ -170,7 +173,7 @@ class Deliveries:
             )
             wanted = (
                 select(DeliveryRow)
-                .where(_open(kinds), DeliveryRow.due <= now, free)
+                .where(_open(kinds), due, free)
                 .order_by(DeliveryRow.due, DeliveryRow.id)
                 .limit(1)
                 .with_for_update(skip_locked=True)

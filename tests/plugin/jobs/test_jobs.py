@@ -55,6 +55,19 @@ def test_jobs_are_taken_in_the_order_of_asking(jobs):
     assert jobs.claim() is None
 
 
+def test_a_clock_that_is_set_back_holds_no_job_that_was_never_begun(database):
+    clock = [datetime(2026, 1, 1, tzinfo=UTC)]
+    jobs = Jobs(open_database(database), now=lambda: clock[0])
+    job = add(jobs)
+    clock[0] -= timedelta(hours=2)
+
+    taken = jobs.claim()
+
+    assert taken is not None
+    jobs.fail(job.id, "boom")
+    assert jobs.claim() is None  # its back-off counts
+
+
 def test_a_job_is_taken_once_however_many_take_at_the_same_time(jobs, database):
     asked = {add(jobs, series=str(number)).id for number in range(40)}
     taken: list[str] = []

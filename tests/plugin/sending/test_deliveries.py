@@ -203,6 +203,22 @@ def test_the_same_process_goes_on_at_once_and_another_waits_until_it_must_be_dea
     assert other.claim(KINDS) is not None
 
 
+def test_a_clock_that_is_set_back_holds_neither_what_waits_nor_what_is_under_way(
+    jobs, deliveries, clock
+):
+    done(jobs, PACS)
+    clock.later(timedelta(hours=-2))
+    begun = taken(deliveries)
+    deliveries.under_way(begun, "orthancs-job")
+    clock.later(timedelta(hours=-2))
+
+    looked = taken(deliveries)
+
+    assert (looked.id, looked.ticket) == (begun.id, "orthancs-job")
+    deliveries.failed(looked, "Not now.")
+    assert deliveries.claim(KINDS) is None  # its back-off counts
+
+
 def test_only_a_few_are_under_way_at_a_time(jobs, deliveries):
     for number in range(MOST_UNDER_WAY + 1):
         done(jobs, PACS, series=str(number))
