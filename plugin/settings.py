@@ -17,6 +17,7 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
 from plugin.ct.series_rules import SeriesRules
+from plugin.jobs.job import ResultKind
 from plugin.late_slices import LateSlices
 from plugin.model_rules import ModelRule
 from plugin.objects.rtstruct import Holes
@@ -33,6 +34,14 @@ ORTHANC_STORAGE = "OrthancStorage"
 
 ORTHANC_STABLE_AGE_SECONDS = 60
 """Orthanc's own default of "StableAge"."""
+
+
+MADE_BY: dict[ResultKind, str] = {
+    "rtstruct": "rtstruct",
+    "sr": "volume_report",
+    "review": "review_pages",
+}
+"""The settings that have results beside the SEG made."""
 
 
 MOST_SECONDS = 86_400.0
@@ -206,10 +215,15 @@ class Settings(BaseModel):
     @classmethod
     def _is_an_address(cls, database: str) -> str:
         try:
-            if database:
-                make_url(database)
+            address = make_url(database) if database else None
         except (ArgumentError, ValueError):  # whose sentence may quote a piece of a password
             raise ValueError("not an SQLAlchemy URL") from None
+        if (
+            address
+            and address.get_backend_name() == "sqlite"
+            and address.database in (None, "", ":memory:")
+        ):
+            raise ValueError("SQLite needs a file, as in sqlite:////srv/oar-jobs.db")
         return database
 
     @field_serializer("database")
@@ -238,6 +252,8 @@ class Settings(BaseModel):
                 for each in error.errors()
             )
             raise BadSettings(f"Orthanc's configuration cannot be used: {wrong}.") from None
+        if unmade := settings.unmade_kinds():
+            raise BadSettings(f"Orthanc's configuration cannot be used: {'; '.join(unmade)}.")
         if settings.roles and not authenticates(configuration):
             raise BadSettings("Oar.Roles needs AuthenticationEnabled in Orthanc's configuration.")
         if not (settings.take_jobs or settings.has_shared_queue):
@@ -251,6 +267,15 @@ class Settings(BaseModel):
     def has_shared_queue(self) -> bool:
         """Whether processes on other machines can reach the queue."""
         return bool(self.database) and make_url(self.database).get_backend_name() != "sqlite"
+
+    def unmade_kinds(self) -> list[str]:
+        """What routes name that is never made, each as a sentence."""
+        return [
+            f"Oar.Routes.{number}.Kinds: {kind} is not made: set {to_pascal(MADE_BY[kind])}"
+            for number, route in enumerate(self.routes)
+            for kind in route.kinds
+            if kind in MADE_BY and not getattr(self, MADE_BY[kind])
+        ]
 
     def role_of(self, user: str) -> Role:
         """What somebody may do whom Orthanc let in by this name."""

@@ -7,13 +7,22 @@ a delivery like any other, so it survives restarts and is tried again until it a
 import hashlib
 import hmac
 import json
+import re
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Sequence
 from http.client import HTTPException, responses
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    StringConstraints,
+)
 from pydantic.alias_generators import to_pascal
 from sqlalchemy.orm import Session
 
@@ -30,6 +39,19 @@ DELIVERY = "X-Oar-Delivery"
 End = Literal["done", "failed", "skipped", "cancelled"]
 
 
+def _can_be_called(url: str) -> str:
+    # Else each attempt would fail, for days. No sentence quotes it: it may hold a password.
+    if not re.fullmatch("[!-~]+", url):
+        raise ValueError("must be ASCII without blanks: write others as %XX, in a host as xn--")
+    try:
+        parts = urllib.parse.urlsplit(url)
+        if parts.hostname and parts.port != 0:
+            return url
+    except ValueError:
+        pass
+    raise ValueError("has no usable host or port")
+
+
 class WebhookSettings(BaseModel):
     """One program that wants to know."""
 
@@ -39,6 +61,7 @@ class WebhookSettings(BaseModel):
     url: Annotated[
         str,
         StringConstraints(pattern="^https?://[^/?#@]+([/?#].*)?$"),
+        AfterValidator(_can_be_called),
         Field(description="Takes a POST of JSON."),
     ]
     secret: Annotated[

@@ -35,11 +35,28 @@ def test_the_configuration_that_we_ship_names_every_setting_at_its_default():
         ({"RetryDelaySeconds": 1e12}, "Oar.RetryDelaySeconds"),
         ({"Delivery": {"GiveUpAfterHours": 1e8}}, "Oar.Delivery.GiveUpAfterHours"),
         ({"Delivery": {"RetryDelaySeconds": 1e12}}, "Oar.Delivery.RetryDelaySeconds"),
+        ({"Database": "sqlite://"}, "Oar.Database: Value error, SQLite needs a file"),
+        ({"Database": "sqlite:///:memory:"}, "Oar.Database: Value error, SQLite needs a file"),
     ],
 )
 def test_a_mistake_in_the_configuration_is_named(section, names):
     with pytest.raises(BadSettings, match=names.replace(".", r"\.")):
         Settings.from_orthanc({"Oar": section})
+
+
+@pytest.mark.parametrize(
+    ("kind", "needs"),
+    [("rtstruct", "Rtstruct"), ("sr", "VolumeReport"), ("review", "ReviewPages")],
+)
+def test_a_route_of_what_is_never_made_is_refused(kind, needs):
+    routes = [{"To": ["sender"]}, {"To": ["sender"], "Kinds": ["seg", kind]}]
+
+    with pytest.raises(
+        BadSettings, match=rf"Oar\.Routes\.1\.Kinds: {kind} is not made: set {needs}"
+    ):
+        Settings.from_orthanc({"Oar": {"Routes": routes}})
+
+    assert Settings.from_orthanc({"Oar": {"Routes": routes, needs: True}}).routes
 
 
 @pytest.mark.parametrize(
