@@ -17,7 +17,7 @@ from pydicom.uid import SecondaryCaptureImageStorage
 
 from plugin.conditions import SeriesFacts
 from plugin.dicom_file import UnreadableFile, read_dicom
-from plugin.orthanc_api import keeps_labels
+from plugin.orthanc_api import keeps_labels, keeps_metadata
 
 log = logging.getLogger(__name__)
 
@@ -158,7 +158,11 @@ class OrthancArchive:
         ]
 
     def set_study_metadata(self, study: str, name: str, value: str) -> None:
-        """Note a value on the study, where Orthanc's pages and REST show it."""
+        """Note a value on the study, where Orthanc's pages and REST show it; nothing if none can be
+        kept up to date.
+        """
+        if not self._keeps_metadata:
+            return
         uri = f"/studies/{study}/metadata/{name}"
         self._call(f"study {study}", self._orthanc.RestApiPut, uri, value)
 
@@ -179,6 +183,10 @@ class OrthancArchive:
     @cached_property
     def _keeps_labels(self) -> bool:
         return keeps_labels(self._get("/system", "its version"))
+
+    @cached_property
+    def _keeps_metadata(self) -> bool:
+        return keeps_metadata(self._get("/system", "its version"))
 
     def series_instance_uid(self, series: Series) -> str:
         """DICOM's own UID of a series."""

@@ -132,6 +132,11 @@ def on_change(change: int, level: int, resource: str) -> None:
         status.show_counts(jobs)
         worker.start()
         outgoing.start()
+        if configuration.get("CheckRevisions", False):
+            log.warning(
+                "OarState cannot be kept on studies: Orthanc's CheckRevisions lets no plugin "
+                "change metadata; /oar/ and labels show the state"
+            )
         if holds_threads_needlessly(orthanc, configuration):
             log.warning(
                 "all of Python waits for each call into Orthanc, which this version can avoid: "

@@ -39,6 +39,15 @@ def keeps_labels(system: Mapping[str, Any]) -> bool:
     return bool(system.get("HasLabels", False))
 
 
+def keeps_metadata(system: Mapping[str, Any]) -> bool:
+    """Whether metadata that is there can be written again, by what Orthanc says at /system.
+
+    Not with CheckRevisions: it then wants the revision of the old value, and a call of a plugin has
+    no headers.
+    """
+    return not system.get("CheckRevisions", False)
+
+
 def holds_threads_needlessly(orthanc: Any, configuration: Mapping[str, Any]) -> bool:
     """Whether all of Python waits for each call into Orthanc though this plugin could do better.
 

@@ -258,6 +258,22 @@ def test_a_study_is_labelled_though_its_metadata_has_no_name_here(orthanc, ct, m
     assert orthanc.labels[study] == {"oar-queued"}
 
 
+def test_an_orthanc_that_checks_revisions_is_told_once_and_shows_no_outdated_state(orthanc, ct):
+    orthanc.configuration["CheckRevisions"] = True
+    orthanc.system = {"HasLabels": True, "CheckRevisions": True}
+    load()
+    change(orthanc, orthanc.ChangeType.ORTHANC_STARTED)
+    study = orthanc.receive(ct)
+
+    change(orthanc, orthanc.ChangeType.STABLE_STUDY, study)
+    orthanc.wait_for_metric("oar_jobs_done", 1, SOON_S)
+    change(orthanc, orthanc.ChangeType.ORTHANC_STOPPED)
+
+    assert orthanc.metadata == {}
+    assert orthanc.labels[study] == {"oar-done"}
+    assert sum("OarState" in message for _, message in orthanc.log) == 1
+
+
 @pytest.mark.parametrize(
     ("settings", "system"),
     [({"Labels": False}, {"HasLabels": True}), ({}, {"Version": "1.10.1"})],
