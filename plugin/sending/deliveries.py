@@ -108,11 +108,17 @@ class Deliveries:
         )
 
     def send_again(self, job_id: str) -> int:
-        """Begin anew all of a job that failed or was refused; how many these are."""
+        """Begin anew all of a job that failed, was refused or waits for a further attempt.
+
+        Returns:
+            How many these are.
+        """
+        given_up = DeliveryRow.state.in_(("failed", "refused"))
+        in_a_pause = and_(DeliveryRow.state == "waiting", DeliveryRow.attempts > 0)
         with Session(self._engine) as session, session.begin():
             rows = session.scalars(
                 update(DeliveryRow)
-                .where(DeliveryRow.job == job_id, DeliveryRow.state.in_(("failed", "refused")))
+                .where(DeliveryRow.job == job_id, or_(given_up, in_a_pause))
                 .values(
                     state="waiting",
                     attempts=0,

@@ -168,6 +168,17 @@ def test_what_a_person_must_change_is_not_tried_again_until_asked(jobs, deliveri
     assert deliveries.send_again(job.id) == 0
 
 
+def test_who_has_repaired_a_receiver_need_not_wait_for_the_next_attempt(jobs, deliveries, clock):
+    job = done(jobs, PACS)
+    deliveries.failed(taken(deliveries), "The receiver is down.")
+    assert deliveries.claim(KINDS) is None
+
+    assert deliveries.send_again(job.id) == 1
+
+    assert deliveries.send_again(job.id) == 0  # it is due already
+    assert taken(deliveries).attempts == 1
+
+
 def test_a_job_done_again_sends_its_result_again_and_an_old_errand_changes_nothing(
     jobs, deliveries, clock
 ):
