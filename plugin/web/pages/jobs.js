@@ -7,7 +7,10 @@ export const isActive = (job) => job.state === "queued" || job.state === "runnin
 export const isUnderWay = (job) =>
   job.deliveries.some((one) => one.state === "waiting" || one.state === "sending");
 const canRetry = (job) => ["failed", "cancelled", "skipped"].includes(job.state);
-const canDeliver = (one) => one.state === "failed" || one.state === "refused";
+const canDeliver = (one) =>
+  one.state === "failed" ||
+  one.state === "refused" ||
+  (one.state === "waiting" && one.attempts > 0); // until its next attempt: a person may hurry it
 const KINDS = { seg: "SEG", rtstruct: "RTSTRUCT", sr: "SR", review: "Review pages" };
 
 const ASKED_BY = {
@@ -213,12 +216,13 @@ function agreement(job) {
 }
 
 /** Where something of the job goes, and whether it is there. */
-function delivery({ kind, target, state, attempts, reason }) {
+function delivery({ kind, target, result, state, attempts, reason }) {
+  const what = result ? `${KINDS[result]} to` : "To";
   const tries = attempts > 1 ? `, ${attempts} attempts` : "";
   return make(
     "li",
     { "data-state": state },
-    `To ${kind} ${target}: ${state}${tries}. ${reason}`.trim(),
+    `${what} ${kind} ${target}: ${state}${tries}. ${reason}`.trim(),
   );
 }
 
