@@ -28,7 +28,7 @@ def hang(*arguments: Any, **options: Any) -> Any:
     return predict_tiled(*arguments, **options)
 
 
-if CONFIGURATION.is_file():  # not when a test only reads the name above
+if CONFIGURATION.suffix == ".json":  # not when a test only reads the name above
     segmenter.predict_tiled = hang
     job_table.BUSY_SECONDS = 2
     runpy.run_path(str(ROOT / "plugin" / "main.py"))
