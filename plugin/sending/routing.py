@@ -25,7 +25,10 @@ JOBS_KEPT = 10
 JOBS_KEPT_WHEN_BUSY = 1000
 """As many where Orthanc has jobs of others too: those that end within some seconds."""
 
-NOT_TAKEN = re.compile(r"Cannot transcode from \S+ to one of \[\s*\]")
+NOT_TAKEN = re.compile(
+    r"Cannot transcode from \S+ to one of \[\s*\]"  # Orthanc 1.10
+    r"|has not accepted any TransferSyntax for this SOPClassUID"  # 1.12
+)
 """What Orthanc says when a receiver accepts objects of this SOP class in no encoding at all."""
 
 WHERE = {

@@ -83,9 +83,9 @@ def test_slices_come_as_they_are_and_not_compressed_for_the_way(
         [series] = archive.series_of_study(study)
         archive.file(series.instances[0])
 
+    # Orthanc 1.10 compresses for everybody who does not object, 1.12 no more.
+    assert answers[-1].request.headers["Accept-Encoding"] == "identity"
     assert "Content-Encoding" not in answers[-1].headers
-    plain = httpx.get(answers[-1].url, auth=LOGIN)
-    assert "Content-Encoding" in plain.headers, "it would be compressed for who does not object"
 
 
 def test_a_result_that_is_to_be_stored_once_does_not_replace_the_one_that_is_there(
