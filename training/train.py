@@ -181,7 +181,14 @@ def _split(config: TrainConfig, dataset: Dataset) -> Split:
                 f"the card of {config.start} does not say whom its weights have seen, so that "
                 "nobody can be held out: test_patients must be 0"
             )
-        if not ct_hashes(config.cases, split.test).isdisjoint(seen):
+        held_out = ct_hashes(config.cases, split.test)
+        if not held_out:
+            raise ValueError(
+                f"{config.cases} was prepared by an earlier version and does not say whose CTs it "
+                f"holds, so that nobody can be held out of what {config.start} has seen: prepare "
+                "them again"
+            )
+        if not held_out.isdisjoint(seen):
             raise ValueError(
                 f"{config.start} was trained on patients who are to be held out now: seed, "
                 "test_patients and cases must be those of its run"
@@ -211,7 +218,7 @@ def _card(
     if config.start is not None:
         first = read_card(config.start)
         settings["started_from"] = f"{first.name} {first.version}"
-        seen |= set(first.seen)
+        seen = seen | set(first.seen) if seen and first.seen else set()  # all of them, or unknown
     return Card(
         name=config.name,
         version=config.version,

@@ -41,14 +41,34 @@ def test_who_has_trained_is_known_by_his_ct_whatever_he_is_called_now(tmp_path: 
     replace(dataset, cases=names).write(fewer)
     second = replace(first, cases=fewer, out=tmp_path / "second", start=tmp_path / "kept")
 
+    refused = 0
     for seed in range(6):  # of three at least two have trained or chosen the weights
         held = split_of(replace(second, seed=seed), names).test
         if ct_hashes(fewer, held) <= set(read_card(tmp_path / "kept").seen):
             with pytest.raises(ValueError, match="trained on patients who are to be held out now"):
                 train(replace(second, seed=seed), device="cpu", resume=False)
+            refused += 1
+    assert refused
     train(replace(second, test_patients=0), device="cpu", resume=False)
     everybody = {*ct_hashes(fewer, names), *read_card(tmp_path / "kept").seen}
     assert set(read_card(second.out / "model").seen) == everybody, "those of the first run as well"
+
+
+@pytest.mark.slow
+def test_cases_that_do_not_say_whose_they_are_hold_nobody_out_of_a_model(tmp_path: Path) -> None:
+    cases = prepare_cohort(tmp_path, 4)
+    first = replace(tiny_run(cases, tmp_path / "first"), steps=1, test_patients=1)
+    train(first, device="cpu", resume=False)
+    for file in cases.glob("*/case.json"):  # as an earlier version wrote them
+        labelled = json.loads(file.read_text())["labelled"]
+        file.write_text(json.dumps({"labelled": labelled}))
+    second = replace(first, out=tmp_path / "second", start=first.out / "model")
+
+    with pytest.raises(ValueError, match="prepared by an earlier version"):
+        train(second, device="cpu", resume=False)
+
+    train(replace(second, test_patients=0), device="cpu", resume=False)
+    assert read_card(second.out / "model").seen == (), "not those of the first run alone"
 
 
 @pytest.mark.slow
