@@ -12,6 +12,7 @@ from typing import Literal
 
 from plugin.archive import OrthancArchive
 from plugin.jobs.job import Job, Outcome, Result
+from plugin.jobs.job_changes import digest
 from plugin.jobs.jobs import Jobs
 
 log = logging.getLogger(__name__)
@@ -23,7 +24,7 @@ CHANGED = "the slices came again with the same UIDs and another content."
 
 def slices_sha256(sop_instance_uids: Iterable[str]) -> str:
     """Which slices a result was made of, as `Provenance` has it."""
-    return hashlib.sha256("\n".join(sorted(sop_instance_uids)).encode()).hexdigest()
+    return digest(*sorted(sop_instance_uids))
 
 
 def files_sha256(files: Iterable[bytes]) -> str:
@@ -33,7 +34,7 @@ def files_sha256(files: Iterable[bytes]) -> str:
 
 def joined_sha256(hashes: Iterable[str]) -> str:
     """`files_sha256` of the hashes of the files."""
-    return hashlib.sha256("\n".join(sorted(hashes)).encode()).hexdigest()
+    return digest(*sorted(hashes))
 
 
 def remove_wrong(job: Job, outcome: Outcome, *, archive: OrthancArchive, jobs: Jobs) -> Outcome:

@@ -87,9 +87,7 @@ class TrainConfig:
     patch: Shape = (48, 160, 160)  # voxels (z, y, x)
     batch: PositiveInt = 2  # of all processes together
     steps: PositiveInt = 250_000  # optimiser steps, not epochs
-    cpu_hours: PositiveFloat | None = (
-        None  # of the processor, after which the run ends if `steps` do not
-    )
+    cpu_hours: PositiveFloat | None = None  # of the processor: the run ends then, or by `steps`
     optimiser: Literal["adamw", "sgd", "muon"] = "adamw"
     learning_rate: PositiveFloat = 2e-3  # peak; of Muon 0.02
     decay: Literal["cosine", "polynomial", "exponential"] = "cosine"
@@ -98,9 +96,7 @@ class TrainConfig:
     ema: float = 0.998  # decay of the averaged weights; they are what is saved
     mixed_precision: bool = True  # bf16, or fp16 on a GPU without it; float32 on a CPU without it
     foreground: float = 0.75  # fraction of patches centred on an organ
-    small_organs: NonNegativeFloat = (
-        0.0  # an organ is drawn as its volume to minus this; 0: all equally often
-    )
+    small_organs: NonNegativeFloat = 0.0  # an organ is drawn as its volume to minus this; 0: alike
     balance: float = 0.0  # share of the cross-entropy averaged by organ; for very small organs
     workers: PositiveInt = 1  # threads that draw the next patches while the network computes
     validate_every: PositiveInt = 500  # steps

@@ -1,6 +1,7 @@
 """How a study becomes jobs: one for each of its CT series, whoever asks."""
 
 import logging
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 from plugin.archive import OrthancArchive, Series, UnknownResource
@@ -60,10 +61,10 @@ class Intake:
         for series in self._archive.series_of_study(study):
             if series.modality != "CT":
                 continue
-            before = self._jobs.of_source(source_of(series.id, series.instances))
+            before = self._before(series)
             if before and not _came_again(series, before[0]):
                 continue
-            job = self._add(series, asked_by=asked_by)
+            job = self._add(series, before, asked_by=asked_by)
             if all(job.id != one.id for one in before):
                 made.append(job)
             elif self._result_is_gone(job):  # with the study, which is here again
@@ -102,7 +103,8 @@ class Intake:
             UnknownModel: there is no such model.
             ArchiveError: the archive did not say whether it holds the result.
         """
-        job = self._add(series, asked_by="rest", force=force, model=model, user=user)
+        before = self._before(series)
+        job = self._add(series, before, asked_by="rest", force=force, model=model, user=user)
         if job.state in ("failed", "cancelled", "skipped") or self._result_is_gone(job):
             return self._jobs.redo(job.id, user=user)
         return job
@@ -131,6 +133,7 @@ class Intake:
     def _add(
         self,
         series: Series,
+        before: Sequence[Job],
         *,
         asked_by: AskedBy,
         force: bool = False,
@@ -152,16 +155,19 @@ class Intake:
             user=user,
             shadow_model=shadow_model,
             received=series.received,
-            run=self._run_of(series),
+            run="" if force else self._run_of(series, before),
             force=force,
         )
 
-    def _run_of(self, series: Series) -> str:
+    def _before(self, series: Series) -> list[Job]:
+        """The jobs that there are for these slices, the newest first."""
+        return self._jobs.of_source(source_of(series.id, series.instances))
+
+    def _run_of(self, series: Series, before: Sequence[Job]) -> str:
         """Empty, or a hash of the slices' files, if they came again as others than before.
 
         A corrected CT may have the UIDs of the wrong one, whose result must not pass for its own.
         """
-        before = self._jobs.of_source(source_of(series.id, series.instances))
         unforced = [one for one in before if one.run != one.id]
         if not unforced:
             return ""
