@@ -3,8 +3,11 @@
 import hashlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
+from typing import get_args
 
 from pydicom import Dataset
 
@@ -16,11 +19,11 @@ from model.volumes import volumes_ml
 from plugin.archive import Archive, ArchiveError, Series, UnknownResource
 from plugin.ct.series import UnsuitableSeries, read_series
 from plugin.jobs.job import Outcome, Result, ResultKind
-from plugin.late_slices import joined_sha256
+from plugin.late_slices import files_sha256, joined_sha256
 from plugin.objects.dicom_objects import NoOrganFound
 from plugin.objects.identity import Model, Origin
 from plugin.objects.results import Finding, build_results, find_results, seg_first, wanted_kinds
-from plugin.objects.seg import read_seg, read_warnings
+from plugin.objects.seg import read_files_sha256, read_seg, read_warnings
 from plugin.settings import Settings
 from plugin.watch import PROGRESS_AT_END, Watch
 
@@ -42,6 +45,7 @@ def segment_series(
     """Segment one CT series and store the result in its study.
 
     What is there already is not made again. If the SEG is, what is missing beside it is made of it.
+    A SEG of the same slices as they were before they came again, changed, is removed first.
 
     Args:
         series: as the archive lists it now.
@@ -70,16 +74,25 @@ def segment_series(
     there = find_results(kinds, origin, settings, archive)
     seg = next((archive.file(one.orthanc_id) for one in there if one.kind == "seg"), None)
     missing = [kind for kind in kinds if kind not in {one.kind for one in there}]
-    if seg is not None and not missing:
-        log.info("series %s has its result already", series.id)
-        volumes = volumes_ml(read_seg(seg), ORGANS)
-        warnings = read_warnings(seg)
-        return Outcome(
-            state="done", results=seg_first(there), volumes_ml=volumes, warnings=warnings
-        )
+    if seg is not None:
+        now = files_sha256(map(archive.file, series.instances))
+        if read_files_sha256(seg) not in ("", now):  # the queue tells, unless it is a new one
+            log.info("series %s came again, changed: its result goes", series.id)
+            for one in find_results(get_args(ResultKind), origin, settings, archive):
+                archive.remove(one.orthanc_id)
+            seg = None
+        elif not missing:
+            log.info("series %s has its result already", series.id)
+            return Outcome(
+                state="done",
+                results=seg_first(there),
+                volumes_ml=volumes_ml(read_seg(seg), ORGANS),
+                warnings=read_warnings(seg),
+                files_sha256=now,
+            )
     if seg is None:  # whatever lies there was left by a job that did not come to its end
         there, missing = (), list(kinds)
-    warnings = ()
+    warnings: tuple[str, ...] = ()
     hashes: list[str] = []
     try:
         with watch.stage("reading") as progress:
@@ -95,17 +108,21 @@ def segment_series(
             doubts = find_doubts(labels, segmenter.organs)
             warnings = tuple(dict.fromkeys([*warnings, *(doubt.sentence for doubt in doubts)]))
         with watch.stage("writing"):
+            origin = replace(origin, files_sha256=joined_sha256(hashes))
             finding = Finding(ct, labels, segmenter.organs, warnings, doubts)
             made = build_results(missing, finding, origin, settings)
         with watch.stage("storing"):
             stored = _store(made, archive, watch)
             _still_wanted(series, archive, stored)
-    except (UnsuitableSeries, NoBody) as why:
+    except (UnsuitableSeries, NoBody, NoOrganFound) as why:
         log.info("series %s skipped: %s", series.id, why)
-        return Outcome(state="skipped", reason=str(why), seconds=watch.seconds)
-    except NoOrganFound as why:
-        log.info("series %s skipped: no organ found", series.id)
-        return Outcome(state="skipped", reason=str(why), seconds=watch.seconds, warnings=warnings)
+        return Outcome(
+            state="skipped",
+            reason=str(why),
+            seconds=watch.seconds,
+            warnings=warnings,
+            files_sha256=joined_sha256(hashes),
+        )
     log.info("series %s segmented in %.0f s", series.id, watch.total_s)
     return Outcome(
         state="done",
@@ -147,14 +164,16 @@ def _files(
     progress: Callable[[float], None],
     hashes: list[str],
 ) -> Iterator[bytes]:
-    for number, instance in enumerate(series.instances):
-        if watch.cancelled():
-            raise Cancelled
-        file = archive.file(instance)
-        hashes.append(hashlib.sha256(file).hexdigest())
-        yield file
-        del file  # `read_series` lets it go as well
-        progress((number + 1) / len(series.instances))
+    with ThreadPoolExecutor(1) as beside:  # a hash is made without the interpreter
+        for number, instance in enumerate(series.instances):
+            if watch.cancelled():
+                raise Cancelled
+            file = archive.file(instance)
+            hashing = beside.submit(hashlib.sha256, file)
+            yield file
+            hashes.append(hashing.result().hexdigest())
+            del file, hashing  # `read_series` lets the file go as well
+            progress((number + 1) / len(series.instances))
 
 
 def _still_wanted(series: Series, archive: Archive, stored: Sequence[Result]) -> None:

@@ -14,7 +14,7 @@ from plugin.drawn.quality import Quality, agree
 from plugin.drawn.structure_sets import UnusableStructureSet
 from plugin.jobs.job import Job, Outcome, Provenance, Result
 from plugin.jobs.jobs import Jobs
-from plugin.late_slices import files_sha256, remove_wrong, replace_older, slices_sha256
+from plugin.late_slices import remove_wrong, replace_older, slices_sha256
 from plugin.pipeline import Watch, segment_series
 from plugin.sending.routing import parcels
 from plugin.settings import Settings
@@ -95,8 +95,7 @@ class Work:
         provenance = Provenance(
             instances=len(slices),
             instances_sha256=slices_sha256(slices),
-            files_sha256=outcome.files_sha256
-            or files_sha256(map(self._archive.file, series.instances)),
+            files_sha256=outcome.files_sha256,
             model_version=segmenter.version,
             weights_sha256=segmenter.weights_sha256,
             settings_sha256=settings_digest(self._settings),

@@ -45,6 +45,9 @@ LT_LENGTH = 10240
 GRID_TOLERANCE = 1e-3
 """Between the grid of a CT and that of its SEG, which is written with 16 characters a number."""
 
+FILES = "files_sha256"
+"""Parameter of the algorithm by which a SEG tells of which files it was made."""
+
 LABELS = {organ.tg263: organ.label for organ in ORGANS}
 
 
@@ -87,7 +90,7 @@ def build_seg(
         family=codes.DCM.ArtificialIntelligence,
         version=software_versions(origin),
         source=MANUFACTURER,
-        parameters={"weights_sha256": model.weights_sha256},
+        parameters={"weights_sha256": model.weights_sha256, FILES: origin.files_sha256},
     )
     check_planes(slices, labels)
     numbers = _numbered(labels, present)
@@ -151,6 +154,16 @@ def read_warnings(file: bytes) -> tuple[str, ...]:
     return (
         tuple(str(seg.get("ImageComments", "")).split(LINE_END)) if "ImageComments" in seg else ()
     )
+
+
+def read_files_sha256(file: bytes) -> str:
+    """Of the origin that ``build_seg`` was given; empty in a SEG of an earlier version."""
+    seg = dcmread(BytesIO(file), specific_tags=["SegmentSequence"])
+    for segment in seg.SegmentSequence:  # a LABELMAP also describes its background
+        if algorithm := segment.get("SegmentationAlgorithmIdentificationSequence"):
+            parameters = hd.AlgorithmIdentificationSequence.from_sequence(algorithm).parameters
+            return (parameters or {}).get(FILES, "")
+    return ""
 
 
 def _numbered(labels: hd.Volume, present: Sequence[Organ]) -> hd.Volume:

@@ -77,6 +77,28 @@ def test_a_corrected_ct_gets_contours_of_its_own_and_the_wrong_ones_go(
     assert orthanc.post(f"/oar/studies/{orthanc.study()}/jobs")["jobs"] == [second]
 
 
+def test_a_new_queue_does_not_take_the_contours_of_the_ct_as_it_was_for_those_of_the_corrected(
+    new_orthanc: Callable[..., Orthanc], quick_model: Path, ct: list[Dataset]
+) -> None:
+    orthanc = new_orthanc(quick_model, Rtstruct=True, CatchUpDays=0)
+    orthanc.start()
+    orthanc.push(ct)
+    orthanc.wait_for_job("done")
+    before = middle_of_contours(orthanc)
+    orthanc.wait_until_quiet()
+    orthanc.stop()
+    for file in orthanc.folder.rglob("oar-jobs.db*"):
+        file.unlink()
+    orthanc.start()
+    assert orthanc.jobs() == []
+
+    delete_ct(orthanc)
+    orthanc.push(moved(ct))
+    orthanc.wait_for_job("done")
+
+    assert middle_of_contours(orthanc) == pytest.approx(before + SHIFT_MM, abs=0.5)
+
+
 def test_a_study_that_was_deleted_and_is_sent_again_gets_its_result_again(
     new_orthanc: Callable[..., Orthanc], quick_model: Path, ct: list[Dataset]
 ) -> None:

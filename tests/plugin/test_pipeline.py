@@ -172,6 +172,40 @@ def test_nothing_that_is_logged_names_the_patient(orthanc, quick, blind, ct, cap
     assert ct[0].PatientID not in caplog.text
 
 
+def test_a_ct_that_came_again_changed_is_not_told_the_contours_of_before(orthanc, quick, ct):
+    """A new queue does not know what the SEG in the archive was made of; the SEG does."""
+    run(orthanc, quick, settings=ALL)
+    [before] = orthanc.segs()
+    for one in ct:
+        one.ImagePositionPatient = [one.ImagePositionPatient[0] + 50, *one.ImagePositionPatient[1:]]
+    orthanc.receive(ct)
+
+    outcome = run(orthanc, quick)
+
+    [seg] = orthanc.segs()
+    assert seg.SOPInstanceUID == before.SOPInstanceUID
+    assert first_position(seg)[0] == pytest.approx(first_position(before)[0] + 50)
+    assert set(stored_uids(orthanc)) == {one.sop_instance_uid for one in outcome.results}
+
+
+def test_a_result_of_an_earlier_version_does_not_say_of_which_files_it_is_and_stays(
+    orthanc, quick, no_network
+):
+    [result] = run(orthanc, quick).results
+    seg = pydicom.dcmread(BytesIO(orthanc.files[result.orthanc_id]))
+    for segment in seg.SegmentSequence:
+        [algorithm] = segment.SegmentationAlgorithmIdentificationSequence
+        algorithm.AlgorithmParameters = algorithm.AlgorithmParameters.split(",files_sha256")[0]
+    OrthancArchive(orthanc).store(seg)
+
+    assert run(orthanc, no_network).results == (result,)
+
+
+def first_position(seg: Dataset) -> list[float]:
+    [place] = seg.PerFrameFunctionalGroupsSequence[0].PlanePositionSequence
+    return place.ImagePositionPatient
+
+
 # What is wanted beside the SEG
 
 
