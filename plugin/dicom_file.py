@@ -125,6 +125,12 @@ def keep_readable(dataset: Dataset, tags: Iterable[BaseTag] | None = None) -> No
                 keep_readable(item)
 
 
+def as_written(dataset: Dataset, keyword: str) -> str:
+    """A value as its file has it, not decoded, for comparing with others; empty if it is absent."""
+    element = dataset.get_item(keyword)
+    return "" if element is None else str(element.value)
+
+
 def comes_back(dataset: Dataset, keyword: str) -> bool:
     """Whether a text that was read from a file would be written with the same bytes.
 

@@ -37,6 +37,8 @@ HIGHEST_RESCALE = 1e6
 TISSUE_HU = -200.0
 """Fat is about -100 HU: a series with nothing above this shows no patient."""
 
+THIN_HU = -300.0
+"""Between fat and air. Around a patient there is air, and less than this where it meets skin."""
 
 NATIVE_SYNTAXES = (
     ImplicitVRLittleEndian,
@@ -125,6 +127,11 @@ def fill_with_hounsfield(dataset: Dataset, out: np.ndarray) -> float:
             "so the rescale values or the pixel format in the header are wrong."
         )
     return highest
+
+
+def shows_thin(hounsfield: np.ndarray) -> bool:
+    """Whether a slice has a voxel between padding and ``THIN_HU``."""
+    return bool(((hounsfield > AIR_HU) & (hounsfield < THIN_HU)).any())
 
 
 def _check_within_bits(header: Dataset, *values: np.integer) -> None:

@@ -14,14 +14,23 @@ from pydicom.uid import UID, CTImageStorage, EnhancedCTImageStorage
 
 from plugin.ct.hounsfield import (
     AIR_HU,
+    THIN_HU,
     TISSUE_HU,
     check_pixel_header,
     fill_with_hounsfield,
     is_cut_short,
+    shows_thin,
 )
 from plugin.ct.series_rules import SeriesRules, UnsuitableSeries, counted
 from plugin.ct.stack import Stack, stack_slices, values_of
-from plugin.dicom_file import PIXEL_DATA, UnreadableFile, comes_back, keep_readable, read_dicom
+from plugin.dicom_file import (
+    PIXEL_DATA,
+    UnreadableFile,
+    as_written,
+    comes_back,
+    keep_readable,
+    read_dicom,
+)
 from plugin.shelf import Shelf
 
 __all__ = [
@@ -117,6 +126,11 @@ def read_series(files: Iterable[bytes | Path], rules: SeriesRules) -> CtSeries:
         del dataset.PixelData  # one slice at a time, so that no more than one copy is held
     if highest < TISSUE_HU:
         raise UnsuitableSeries(f"The images show no patient: nothing is above {TISSUE_HU:.0f} HU.")
+    if not any(shows_thin(plane) for plane in voxels):
+        raise UnsuitableSeries(
+            f"The images show no air: nothing is below {THIN_HU:.0f} HU but what may be padding, "
+            "so the rescale values in the header are probably wrong."
+        )
     return CtSeries(volume=stack.geometry.with_array(voxels), slices=stack.slices)
 
 
@@ -186,11 +200,7 @@ def sort_and_check(headers: Sequence[Dataset], rules: SeriesRules) -> Stack:
     if not headers:
         raise UnsuitableSeries("The series has no images.")
     _check_kind(headers)
-    if not comes_back(headers[0], "PatientID"):
-        raise UnsuitableSeries(
-            "PatientID cannot be written again as it is, for it is not of the character set that "
-            "the images declare: a result would be filed under another patient."
-        )
+    _check_patient(headers)
     headers = _without_repeats(headers)
     _check_image_type(headers, rules)
     keep_readable(headers[0], OF_THE_FIRST)
@@ -237,6 +247,27 @@ def _check_kind(headers: Sequence[Dataset]) -> None:
             raise UnsuitableSeries("The patient is declared a quadruped, expected a human.")
     _check_same(headers, "StudyInstanceUID")
     _check_same(headers, "SeriesInstanceUID")
+
+
+def _check_patient(headers: Sequence[Dataset]) -> None:
+    """Refuse slices whose result would be filed under another patient."""
+    kinds = {
+        tuple(
+            as_written(header, keyword) for keyword in ("PatientID", "SpecificCharacterSet")
+        ): header
+        for header in headers
+    }
+    if not all(comes_back(header, "PatientID") for header in kinds.values()):
+        raise UnsuitableSeries(
+            "PatientID cannot be written again as it is, for it is not of the character set that "
+            "the images declare: a result would be filed under another patient."
+        )
+    # The identifiers themselves stay out of the message.
+    patients = {str(header.get("PatientID") or "").strip() for header in kinds.values()}
+    if len(patients) > 1:
+        raise UnsuitableSeries(
+            f"The images have {len(patients)} different PatientID, expected one."
+        )
 
 
 def _without_repeats(headers: Sequence[Dataset]) -> list[Dataset]:

@@ -94,6 +94,7 @@ def by_dcmtk(syntax: UID, option: str) -> Spoil:
         assert made.file_meta.TransferSyntaxUID == syntax
         image.file_meta.TransferSyntaxUID = syntax
         image.PixelData = made.PixelData
+        image.RescaleIntercept = made.RescaleIntercept  # it moves the numbers of a lossy JPEG
         image["PixelData"].VR = "OB"
         image["PixelData"].is_undefined_length = True
 

@@ -13,11 +13,13 @@ from pydicom.tag import Tag
 
 from model.segmenter import Segmenter
 from plugin.archive import OrthancArchive
+from plugin.ct.series import SeriesRules, UnsuitableSeries, read_series
 from plugin.jobs.job import Outcome
 from plugin.log import OURS, QUOTING, OrthancLog, attach
 from plugin.pipeline import Watch, segment_series
 from plugin.settings import Settings
 from tests.fake_orthanc import FakeOrthanc
+from tests.plugin.ct.series_files import as_file
 
 NAME = b"ZZSMITH^ZZJOHN"
 
@@ -168,6 +170,19 @@ def test_a_patient_whose_id_could_not_be_written_again_gets_no_result(
     assert logged.segs() == []
 
 
+def test_each_slice_has_a_say_in_whether_its_patient_can_be_written_again(ct):
+    for image in ct:
+        image.SpecificCharacterSet, image.PatientID = "ISO_IR 100", "M\u00fcller"
+    files = [as_file(image) for image in ct]
+    for wrong in (files[0], files[-1]):
+        others = [file for file in files if file is not wrong]
+        declared = wrong.replace(b"ISO_IR 100", b"ISO_IR 192")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # pydicom's; silent in the service
+            with pytest.raises(UnsuitableSeries, match="PatientID cannot be written again"):
+                read_series([*others, declared], SeriesRules())
+
+
 @pytest.mark.parametrize(
     ("declared", "patient"),
     [
@@ -187,9 +202,9 @@ def test_a_patients_id_is_written_with_the_bytes_that_it_had(logged, quick, ct, 
 
 def test_a_ct_of_nothing_but_specks_in_air_is_the_studys_fault(orthanc, quick, ct):
     for image in ct:
-        air = np.zeros((image.Rows, image.Columns), "<i2")
+        air = np.full((image.Rows, image.Columns), 24, "<i2")  # -1000 HU
         image.PixelData = air.tobytes()
-    speck = np.zeros((ct[11].Rows, ct[11].Columns), "<i2")
+    speck = air.copy()
     speck[16, 16] = 1024  # one voxel of water, which vanishes on a coarser grid
     ct[11].PixelData = speck.tobytes()
 

@@ -19,6 +19,14 @@ from tests.plugin.ct.series_files import RULES, as_file, phantom, read, slices
 # Hounsfield units
 
 
+def test_a_ct_whose_intercept_makes_water_of_its_air_is_refused() -> None:
+    datasets = slices()
+    for dataset in datasets:
+        dataset.RescaleIntercept = 0
+    with pytest.raises(UnsuitableSeries, match="The images show no air"):
+        read(datasets)
+
+
 def test_padding_outside_the_scanners_circle_becomes_air() -> None:
     made = phantom(padding_hu=-3024)
     assert made.ct.array.min() == -3024

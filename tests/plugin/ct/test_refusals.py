@@ -143,6 +143,23 @@ def test_an_unsuitable_series_is_refused_with_its_reason(fault: str) -> None:
     assert "PHANTOM" not in verdict.reason, "a refusal never names the patient"
 
 
+def test_slices_of_two_patients_are_refused_and_neither_is_named() -> None:
+    """Of a folder; Orthanc keeps patients apart."""
+    datasets = slices()
+    for dataset in datasets[:15]:
+        dataset.PatientID = "SOMEBODY-ELSE"
+
+    verdict = judge(datasets, RULES)
+
+    assert verdict.reason == "The images have 2 different PatientID, expected one."
+
+
+def test_blanks_around_a_patients_id_make_no_other_patient() -> None:
+    datasets = slices()
+    datasets[7].PatientID += " "
+    assert judge(datasets, RULES).chosen
+
+
 def test_sizes_that_differ_are_refused() -> None:
     headers = slices()
     headers[5].Rows = 20
