@@ -7,6 +7,7 @@ they were trained on and how well they did on patients they had not seen.
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load, save_file
+from torch import Tensor
 
 from model.organs import BY_NAME, Organ
 from model.preprocess import Preprocessing
@@ -92,12 +94,17 @@ class Card:
 
 
 def save(folder: Path, network: UNet, card: Card) -> Card:
-    """Write weights (half precision) and card to `folder`; the card comes back with its hash."""
+    """Write weights (half precision) and card to `folder`; the card comes back with its hash.
+
+    Raises:
+        BadCheckpoint: if a weight is beyond half precision.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     state = {
         key: (value.half() if value.is_floating_point() else value).contiguous().cpu()
         for key, value in network.state_dict().items()
     }
+    _check_finite(folder, state)
     save_file(state, folder / WEIGHTS)
     (folder / WEIGHTS).chmod(0o644)  # Orthanc is another user, and safetensors lets none read it
     digest = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
@@ -139,9 +146,17 @@ def load_network(folder: Path) -> tuple[UNet, Card]:
         state = {k: v.float() if v.is_floating_point() else v for k, v in load(data).items()}
     except SafetensorError as error:
         raise BadCheckpoint(f"{path} is not a safetensors file: {error}") from error
+    _check_finite(path, state)
     network = UNet(card.network)
     try:
         network.load_state_dict(state, strict=True)
     except RuntimeError as error:
         raise BadCheckpoint(f"{path} does not fit the network of its card: {error}") from error
     return network.eval().requires_grad_(False), card
+
+
+def _check_finite(where: Path, state: Mapping[str, Tensor]) -> None:
+    """Refuse what would silence a channel, or all of them, and read as an answer."""
+    for key, value in state.items():
+        if not value.isfinite().all():
+            raise BadCheckpoint(f"{where}: {key} has values that half precision does not hold")

@@ -21,6 +21,10 @@ class Cancelled(Exception):
     """Whoever asked for this no longer wants it."""
 
 
+class NotFinite(Exception):
+    """The network's numbers are none, or too large: of its weights, not of the patient."""
+
+
 def never() -> bool:
     """The `cancelled` of a run that nobody will cancel."""
     return False
@@ -70,6 +74,7 @@ def predict_tiled(
 
     Raises:
         Cancelled: as soon as `cancelled` says so.
+        NotFinite: a logit is infinite or no number, which would read as background.
     """
     if not 0 <= overlap < 1:
         raise ValueError(f"overlap is a fraction in [0, 1), got {overlap}")
@@ -99,13 +104,20 @@ def predict_tiled(
             total[window] += (found.movedim(0, -1) * weight[..., None]).half()
             norm[window] += weight
         progress((first + len(these)) / len(windows))
+    checked = padded.new_zeros(())  # asked once at the end: a GPU would wait for each answer
     probabilities = memory[:, : num_classes * area].view(depth, num_classes, *plane)
     for summed, weights, out in zip(total, norm, probabilities, strict=True):  # one slice
         seen = weights > 0
         mean = summed.float() / weights.where(seen, 1)[..., None]  # (Y, X, C)
         logits = head(mean.movedim(-1, 0)[None, :, None])[0, :, 0].float()  # (K, Y, X)
+        checked += logits.sum()
         logits[0][~seen] = SURE
         out.copy_(logits.softmax(dim=0))
+    if not checked.isfinite():
+        raise NotFinite(
+            "the network answers with numbers that are infinite or none, so that nothing it says "
+            "can be used: its weights are damaged, or its features are beyond half precision"
+        )
     inside = tuple(slice(m // 2, m // 2 + n) for m, n in zip(missing, shape, strict=True))
     return probabilities.transpose(0, 1)[(slice(None), *inside)]
 

@@ -39,6 +39,9 @@ def validation_dice(
         device: where the network is.
         dtype: to compute in.
         ranks: the processes.
+
+    Raises:
+        NotFinite: the network's answers are none.
     """
     network.eval()
     found: list[tuple[str, float]] = []

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from model.blocks import Norm
 from model.checkpoint import CARD, WEIGHTS, BadCheckpoint, load_network, read_card, save
@@ -80,6 +81,27 @@ def test_the_card_comes_back_as_it_was_written(tmp_path: Path) -> None:
     assert saved == replace(card, weights_sha256=digest) == read_card(tmp_path)
     assert saved.notice.startswith("Research use only")
     assert [organ.label for organ in saved.organ_rows()] == [1, 12, 13]
+
+
+def test_weights_beyond_half_precision_are_not_saved(tmp_path: Path) -> None:
+    network = tiny_network(tiny_config())
+    with torch.no_grad():
+        next(network.parameters())[0] = 1e5
+
+    with pytest.raises(BadCheckpoint, match="half precision does not hold"):
+        save(tmp_path, network, tiny_card(network.config))
+
+
+def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    save_tiny(tmp_path)
+    weights = load_file(tmp_path / WEIGHTS)
+    next(iter(weights.values())).view(-1)[0] = float("nan")
+    save_file(weights, tmp_path / WEIGHTS)
+    digest = hashlib.sha256((tmp_path / WEIGHTS).read_bytes()).hexdigest()
+    edit_card(tmp_path, lambda card: card.update(weights_sha256=digest))
+
+    with pytest.raises(BadCheckpoint, match="half precision does not hold"):
+        load_network(tmp_path)
 
 
 def test_a_truncated_file_of_weights_is_refused(tmp_path: Path) -> None:

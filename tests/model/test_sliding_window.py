@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from model import sliding_window
-from model.sliding_window import Cancelled
+from model.sliding_window import Cancelled, NotFinite
 
 TILE = (4, 8, 6)
 
@@ -59,6 +59,19 @@ def test_many_or_few_classes_come_of_four_features(classes: int) -> None:
 
     expected = head(features(image[None, None]))[0].softmax(dim=0)
     torch.testing.assert_close(found.float(), expected, rtol=0, atol=ROUNDING)
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), 7e4])
+def test_a_network_that_answers_no_numbers_has_not_found_that_there_is_nothing(
+    wrong: float,
+) -> None:
+    def features(x: Tensor) -> Tensor:
+        found = voxelwise(x)
+        found[:, 1, 2, 4, 3] = wrong  # in the middle, where it counts most
+        return found
+
+    with pytest.raises(NotFinite, match="infinite or none"):
+        predict_tiled(features, torch.zeros(9, 17, 13), TILE, 3)
 
 
 def test_it_makes_no_difference_how_many_tiles_go_through_the_network_together() -> None:
