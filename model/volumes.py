@@ -61,7 +61,7 @@ def volumes_ml(labels: hd.Volume, organs: Sequence[Organ]) -> dict[str, float]:
     """Millilitres of each organ that occurs, by its name."""
     counts = count_voxels(labels)
     ml = labels.voxel_volume / MM3_PER_ML
-    return {o.name: round(float(counts[o.label] * ml), 3) for o in organs if counts[o.label]}
+    return {o.name: round(float(counts[o.label] * ml), 6) for o in organs if counts[o.label]}
 
 
 def _range(values: NDArray[np.uint8]) -> slice:

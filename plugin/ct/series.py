@@ -55,6 +55,7 @@ OF_EACH_SLICE = tuple(
         *("SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames"),
         *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue"),
         *("RescaleSlope", "RescaleIntercept", "RescaleType", "PixelData", "InstanceNumber"),
+        *("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod"),
     )
 )
 OF_THE_FIRST = tuple(
@@ -62,7 +63,6 @@ OF_THE_FIRST = tuple(
     for keyword in (
         *("BodyPartExamined", "SeriesDescription", "StudyDescription"),
         *("PositionReferenceIndicator", "SliceThickness", "SeriesNumber"),
-        *("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod"),
         *("Manufacturer", "ManufacturerModelName", "DeviceSerialNumber", "SoftwareVersions"),
         *("StationName", "InstitutionName"),
     )

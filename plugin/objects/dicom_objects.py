@@ -14,6 +14,7 @@ import highdicom as hd
 import numpy as np
 from highdicom.sr import CodedConcept
 from pydicom import Dataset
+from pydicom.datadict import dictionary_VM
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 from pydicom.uid import ExplicitVRLittleEndian
@@ -61,9 +62,6 @@ NEEDED_OF_A_SLICE = (
     "ImageType",
     "Rows",
     "Columns",
-    "LossyImageCompression",
-    "LossyImageCompressionRatio",
-    "LossyImageCompressionMethod",
     "Manufacturer",
     "ManufacturerModelName",
     "DeviceSerialNumber",
@@ -72,6 +70,9 @@ NEEDED_OF_A_SLICE = (
     "InstitutionName",
 )
 """What highdicom is shown of a slice."""
+
+
+LOSSY = ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod")
 
 
 class NoOrganFound(Exception):
@@ -193,11 +194,22 @@ def without_patient(header: Dataset) -> Dataset:
     """
     shown = Dataset()
     for keyword in NEEDED_OF_A_SLICE:
-        if keyword in header:
+        # Where one value belongs, several would go on into every result.
+        if keyword in header and (header[keyword].VM <= 1 or dictionary_VM(keyword) != "1"):
             shown.add(header[keyword])
     for keyword in TYPE_2_OF_PATIENT_AND_STUDY:
         setattr(shown, keyword, None)
     return shown
+
+
+def say_what_was_lost(result: Dataset, slices: Sequence[Dataset]) -> None:
+    """Once lost, always said, also of what is made of it: of all slices, if of one."""
+    for header in slices:
+        if header.get("LossyImageCompression") == "01":
+            for keyword in LOSSY:
+                if keyword in header:
+                    result.add(header[keyword])
+            return
 
 
 def sign(result: hd.SOPClass, header: Dataset, origin: Origin) -> None:

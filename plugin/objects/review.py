@@ -15,14 +15,19 @@ from pydicom.uid import RLELossless, SecondaryCaptureImageStorage
 from pydicom.valuerep import DA, TM
 
 from model.organs import Organ
-from plugin.objects.dicom_objects import check_planes, new_object, number_in, reference_to, sign
+from plugin.objects.dicom_objects import (
+    check_planes,
+    new_object,
+    number_in,
+    reference_to,
+    say_what_was_lost,
+    sign,
+)
 from plugin.objects.identity import NOTICE, Origin
 from plugin.objects.review_pages import draw_pages
 from plugin.objects.scene import Scene
 
 KIND = "REVIEW"
-
-LOSSY = ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod")
 
 
 def review_uid(origin: Origin, page: int = 1) -> str:
@@ -60,9 +65,10 @@ def build_review(
 
 
 def _image_numbers(slices: Sequence[Dataset]) -> list[int]:
-    """What viewers call the CT's images; their places if the scanner did not number them apart."""
+    """What viewers call the CT's images; their places if the numbers do not run with them."""
     numbers = [int(number_in(header, "InstanceNumber") or 0) for header in slices]
-    return numbers if len(set(numbers)) == len(slices) else list(range(1, len(slices) + 1))
+    steps = np.sign(np.diff(numbers))
+    return numbers if abs(steps.sum()) == len(steps) else list(range(1, len(slices) + 1))
 
 
 def _capture(
@@ -96,11 +102,8 @@ def _capture(
     capture.BitsAllocated = capture.BitsStored = 8
     capture.HighBit = 7
     capture.PixelRepresentation = 0
-    for keyword in LOSSY:  # once lost, always said, also of what is made of it
-        if keyword in slices[0]:
-            capture.add(slices[0][keyword])
-    if "LossyImageCompression" not in capture:
-        capture.LossyImageCompression = "00"
+    capture.LossyImageCompression = "00"
+    say_what_was_lost(capture, slices)
     capture.PixelData = encapsulate([_encoded(page)])
     sign(capture, slices[0], origin)
     return capture

@@ -21,6 +21,7 @@ from plugin.objects.dicom_objects import (
     number_in,
     organ_code,
     present_organs,
+    say_what_was_lost,
     series_number,
     side_code,
     sign,
@@ -44,6 +45,9 @@ LT_LENGTH = 10240
 
 GRID_TOLERANCE = 1e-3
 """Between the grid of a CT and that of its SEG, which is written with 16 characters a number."""
+
+THINNEST_MM, THICKEST_MM = 0.01, 100.0
+"""What a slice can be; another number is a mistake in the header."""
 
 FILES = "files_sha256"
 """Parameter of the algorithm by which a SEG tells of which files it was made."""
@@ -97,7 +101,7 @@ def build_seg(
     plane = labelled_box(numbers.array)[0].start
     one = numbers[plane : plane + 1]
     seg = hd.seg.Segmentation(
-        source_images=[_source(slices[0], one)],
+        source_images=[_source(slices, one)],
         pixel_array=one,
         segmentation_type=segmentation_type,
         segment_descriptions=[
@@ -196,7 +200,7 @@ def _describe(
     return description
 
 
-def _source(header: Dataset, numbers: hd.Volume) -> Dataset:
+def _source(slices: Sequence[Dataset], numbers: hd.Volume) -> Dataset:
     """What highdicom needs of a CT's first slice, as if it were the volume's only plane.
 
     highdicom takes a slice for a frame's source only where their geometry agrees to the last
@@ -205,11 +209,13 @@ def _source(header: Dataset, numbers: hd.Volume) -> Dataset:
     [position] = numbers.get_plane_position(0)
     [orientation] = numbers.get_plane_orientation()
     [measures] = numbers.get_pixel_measures()
-    source = without_patient(header)
+    source = without_patient(slices[0])
+    say_what_was_lost(source, slices)
     source.ImagePositionPatient = position.ImagePositionPatient
     source.ImageOrientationPatient = orientation.ImageOrientationPatient
     source.PixelSpacing = measures.PixelSpacing
-    source.SliceThickness = DS(
-        number_in(header, "SliceThickness") or measures.SpacingBetweenSlices, auto_format=True
-    )
+    thickness_mm = number_in(slices[0], "SliceThickness") or 0.0
+    if not THINNEST_MM <= thickness_mm <= THICKEST_MM:
+        thickness_mm = measures.SpacingBetweenSlices
+    source.SliceThickness = DS(thickness_mm, auto_format=True)
     return source

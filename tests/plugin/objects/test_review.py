@@ -221,10 +221,13 @@ def test_an_image_is_called_as_the_viewer_calls_it(texts: list[str]) -> None:
     assert any(text.endswith(f"image {500 - plane}") for text in texts)
 
 
-def test_images_that_share_a_number_are_counted(texts: list[str]) -> None:
+@pytest.mark.parametrize("numbers", [[1] * 44, [*range(1, 44, 2), *range(2, 45, 2)]])
+def test_images_whose_numbers_do_not_run_with_the_table_are_counted(
+    texts: list[str], numbers: list[int]
+) -> None:
     slices = copy.deepcopy(headers())
-    for header in slices:
-        header.InstanceNumber = 1
+    for header, number in zip(slices, numbers, strict=True):
+        header.InstanceNumber = number
     pages_of(slices=slices)
     planes = (phantom().labels.array == FEW[0].label).any(axis=(1, 2)).nonzero()[0] + 1
     assert f"{planes[0]} to {planes[-1]}" in texts
@@ -326,6 +329,15 @@ def test_pages_of_a_ct_that_was_compressed_with_losses_say_so() -> None:
         assert page.LossyImageCompression == expected
         assert page.get("LossyImageCompressionRatio") == (8 if expected == "01" else None)
         assert ("LossyImageCompressionMethod" in page) == (expected == "01")
+
+
+def test_losses_of_one_slice_are_said_and_no_answer_is_none() -> None:
+    slices = [copy.deepcopy(header) for header in headers()]
+    for header in slices:
+        header.LossyImageCompression = ""
+    assert pages_of(slices=slices)[0].LossyImageCompression == "00"
+    slices[20].LossyImageCompression = "01"
+    assert pages_of(slices=slices)[0].LossyImageCompression == "01"
 
 
 def test_the_same_input_gives_the_same_bytes_and_a_forced_run_new_uids() -> None:
