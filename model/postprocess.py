@@ -17,7 +17,7 @@ MIN_PAIR_DISTANCE_MM = 5.0
 MIDLINE_TOLERANCE_MM = 5.0
 """An organ without its partner may lie this far on the other side of the organs on the midline."""
 
-AIR_HU = -900.0
+NO_TISSUE_HU = -900.0
 """HU: below this there is no tissue; what a cropped CT is filled with lies below it too."""
 
 LARGE_PIECE = 0.2
@@ -84,7 +84,7 @@ def _without_air(labels: NDArray[np.uint8], hu: NDArray[np.float32]) -> NDArray[
     holds_air = np.zeros(256, bool)
     holds_air[[organ.label for organ in ORGANS if organ.name in HOLDS_AIR]] = True
     labels = labels.copy()
-    in_air = ((hu < AIR_HU) & (labels > 0)).nonzero()
+    in_air = ((hu < NO_TISSUE_HU) & (labels > 0)).nonzero()
     labels[in_air] *= holds_air[labels[in_air]]
     return labels
 

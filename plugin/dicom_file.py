@@ -1,5 +1,6 @@
 """DICOM files that nobody vouches for, read so that they do no harm."""
 
+import math
 import struct
 import warnings
 import zlib
@@ -123,6 +124,15 @@ def keep_readable(dataset: Dataset, tags: Iterable[BaseTag] | None = None) -> No
         if tags is None and isinstance(value, pydicom.Sequence):
             for item in value:
                 keep_readable(item)
+
+
+def number_in(header: Dataset, keyword: str) -> float | None:
+    """A value that scanners sometimes leave out or fill with text."""
+    try:
+        number = float(header.get(keyword))
+    except (TypeError, ValueError, OverflowError):  # absent, several, or text
+        return None
+    return number if math.isfinite(number) else None
 
 
 def as_written(dataset: Dataset, keyword: str) -> str:

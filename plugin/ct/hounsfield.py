@@ -21,6 +21,7 @@ from pydicom.uid import (
 
 from plugin.ct.compressed import decode
 from plugin.ct.series_rules import UnsuitableSeries
+from plugin.dicom_file import number_in
 
 AIR_HU = -1024.0
 """Lowest number of the CT scale, and what padding becomes."""
@@ -153,15 +154,7 @@ def _check_within_bits(header: Dataset, *values: np.integer) -> None:
 
 
 def _rescale(header: Dataset) -> tuple[float | None, float | None]:
-    return _finite(header, "RescaleSlope"), _finite(header, "RescaleIntercept")
-
-
-def _finite(header: Dataset, keyword: str) -> float | None:
-    try:
-        number = float(header.get(keyword))
-    except (TypeError, ValueError, OverflowError):  # absent, several, or not a number
-        return None
-    return number if math.isfinite(number) else None
+    return number_in(header, "RescaleSlope"), number_in(header, "RescaleIntercept")
 
 
 def _whole(header: Dataset, keyword: str) -> int | None:

@@ -6,7 +6,6 @@ of highdicom's classes given ``without_patient`` slices, takes its UIDs from ``o
 ends with ``sign``.
 """
 
-import math
 from collections.abc import Sequence
 from copy import deepcopy
 
@@ -22,7 +21,7 @@ from pydicom.valuerep import DA, DT, TM
 
 from model.organs import Organ
 from model.volumes import count_voxels
-from plugin.dicom_file import keep_readable
+from plugin.dicom_file import keep_readable, number_in
 from plugin.objects.identity import MANUFACTURER, NOTICE, Origin
 
 SERIES_NUMBER_OFFSET = {"SEG": 9000, "RTSTRUCT": 10000, "SR": 11000, "OT": 12000}
@@ -255,12 +254,3 @@ def _equipment(origin: Origin) -> hd.ContributingEquipment:
         contribution_datetime=origin.created,
         contribution_description=f"Automatic segmentation of organs at risk. {NOTICE}.",
     )
-
-
-def number_in(header: Dataset, keyword: str) -> float | None:
-    """A value that scanners sometimes leave out or fill with text."""
-    try:
-        number = float(header.get(keyword))
-    except (TypeError, ValueError, OverflowError):  # absent, several, or text
-        return None
-    return number if math.isfinite(number) else None

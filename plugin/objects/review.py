@@ -15,10 +15,10 @@ from pydicom.uid import RLELossless, SecondaryCaptureImageStorage
 from pydicom.valuerep import DA, TM
 
 from model.organs import Organ
+from plugin.dicom_file import number_in
 from plugin.objects.dicom_objects import (
     check_planes,
     new_object,
-    number_in,
     reference_to,
     say_what_was_lost,
     sign,

@@ -14,11 +14,11 @@ from pydicom.valuerep import DS
 
 from model.organs import ORGANS, Organ
 from model.volumes import labelled_box
+from plugin.dicom_file import number_in
 from plugin.objects.dicom_objects import (
     ANATOMICAL_STRUCTURE,
     check_planes,
     device_serial_number,
-    number_in,
     organ_code,
     present_organs,
     say_what_was_lost,
@@ -155,9 +155,8 @@ def read_seg(file: bytes, *, on: hd.Volume | None = None) -> hd.Volume:
 def read_warnings(file: bytes) -> tuple[str, ...]:
     """The warnings that ``build_seg`` was given."""
     seg = dcmread(BytesIO(file), specific_tags=["ImageComments"])
-    return (
-        tuple(str(seg.get("ImageComments", "")).split(LINE_END)) if "ImageComments" in seg else ()
-    )
+    comments = str(seg.get("ImageComments") or "")
+    return tuple(comments.split(LINE_END)) if comments else ()
 
 
 def read_files_sha256(file: bytes) -> str:
