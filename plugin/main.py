@@ -21,6 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from plugin.archive import ArchiveError, OrthancArchive, UnknownResource
 from plugin.audit import user_of
+from plugin.belonging import hold
 from plugin.jobs.intake import Intake
 from plugin.jobs.job import Job
 from plugin.jobs.jobs import Jobs
@@ -50,7 +51,10 @@ log = logging.getLogger("plugin.main")
 configuration = json.loads(orthanc.GetConfiguration())
 settings = Settings.from_orthanc(configuration)
 folder = configuration_folder(Path(orthanc.GetConfigurationPath()).resolve(), configuration)
-archive = OrthancArchive(orthanc, storage=storage_folder(configuration, folder))
+storage = storage_folder(configuration, folder)
+archive = OrthancArchive(orthanc, storage=storage)
+database_url = settings.database_url(configuration, folder)
+hold(database_url)
 status = Status(archive=archive, orthanc=orthanc, labels=settings.labels)
 
 
@@ -62,10 +66,11 @@ def changed(jobs: Jobs, job: Job) -> None:
 station = Station(
     settings,
     archive=archive,
-    database_url=settings.database_url(configuration, folder),
+    database_url=database_url,
     owner=f"{socket.gethostname()}:{configuration.get('HttpPort', '')}",
     changed=changed,
 )
+station.give_queue_to(storage)
 jobs, catalogue = station.jobs, station.catalogue
 outgoing = Outgoing(
     station.deliveries,
@@ -103,6 +108,7 @@ rest = Rest(
     worker=worker,
     deliveries=station.deliveries,
     model_rules=station.model_rules,
+    queue_owner=station.queue_owner,
     paused=station.pause.holds,
     viewer=viewer,
     more=(

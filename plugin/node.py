@@ -96,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with RestArchive(url, login=login, ca_file=args.ca_file) as archive:
             archive.check()
             with closing(open_station(settings, archive)) as station:
-                compare_models(station, archive)
+                compare(station, archive)
                 return work(station, archive, args.alive)
     except KeyboardInterrupt:
         log.info("stopped before any job was taken")
@@ -145,16 +145,20 @@ def open_station(settings: Settings, archive: RestArchive) -> Station:
         raise Refusal(f"The database needs the Python package {error.name}.") from error
 
 
-def compare_models(station: Station, archive: RestArchive) -> None:
-    """Refuse to work with other weights than Orthanc's plugin promises.
+def compare(station: Station, archive: RestArchive) -> None:
+    """Refuse to work on another queue, or with other weights, than Orthanc's plugin.
 
-    A job names its model; its result would be another one than was asked for.
+    A job's series would not be found; and its result would be another one than was asked for.
     """
     try:
-        promised = archive.models()
-    except (ArchiveError, ValueError, KeyError) as why:
-        log.warning("the models could not be compared with those of Orthanc's plugin: %s", why)
-        return
+        queue_owner, promised = archive.offer()
+    except ArchiveError as why:
+        raise Refusal(f"Orthanc does not say which queue and which models it has: {why}") from why
+    if station.queue_owner != queue_owner:
+        raise Refusal(
+            "Orthanc has another queue than this node: Database in the section Oar must be the "
+            "same here and there, and --orthanc the address of the Orthanc that has this queue."
+        )
     here = {name: card.weights_sha256 for name, card in station.catalogue.cards().items()}
     if other := sorted(name for name in promised if here.get(name) != promised[name]):
         raise Refusal(

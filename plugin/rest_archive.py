@@ -50,6 +50,13 @@ class Login(NamedTuple):
     password: str
 
 
+class Offer(NamedTuple):
+    """What the plugin in an Orthanc promises to those who do its jobs."""
+
+    queue_owner: str  # name of an archive
+    weights_sha256: dict[str, str]  # by model
+
+
 class RemoteError(Exception):
     """What Orthanc says to a request: a code of its own and a sentence."""
 
@@ -111,14 +118,19 @@ class RestArchive(OrthancArchive):
             self._call("studies", self._remote.RestApiPost, "/tools/find", wanted),
         )
 
-    def models(self) -> dict[str, str]:
-        """SHA-256 of the weights of each model that the plugin there offers, by name.
+    def offer(self) -> Offer:
+        """What the plugin there offers, and of which archive's queue.
 
         Raises:
             ArchiveError: the plugin is not there, or does not tell us.
         """
-        answer = json.loads(self._call("models", self._remote.RestApiGet, "/oar/models"))
-        return {one["name"]: one["card"]["weights_sha256"] for one in answer["models"]}
+        answer = self._call("models", self._remote.RestApiGet, "/oar/models")
+        try:
+            said = json.loads(answer)
+            models = {one["name"]: one["card"]["weights_sha256"] for one in said["models"]}
+            return Offer(said["archive"], models)
+        except (ValueError, KeyError, TypeError) as error:
+            raise ArchiveError("Its plugin is of another version.") from error
 
     def check(self) -> None:
         """Ask once whether this is an Orthanc that lets us in.

@@ -2,6 +2,7 @@
 
 import gc
 from collections.abc import Callable
+from pathlib import Path
 
 import highdicom as hd
 import torch
@@ -9,6 +10,7 @@ from pydicom.uid import SegmentationStorage
 
 from plugin.archive import OrthancArchive
 from plugin.audit import Audit, settings_digest
+from plugin.belonging import give, owner_of
 from plugin.catalogue import Catalogue
 from plugin.drawn.quality import Quality
 from plugin.jobs.job import Job
@@ -92,6 +94,15 @@ class Station:
         )
         self.pause = Pause(database, self.jobs)
         keep_what_is_loaded()
+
+    def give_queue_to(self, storage: Path) -> None:
+        """See `plugin.belonging.give`."""
+        give(self._database, storage)
+
+    @property
+    def queue_owner(self) -> str:
+        """Name of the archive that the queue belongs to."""
+        return owner_of(self._database)
 
     def close(self) -> None:
         """Give up the connections to the database."""

@@ -49,6 +49,9 @@ class ModelList(_Strict):
     """The models that jobs may ask for."""
 
     models: tuple[ModelEntry, ...]
+    archive: Annotated[
+        str, Field(description="name of the archive whose queue this is, for worker nodes")
+    ]
 
 
 class Health(_Strict):

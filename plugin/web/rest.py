@@ -56,6 +56,7 @@ class Rest:
         worker: Worker,
         deliveries: Deliveries,
         model_rules: ModelRules,
+        queue_owner: str = "",
         paused: Callable[[], bool] = lambda: False,
         viewer: bool = False,
         more: Sequence[Route] = (),
@@ -68,6 +69,7 @@ class Rest:
         self._worker = worker
         self._deliveries = deliveries
         self._model_rules = model_rules
+        self._queue_owner = queue_owner
         self._paused = paused
         self._viewer = viewer
         self.routes = (*self._table(), *more)
@@ -234,7 +236,8 @@ class Rest:
                     card=card,
                 )
                 for name, card in self._catalogue.cards().items()
-            )
+            ),
+            archive=self._queue_owner,
         )
 
     def health(self) -> Health:

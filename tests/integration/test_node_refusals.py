@@ -148,13 +148,31 @@ def test_a_gpu_that_is_not_there_is_said(refusal, port):
 def test_other_weights_than_those_of_orthancs_plugin_are_refused(
     new_orthanc, quick_model, tmp_path, port, refusal
 ):
-    orthanc: Orthanc = new_orthanc(quick_model, Automatic=False)
+    queue = QUEUE.format(port=port, name="postgres")
+    orthanc: Orthanc = new_orthanc(quick_model, Automatic=False, Database=queue)
     orthanc.start()
     other = tmp_path / "quick"
     save(other, *tiny_model("quick", finds=False))
 
-    said = refusal(orthanc.url, Database=QUEUE.format(port=port, name="postgres"), Model=str(other))
+    said = refusal(orthanc.url, Database=queue, Model=str(other))
 
     assert "not with the same weights: quick." in said
     with RestArchive(orthanc.url) as archive:
-        assert "hn6-openkbp" in archive.models()
+        assert "hn6-openkbp" in archive.offer().weights_sha256
+
+
+def test_the_address_of_an_orthanc_with_another_queue_is_refused(
+    new_orthanc, quick_model, port, refusal
+):
+    orthanc: Orthanc = new_orthanc(quick_model, Automatic=False)
+    orthanc.start()
+
+    said = refusal(orthanc.url, Database=QUEUE.format(port=port, name="postgres"))
+
+    assert said.startswith("Orthanc has another queue than this node: Database in the section Oar")
+
+
+def test_an_orthanc_without_the_plugin_has_no_jobs_for_nodes(refusal, port):
+    said = refusal(Database=QUEUE.format(port=port, name="postgres"))
+
+    assert said.startswith("Orthanc does not say which queue and which models it has: ")

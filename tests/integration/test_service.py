@@ -325,3 +325,20 @@ def test_a_mistake_in_the_configuration_stops_orthanc_with_the_sentence(new_orth
         orthanc.start()
 
     assert "Oar.Automatik" in orthanc.log()
+
+
+def test_a_second_orthanc_with_the_queue_of_the_first_does_not_start(new_orthanc, quick_model):
+    first = new_orthanc(quick_model)
+    queue = first.folder / "orthanc" / "oar-jobs.db"
+    second = new_orthanc(quick_model, Database=f"sqlite:///{queue}")
+    first.start()
+
+    with pytest.raises(AssertionError, match="Orthanc has ended"):
+        second.start()
+    assert f"The queue {queue} is in use: a file is for one Orthanc alone." in second.log()
+    first.stop()
+    with pytest.raises(AssertionError, match="Orthanc has ended"):
+        second.start()
+    assert "The queue belongs to the archive" in second.log()
+
+    first.start()  # and still has it

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from plugin.belonging import NotOurs
 from plugin.catalogue import UnknownModel
 from plugin.jobs.job import Job, Result
 from plugin.settings import BadSettings
@@ -171,6 +172,21 @@ def test_a_mistake_in_the_configuration_stops_the_start(orthanc):
 
     with pytest.raises(BadSettings, match=r"Oar\.Automatik"):
         load()
+
+
+def test_the_queue_of_another_orthanc_stops_the_start_and_its_jobs_are_left_to_it(
+    orthanc, ct, tmp_path
+):
+    queue = f"sqlite:///{tmp_path / 'shared.db'}"
+    orthanc.configuration["Oar"]["Database"] = queue
+    script = load()
+    change(orthanc, orthanc.ChangeType.STABLE_STUDY, orthanc.receive(ct))
+    orthanc.configuration["StorageDirectory"] = str(tmp_path / "storage of another")
+
+    with pytest.raises(NotOurs, match="names another Orthanc's queue, name one of its own"):
+        load()
+
+    assert script["jobs"].counts()["queued"] == 1
 
 
 def test_weights_that_are_not_there_stop_the_start(orthanc):

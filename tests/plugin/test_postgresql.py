@@ -3,12 +3,14 @@
 import threading
 from collections.abc import Iterator
 from itertools import chain
+from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DatabaseError
 
 from plugin.audit import Audit
+from plugin.belonging import NotOurs, give, name_of_archive, owner_of
 from plugin.drawn.quality import Quality
 from plugin.jobs.job import Outcome, Parcel
 from plugin.jobs.job_table import open_database
@@ -172,3 +174,24 @@ def test_the_quality_is_kept(engine):
     quality.keep(DRAWING, [GOOD])
 
     assert len(quality.find()) == 1
+
+
+def test_of_archives_that_want_a_new_queue_at_the_same_moment_one_gets_it(engine, tmp_path):
+    storages = [tmp_path / str(number) for number in range(4)]
+    together, refused = threading.Barrier(len(storages)), []
+
+    def start(storage: Path) -> None:
+        together.wait()
+        try:
+            give(engine, storage)
+        except NotOurs:
+            refused.append(storage)
+
+    threads = [threading.Thread(target=start, args=(storage,)) for storage in storages]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    [chosen] = set(storages) - set(refused)
+    assert owner_of(engine) == name_of_archive(chosen)
