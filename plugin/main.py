@@ -30,6 +30,7 @@ from plugin.objects.results import description
 from plugin.orthanc_api import answer, holds_threads_needlessly
 from plugin.sending.outgoing import Outgoing
 from plugin.settings import (
+    SECTION,
     Settings,
     authenticates,
     configuration_folder,
@@ -186,5 +187,7 @@ orthanc.RegisterOnChangeCallback(on_change)
 orthanc.RegisterRestCallback("/oar(/[\x01-\x7f]*)?", on_rest)
 orthanc.ExtendOrthancExplorer(IN_ORTHANC_EXPLORER)  # once: only the last script is served
 log.info("model %s is ready; research use only", catalogue.default)
+if SECTION not in configuration:
+    log.warning("the configuration has no section %s: every setting is at its default", SECTION)
 # As a warning, which Orthanc shows always: whoever has the log can tell whether lines were removed.
 log.warning("the audit record has %d lines, the last with the hash %s", *station.audit.last())

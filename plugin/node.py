@@ -1,11 +1,11 @@
 """A worker node: `python -m plugin.node CONFIG --orthanc http://USER@HOST:8042`.
 
 Takes jobs from the queue in PostgreSQL, on any machine, and reads and stores through Orthanc's REST
-API. CONFIG is Orthanc's own configuration, or a file with its section Oar alone (if that has Roles,
-with AuthenticationEnabled beside it); Database must be a postgresql:// URL. The user's password
-comes from RegisteredUsers in CONFIG, --password-file or ~/.netrc. SIGTERM gives the running job
-back to the queue. Exit status 0: stopped by a signal. 1: cannot work; the sentence says why.
-Research use only.
+API. CONFIG is Orthanc's own configuration, or a file with nothing but {"Oar": {...}} (if that has
+Roles, with AuthenticationEnabled beside it); Database must be a postgresql:// URL. The password of
+the user comes from RegisteredUsers in CONFIG, --password-file or ~/.netrc. SIGTERM gives the
+running job back to the queue. Exit status 0: stopped by a signal. 1: cannot work; the sentence says
+why. Research use only.
 """
 
 import argparse
@@ -34,7 +34,7 @@ from plugin.jobs.job import Job
 from plugin.jobs.jobs import Jobs
 from plugin.log import OneLine, attach
 from plugin.rest_archive import Login, RestArchive, login_for
-from plugin.settings import BadSettings, Settings
+from plugin.settings import SECTION, BadSettings, Settings
 from plugin.station import Station
 from plugin.status import show_on_study
 
@@ -87,6 +87,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         configuration = read_configuration(args.configuration)
         settings = Settings.from_orthanc(configuration)
+        if SECTION not in configuration:
+            raise Refusal(
+                f"{args.configuration} has no section {SECTION}: the settings must stand in it, as "
+                f'{{"{SECTION}": {{"Database": "postgresql://..."}}}}.'
+            )
         if not settings.has_shared_queue:
             raise Refusal(
                 "The queue is an SQLite file, which Orthanc alone can use: Database in the section "

@@ -26,6 +26,9 @@ from plugin.sending.routing import RouteRule
 from plugin.sending.webhook import WebhookSettings
 from plugin.web.router import Role
 
+SECTION = "Oar"
+"""Name of ours in Orthanc's configuration."""
+
 DATABASE_FILE = "oar-jobs.db"
 """Name of the queue's SQLite file, beside Orthanc's own index."""
 
@@ -244,8 +247,11 @@ class Settings(BaseModel):
         Raises:
             BadSettings: naming each unknown key and each value that is not allowed.
         """
+        for key in configuration.keys() - {SECTION}:
+            if key.lower() == SECTION.lower():
+                raise BadSettings(f"Orthanc's configuration: write {SECTION} instead of {key}.")
         try:
-            settings = cls.model_validate(configuration.get("Oar", {}))
+            settings = cls.model_validate(configuration.get(SECTION, {}))
         except ValidationError as error:
             wrong = "; ".join(
                 f"{'.'.join(['Oar', *map(str, each['loc'])])}: {each['msg']}"

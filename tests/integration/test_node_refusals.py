@@ -103,6 +103,26 @@ def test_a_setting_that_does_not_exist_is_named(refusal):
     assert "Oar.Modell" in refusal(Modell="quick")
 
 
+@pytest.mark.parametrize(
+    ("wrap", "why"),
+    [
+        (lambda oar: oar, "orthanc.json has no section Oar: the settings must stand in it"),
+        (lambda oar: {"oar": oar}, "write Oar instead of oar."),
+    ],
+)
+def test_settings_that_do_not_stand_in_their_section_are_not_taken_for_defaults(
+    tmp_path, capsys, wrap, why
+):
+    file = tmp_path / "orthanc.json"
+    file.write_text(json.dumps(wrap({"Database": QUEUE.format(port=1, name="oar")})))
+
+    assert begin(file, "http://pacs:8042") == 1
+
+    said = capsys.readouterr().err
+    assert why in said
+    assert SECRET not in said
+
+
 def test_a_configuration_that_cannot_be_read_is_named(tmp_path, capsys):
     file = tmp_path / "orthanc.json"
     for content, why in ((None, "No such file"), ('{"Oar": ', "is not JSON"), ("[]", "is not a")):

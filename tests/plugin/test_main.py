@@ -174,6 +174,23 @@ def test_a_mistake_in_the_configuration_stops_the_start(orthanc):
         load()
 
 
+@pytest.mark.parametrize("key", ["oar", "OAR"])
+def test_a_section_that_is_spelled_otherwise_stops_the_start_and_is_not_ignored(orthanc, key):
+    orthanc.configuration[key] = orthanc.configuration.pop("Oar")
+
+    with pytest.raises(BadSettings, match=f"write Oar instead of {key}"):
+        load()
+
+
+def test_who_has_no_section_is_told_that_all_is_at_its_default(orthanc):
+    del orthanc.configuration["Oar"]
+
+    load()
+
+    said = "oar: the configuration has no section Oar: every setting is at its default"
+    assert ("warning", said) in orthanc.log
+
+
 def test_the_queue_of_another_orthanc_stops_the_start_and_its_jobs_are_left_to_it(
     orthanc, ct, tmp_path
 ):
