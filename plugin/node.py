@@ -168,7 +168,8 @@ def compare(station: Station, archive: RestArchive) -> None:
     if other := sorted(name for name in promised if here.get(name) != promised[name]):
         raise Refusal(
             f"Orthanc's plugin offers models that are not here, or not with the same weights: "
-            f"{', '.join(other)}. Install the same version here and there."
+            f"{', '.join(other)}. Install the same version here and there; a model that Orthanc's "
+            "configuration gives by path must stand in this node's configuration and on its disk."
         )
 
 

@@ -19,13 +19,13 @@ from plugin.rest_archive import RestArchive
 from tests.demo import free_port
 from tests.integration.conftest import Orthanc
 from tests.integration.plain_orthanc import LOGIN, PlainOrthanc
-from tests.postgresql import NoPostgresql, postgresql
+from tests.postgresql import NoPostgresql, new_database, postgresql
 from tests.tiny_model import tiny_model
 
 pytestmark = [pytest.mark.orthanc, pytest.mark.slow]
 
 SECRET = "geheim"
-QUEUE = f"postgresql://oar:{SECRET}@127.0.0.1:{{port}}/{{name}}"
+QUEUE = f"postgresql+psycopg://oar:{SECRET}@127.0.0.1:{{port}}/{{name}}"
 
 
 @pytest.fixture(scope="module")
@@ -179,6 +179,21 @@ def test_other_weights_than_those_of_orthancs_plugin_are_refused(
     assert "not with the same weights: quick." in said
     with RestArchive(orthanc.url) as archive:
         assert "hn6-openkbp" in archive.offer().weights_sha256
+
+
+def test_a_model_that_orthanc_has_by_path_must_be_named_on_the_node_too(
+    new_orthanc, quick_model, blind_model, port, refusal
+):
+    queue = QUEUE.format(port=port, name="by_path")
+    new_database(QUEUE.format(port=port, name="postgres"), "by_path")
+    rules = [{"Model": str(blind_model), "SeriesDescription": "never"}]
+    orthanc: Orthanc = new_orthanc(quick_model, Automatic=False, Database=queue, Models=rules)
+    orthanc.start()
+
+    said = refusal(orthanc.url, Database=queue)
+
+    assert "models that are not here, or not with the same weights: blind." in said
+    assert "gives by path must stand in this node's configuration and on its disk" in said
 
 
 def test_the_address_of_an_orthanc_with_another_queue_is_refused(
