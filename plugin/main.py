@@ -89,6 +89,16 @@ intake = Intake(
     corrections=settings.compare_corrections,
     result=description(settings),
 )
+
+
+def between() -> None:
+    status.refresh_counts(jobs)
+    try:
+        intake.take_put_off()
+    except ArchiveError as why:
+        log.warning("corrections could not be looked for: %s; trying again", why)
+
+
 worker = station.worker(
     takes_jobs=settings.take_jobs,
     catch_up=lambda: intake.catch_up(max(1, settings.catch_up_days)),
@@ -97,7 +107,7 @@ worker = station.worker(
         if settings.catch_up_days and (settings.automatic or settings.compare_corrections)
         else None
     ),
-    between=lambda: status.refresh_counts(jobs),
+    between=between,
 )
 viewer = is_served(configuration)
 rest = Rest(

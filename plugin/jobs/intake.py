@@ -4,7 +4,9 @@ import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
-from plugin.archive import OrthancArchive, Series, UnknownResource
+from sqlalchemy.exc import SQLAlchemyError
+
+from plugin.archive import ArchiveError, OrthancArchive, Series, UnknownResource
 from plugin.catalogue import Catalogue
 from plugin.drawn.structure_sets import MODALITIES
 from plugin.jobs.job import AskedBy, Job
@@ -40,6 +42,7 @@ class Intake:
         self._corrections = corrections
         self._rules = rules or ModelRules(default=catalogue.default)
         self._result = result
+        self._put_off: set[str] = set()  # identifiers of studies
 
     def take(self, study: str, *, asked_by: AskedBy) -> list[Job]:
         """The new jobs of a study that is complete, as far as the settings want any by themselves.
@@ -74,10 +77,14 @@ class Intake:
     def take_corrections(self, study: str, *, asked_by: AskedBy) -> list[Job]:
         """A job for each RTSTRUCT or SEG of other people, to compare it with all our results.
 
-        A result that comes later makes the study stable again, and then a job for it as well.
+        A result that comes later makes the study stable again, and then a job for it as well. Which
+        results are ours is known when no job of the study is under way: see `take_put_off`.
         """
-        jobs = self._jobs.find(study=study, state="done")
-        ours = {result.orthanc_id for job in jobs for result in job.results}
+        jobs = self._jobs.find(study=study)
+        if any(map(_is_under_way, jobs)):
+            self._put_off.add(study)
+            return []
+        ours = {result.orthanc_id for job in jobs if job.state == "done" for result in job.results}
         if not ours:
             return []
         return [
@@ -93,6 +100,18 @@ class Intake:
             for series in self._archive.series_of_study(study)
             if series.modality in MODALITIES and not ours.issuperset(series.instances)
         ]
+
+    def take_put_off(self) -> None:
+        """Take the corrections that could not be taken while a job of their study was under way."""
+        for study in self._put_off.copy():
+            self._put_off.remove(study)
+            try:
+                self.take_corrections(study, asked_by="stable study")
+            except UnknownResource:
+                log.info("study %s was deleted meanwhile", study)
+            except (ArchiveError, SQLAlchemyError):
+                self._put_off.add(study)
+                raise
 
     def request(
         self, series: Series, *, force: bool = False, model: str | None = None, user: str = ""
@@ -182,6 +201,11 @@ class Intake:
         return job.state == "done" and any(
             self._archive.find_instance(result.sop_instance_uid) is None for result in job.results
         )
+
+
+def _is_under_way(job: Job) -> bool:
+    """Whether a job that has not ended may have stored its result."""
+    return job.kind != "compare" and job.state in ("queued", "running") and job.attempts > 0
 
 
 def _came_again(series: Series, job: Job) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from model.organs import BY_NAME
 from plugin.belonging import NotOurs
 from plugin.catalogue import UnknownModel
 from plugin.jobs.job import Job, Result
@@ -15,6 +16,7 @@ from plugin.settings import BadSettings
 from plugin.status import summary
 from tests.fake_orthanc import FakeOrthanc
 from tests.plugin.test_worker import SOON_S
+from tests.structure_sets import seg
 
 ROOT = Path(__file__).parents[2]
 
@@ -100,6 +102,22 @@ def test_a_study_that_could_not_be_queued_at_once_is_queued_soon(orthanc, ct):
 
     [job] = script["jobs"].find()
     assert (job.study, job.asked_by) == (study, "start")
+
+
+def test_what_was_drawn_is_compared_as_soon_as_the_job_that_was_under_way_has_ended(
+    orthanc, ct, small_phantom
+):
+    script = load()
+    study = orthanc.receive([*ct, seg(ct, small_phantom.labels, [BY_NAME["brainstem"]])])
+    change(orthanc, orthanc.ChangeType.STABLE_STUDY, study)
+    script["jobs"].claim()
+    change(orthanc, orthanc.ChangeType.STABLE_STUDY, study)
+
+    change(orthanc, orthanc.ChangeType.ORTHANC_STARTED)  # takes up again what was claimed before
+    orthanc.wait_for_metric("oar_jobs_done", 2, SOON_S)
+    change(orthanc, orthanc.ChangeType.ORTHANC_STOPPED)
+
+    assert [job.kind for job in script["jobs"].find(state="done")] == ["compare", "segment"]
 
 
 def test_a_study_that_was_deleted_at_once_is_no_fault(orthanc):

@@ -9,7 +9,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 
 from model.organs import BY_NAME
-from plugin.archive import OrthancArchive
+from plugin.archive import ArchiveError, OrthancArchive
 from plugin.catalogue import Catalogue
 from plugin.drawn.drawings import Drawings
 from plugin.drawn.quality import Quality
@@ -17,6 +17,7 @@ from plugin.jobs.intake import Intake
 from plugin.jobs.job import Job
 from plugin.jobs.job_table import open_database
 from plugin.jobs.jobs import Jobs
+from plugin.model_rules import ModelRules
 from plugin.pipeline import Watch
 from plugin.settings import Settings
 from plugin.work import Work
@@ -37,7 +38,7 @@ class Clinic:
         engine = open_database(database)
         self.jobs = Jobs(engine)
         self.quality = Quality(engine)
-        catalogue = Catalogue(default="quick", weights=weights, device="cpu")
+        self.catalogue = catalogue = Catalogue(default="quick", weights=weights, device="cpu")
         self.intake = Intake(archive=self.archive, jobs=self.jobs, catalogue=catalogue)
         self.work = Work(
             archive=self.archive,
@@ -126,6 +127,52 @@ def test_what_was_drawn_before_our_result_is_compared_as_soon_as_it_is_there(ct,
 
 def test_our_own_result_is_no_correction(clinic):
     assert clinic.stable() == []
+
+
+def test_a_result_whose_job_has_not_ended_is_no_correction_and_what_people_drew_waits_for_it(
+    clinic, ct
+):
+    theirs = seg(ct, corrected(clinic.ours()), [BRAINSTEM])
+    rules = ModelRules(default="quick", shadow_model="quick")
+    clinic.intake = Intake(
+        archive=clinic.archive, jobs=clinic.jobs, catalogue=clinic.catalogue, rules=rules
+    )
+    clinic.intake.request(clinic.ct, force=True)
+    first = clinic.jobs.claim()
+    clinic.jobs.finish(first.id, clinic.work(first, Watch()))
+    shadow = clinic.jobs.claim()
+    outcome = clinic.work(shadow, Watch())  # its SEG is there, and makes the study stable
+    clinic.orthanc.receive([theirs])
+    assert clinic.stable() == []
+    clinic.intake.take_put_off()
+    assert clinic.jobs.find(kind="compare") == []
+
+    clinic.jobs.finish(shadow.id, outcome)
+    clinic.intake.take_put_off()
+
+    drawn = clinic.archive.find_instance(theirs.SOPInstanceUID)
+    [compare] = clinic.jobs.find(kind="compare")
+    assert drawn in clinic.archive.series(compare.series).instances
+    assert clinic.stable() == [clinic.jobs.get(compare.id)]
+    assert {one.kind for one in clinic.quality.find()} == {"segment", "shadow"}
+    clinic.intake.take_put_off()
+    assert len(clinic.jobs.find(kind="compare")) == 1
+
+
+def test_corrections_are_looked_for_until_the_archive_answers(clinic, ct):
+    clinic.orthanc.receive([seg(ct, corrected(clinic.ours()), [BRAINSTEM])])
+    clinic.intake.request(clinic.ct, force=True)
+    job = clinic.jobs.claim()
+    clinic.stable()
+    clinic.jobs.finish(job.id, clinic.work(job, Watch()))
+    clinic.orthanc.broken = True
+    with pytest.raises(ArchiveError):
+        clinic.intake.take_put_off()
+    clinic.orthanc.broken = False
+
+    clinic.intake.take_put_off()
+
+    assert [one.kind for one in clinic.stable()] == ["compare"]
 
 
 def test_a_result_of_ours_that_the_queue_does_not_know_is_no_correction_either(clinic):
