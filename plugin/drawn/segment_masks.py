@@ -1,5 +1,6 @@
 """The segments of a SEG as masks on a CT's own grid, whatever grid they were drawn on."""
 
+import math
 from collections.abc import Callable
 from functools import cache
 
@@ -35,12 +36,8 @@ def segment_masks(
         return seg.get_volume(combine_segments=True, atol=IRREGULAR_MM)
 
     @cache
-    def of_frames() -> list[int]:
-        return segments_of_frames(seg)
-
-    def frames(number: int) -> int:  # that are decoded for a segment
-        is_label_map = seg.SOPClassUID == LABEL_MAP_SEGMENTATION_STORAGE
-        return int(seg.NumberOfFrames) if is_label_map else of_frames().count(number)
+    def geometry() -> hd.VolumeGeometry | None:  # what is read is all between the outermost frames
+        return None if seg.is_tiled else seg.get_volume_geometry(atol=IRREGULAR_MM)
 
     def as_drawn(number: int) -> hd.Volume:
         if seg.SOPClassUID == LABEL_MAP_SEGMENTATION_STORAGE:
@@ -48,15 +45,18 @@ def segment_masks(
         else:
             volume = seg.get_volume(segment_numbers=[number], atol=IRREGULAR_MM)
             inside = volume.array[..., 0] >= 0.5  # fractional ones too
-        return hd.Volume(inside.astype(np.uint8), volume.affine, "PATIENT")
+        return hd.Volume(inside.view(np.uint8), volume.affine, "PATIENT")
 
     def mask(number: int, ct: hd.VolumeGeometry) -> hd.Volume:
-        if seg.Rows * seg.Columns * frames(number) > LARGEST_VOLUME:
-            raise UnusableStructure("its frames have more pixels than a CT may have voxels")
+        uneven = "its frames are not an even stack of slices"
         try:
+            if (whole := geometry()) is None:
+                raise UnusableStructure(uneven)
+            if math.prod(whole.spatial_shape) > LARGEST_VOLUME:
+                raise UnusableStructure("its frames span more voxels than a CT may have")
             drawn = as_drawn(number)
         except DAMAGE as error:
-            raise UnusableStructure("its frames are not an even stack of slices") from error
+            raise UnusableStructure(uneven) from error
         return on_grid(drawn, ct)
 
     return mask

@@ -215,16 +215,15 @@ def test_another_frame_of_reference_is_refused_with_the_reason(clinic, ct):
 def test_a_result_of_ours_that_cannot_be_read_is_not_taken_for_missing_organs(
     clinic, ct, monkeypatch
 ):
-    clinic.orthanc.receive(
-        [seg(ct, corrected(clinic.ours()), [BRAINSTEM], segmentation_type="LABELMAP")]
-    )
-    frames = "plugin.drawn.segment_masks.segments_of_frames"
-    monkeypatch.setattr(frames, lambda seg: [1] * 2**30)  # more than a CT may have
+    ours = clinic.ours()
+    outlines = outlines_of(ours.with_array((ours.array == BRAINSTEM.label).astype(np.uint8)))
+    clinic.orthanc.receive([rtstruct(ct, {"Brainstem": outlines})])
+    monkeypatch.setattr("plugin.drawn.segment_masks.LARGEST_VOLUME", 1000)
 
     [job] = clinic.stable()
 
     assert job.state == "skipped"
-    assert "Our result cannot be compared: Brainstem: its frames have more pixels" in job.reason
+    assert "Our result cannot be compared: Brainstem: its frames span more" in job.reason
     assert clinic.quality.find() == []
 
 

@@ -102,7 +102,31 @@ def test_a_segmentation_that_would_not_fit_into_the_memory_is_not_decoded(
     found = drawn(drawing, phantom)
 
     assert found.organs == ()
-    assert "more pixels than a CT may have voxels" in found.left_out[LEFT]
+    assert found.left_out == {LEFT: "its frames span more voxels than a CT may have"}
+
+
+def test_a_frame_far_from_the_others_is_not_reached_through_all_that_lies_between(
+    phantom: Phantom, slices: list[Dataset]
+) -> None:
+    drawing = as_read(seg(slices, phantom.labels, [LEFT]))
+    first, *_, last = (f.PlanePositionSequence[0] for f in drawing.PerFrameFunctionalGroupsSequence)
+    x, y, z = first.ImagePositionPatient
+    last.ImagePositionPatient = [x, y, z + 4_000_000]  # 20 GB of nothing from a few kilobytes
+
+    found = drawn(drawing, phantom)
+
+    assert found.left_out == {LEFT: "its frames span more voxels than a CT may have"}
+
+
+def test_a_segmentation_in_tiles_is_no_stack_of_slices(
+    phantom: Phantom, slices: list[Dataset]
+) -> None:
+    drawing = as_read(seg(slices, phantom.labels, [LEFT]))
+    drawing.TotalPixelMatrixRows = drawing.TotalPixelMatrixColumns = 100_000
+
+    found = drawn(drawing, phantom)
+
+    assert found.left_out == {LEFT: "its frames are not an even stack of slices"}
 
 
 def test_a_segment_is_known_by_its_code_if_its_name_says_nothing(
