@@ -32,6 +32,9 @@ SAME = 0.05
 MOST_SAMPLES = 2**26
 """Of a plane: those of 1024 x 1024 pixels."""
 
+MOST_COMPARED = 2**32
+"""Samples around each contour of a plane, times their number: any may be another drawn again."""
+
 MAX_GAP_MM = 10.0
 """Between planes that are no further apart, an undrawn slice takes the shape between them."""
 
@@ -61,6 +64,10 @@ class _Window:
     columns: int
 
     @property
+    def samples(self) -> int:
+        return self.rows * self.columns * SAMPLES**2
+
+    @property
     def pixels(self) -> tuple[slice, slice]:
         return (
             slice(self.row, self.row + self.rows),
@@ -74,6 +81,38 @@ class _Outline:
 
     points: Floats  # (N, 2) row and column, in pixels; whole numbers are centres
     xor: bool
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """The sample points inside an outline, in the smallest box that holds them."""
+
+    bits: Bits
+    rows: slice  # of the window's samples
+    columns: slice
+    xor: bool
+    area: int  # in samples
+
+    def within(self, rows: slice, columns: slice) -> Bits:
+        """Its bits in a part of its box."""
+        top, left = self.rows.start, self.columns.start
+        return self.bits[
+            rows.start - top : rows.stop - top, columns.start - left : columns.stop - left
+        ]
+
+    def is_again(self, larger: "_Shape") -> bool:
+        """Whether it is another shape, of no smaller area, drawn again."""
+        differs = SAME * self.area
+        rows, columns = _common(self.rows, larger.rows), _common(self.columns, larger.columns)
+        apart = rows.start >= rows.stop or columns.start >= columns.stop
+        if apart or larger.area - self.area > differs:
+            return False
+        both = np.count_nonzero(self.within(rows, columns) & larger.within(rows, columns))
+        return self.area + larger.area - 2 * int(both) <= differs
+
+
+def _common(a: slice, b: slice) -> slice:
+    return slice(max(a.start, b.start), min(a.stop, b.stop))
 
 
 def fill_contours(contours: Sequence[Contour], grid: hd.VolumeGeometry) -> hd.Volume:
@@ -100,11 +139,17 @@ def fill_contours(contours: Sequence[Contour], grid: hd.VolumeGeometry) -> hd.Vo
             f"{MAX_GAP_MM:.0f} mm"
         )
     mask = np.zeros(grid.spatial_shape, np.uint8)
-    window = _window_around(planes, rows, columns)
-    if window.rows * window.columns * SAMPLES**2 > MOST_SAMPLES:
+    window = _window_around([o for outlines in planes.values() for o in outlines], rows, columns)
+    if window.samples > MOST_SAMPLES:
         raise UnusableStructure(
             f"it covers {window.rows} x {window.columns} pixels of a slice, more than any organ"
         )
+    for outlines in planes.values():
+        around = sum(_window_around([outline], rows, columns).samples for outline in outlines)
+        if around * len(outlines) > MOST_COMPARED:
+            raise UnusableStructure(
+                f"{len(outlines)} contours lie on one plane, too many of their size for an organ"
+            )
     # The first and the last plane stand for half of what lies between planes, and at most for
     # half a slice.
     reach = min(float(np.median(np.diff(depths))), 1.0) / 2 if len(depths) > 1 else 0.5
@@ -155,9 +200,9 @@ def _by_plane(contours: Sequence[Contour], grid: hd.VolumeGeometry) -> dict[floa
     return {on_slice.get(plane, plane): outlines for plane, outlines in planes.items()}
 
 
-def _window_around(planes: dict[float, list[_Outline]], rows: int, columns: int) -> _Window:
+def _window_around(outlines: Sequence[_Outline], rows: int, columns: int) -> _Window:
     """All outlines with a pixel around them, as far as the slices go."""
-    points = np.concatenate([o.points for outlines in planes.values() for o in outlines])
+    points = np.concatenate([outline.points for outline in outlines])
     low = np.maximum(np.floor(points.min(axis=0)).astype(int) - 1, 0)
     high = np.minimum(np.ceil(points.max(axis=0)).astype(int) + 2, (rows, columns))
     high = np.maximum(high, low)  # all beside the slices: an empty window
@@ -166,40 +211,45 @@ def _window_around(planes: dict[float, list[_Outline]], rows: int, columns: int)
 
 def _fill_plane(outlines: Sequence[_Outline], window: _Window) -> Bits:
     """Sample points inside the outlines of one plane, the largest outline first."""
-    shapes = [(_inside(outline.points, window), outline.xor) for outline in outlines]
-    shapes.sort(key=lambda shape: -np.count_nonzero(shape[0]))
+    shapes = [_inside(outline, window) for outline in outlines]
+    shapes.sort(key=lambda shape: -shape.area)
     filled = np.zeros((window.rows * SAMPLES, window.columns * SAMPLES), bool)
-    for number, (shape, xor) in enumerate(shapes):
-        differs = SAME * np.count_nonzero(shape)
-        if any(np.count_nonzero(shape ^ other) <= differs for other, _ in shapes[:number]):
+    for number, shape in enumerate(shapes):
+        if any(shape.is_again(larger) for larger in shapes[:number]):
             continue  # the same outline twice is one outline, not a hole of its own size
-        if xor:
-            filled ^= shape
-        elif (filled & shape).sum() >= INSIDE * shape.sum():
-            filled &= ~shape
+        part = filled[shape.rows, shape.columns]
+        if shape.xor:
+            part ^= shape.bits
+        elif np.count_nonzero(part & shape.bits) >= INSIDE * shape.area:
+            part &= ~shape.bits
         else:
-            filled |= shape
+            part |= shape.bits
     return filled
 
 
-def _inside(points: Floats, window: _Window) -> Bits:
-    """Sample points inside one polygon, by the even-odd rule along each row of them."""
+def _inside(outline: _Outline, window: _Window) -> _Shape:
+    """Sample points inside one outline, by the even-odd rule along each row of them."""
     height, width = window.rows * SAMPLES, window.columns * SAMPLES
     corner = np.array([window.row, window.column])
-    start = (points - corner + 0.5) * SAMPLES - 0.5  # sample i lies at i
+    start = (outline.points - corner + 0.5) * SAMPLES - 0.5  # sample i lies at i
     end = np.roll(start, -1, axis=0)
     # An edge is crossed by the rows from its lower end up to, but not including, its upper end.
     first = np.clip(np.ceil(np.minimum(start[:, 0], end[:, 0])), 0, height).astype(int)
     stop = np.clip(np.ceil(np.maximum(start[:, 0], end[:, 0])), 0, height).astype(int)
     count = np.maximum(stop - first, 0)
-    edge = np.repeat(np.arange(len(points)), count)
+    edge = np.repeat(np.arange(len(start)), count)
     row = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count) + first[edge]
     slope = (end[edge, 1] - start[edge, 1]) / (end[edge, 0] - start[edge, 0])
     crossing = start[edge, 1] + (row - start[edge, 0]) * slope
     column = np.clip(np.ceil(crossing), 0, width).astype(int)  # all samples from here on change
-    changes = np.bincount(row * (width + 1) + column, minlength=height * (width + 1))
-    changes = changes.reshape(height, width + 1)[:, :width].astype(np.uint8)
-    return np.add.accumulate(changes, axis=1, dtype=np.uint8) % 2 == 1
+    top, left = int(row.min(initial=height)), int(column.min(initial=width))
+    height, width = int(row.max(initial=top - 1)) + 1 - top, int(column.max(initial=left)) - left
+    place = (row - top) * (width + 1) + column - left
+    changes = np.bincount(place, minlength=height * (width + 1)).reshape(height, width + 1)
+    sums = np.add.accumulate(changes[:, :width].astype(np.uint8), axis=1, dtype=np.uint8)
+    bits = sums % 2 == 1
+    rows, columns = slice(top, top + height), slice(left, left + width)
+    return _Shape(bits, rows, columns, outline.xor, int(np.count_nonzero(bits)))
 
 
 def _at_depth(

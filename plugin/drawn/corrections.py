@@ -84,7 +84,7 @@ class Corrections:
             if not new:
                 continue
             grid = self._drawings.grid(ct)
-            theirs = self._drawings.draw(drawing, grid)
+            theirs = self._drawings.draw(drawing, grid, watch.cancelled)
             left_out += not_compared(theirs)
             for result in new:
                 if watch.cancelled():

@@ -1,7 +1,10 @@
 """Structure sets in the archive, ours and other people's, as labels on the grid of their CT."""
 
+from collections.abc import Callable
+
 import highdicom as hd
 
+from model.sliding_window import never
 from plugin.archive import Archive, Series
 from plugin.ct.series import read_headers, sort_and_check
 from plugin.ct.series_rules import SeriesRules
@@ -40,9 +43,14 @@ class Drawings:
         except UnreadableFile as error:
             raise UnusableStructureSet("It cannot be read: not DICOM, or cut short.") from error
 
-    def draw(self, drawing: StructureSet, grid: hd.VolumeGeometry) -> DrawnOrgans:
+    def draw(
+        self,
+        drawing: StructureSet,
+        grid: hd.VolumeGeometry,
+        cancelled: Callable[[], bool] = never,
+    ) -> DrawnOrgans:
         """Its organs on a grid; raises UnusableStructureSet if it was drawn on another CT."""
-        return draw_organs(drawing, grid, self._names)
+        return draw_organs(drawing, grid, self._names, cancelled)
 
     def result(self, job: Job, grid: hd.VolumeGeometry) -> hd.Volume:
         """The organs of a job's SEG on the grid of its CT.

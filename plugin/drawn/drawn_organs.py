@@ -1,7 +1,7 @@
 """The organs that somebody drew on a CT, as labels on its own grid, and what could not be taken."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import highdicom as hd
@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.organs import ORGANS, Organ
+from model.sliding_window import Cancelled, never
 from plugin.drawn.contour_fill import UnusableStructure
 from plugin.drawn.structure_names import HALVED, StructureNames
 from plugin.drawn.structure_sets import Structure, StructureSet, check_frame_of_reference
@@ -29,7 +30,10 @@ class DrawnOrgans:
 
 
 def draw_organs(
-    structure_set: StructureSet, ct: hd.VolumeGeometry, names: StructureNames
+    structure_set: StructureSet,
+    ct: hd.VolumeGeometry,
+    names: StructureNames,
+    cancelled: Callable[[], bool] = never,
 ) -> DrawnOrgans:
     """Label the organs of an RTSTRUCT or SEG.
 
@@ -41,8 +45,10 @@ def draw_organs(
         structure_set: what was drawn on the CT.
         ct: the grid of the CT that it was drawn on.
         names: what the structures may be called.
+        cancelled: asked before every structure.
 
     Raises:
+        Cancelled: as soon as `cancelled` says so.
         UnusableStructureSet: it belongs to another frame of reference.
     """
     check_frame_of_reference(structure_set, ct)
@@ -54,6 +60,8 @@ def draw_organs(
         wanted = [organ for organ in organs if chosen.get(organ) is structure]
         if not wanted:
             continue
+        if cancelled():
+            raise Cancelled
         try:
             mask = structure.fill(ct).array != 0  # numpy finds true bits much faster than numbers
         except UnusableStructure as why:

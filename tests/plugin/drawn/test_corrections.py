@@ -9,6 +9,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 
 from model.organs import BY_NAME
+from model.segmenter import Cancelled
 from plugin.archive import ArchiveError, OrthancArchive
 from plugin.catalogue import Catalogue
 from plugin.drawn.drawings import Drawings
@@ -123,6 +124,19 @@ def test_what_was_drawn_before_our_result_is_compared_as_soon_as_it_is_there(ct,
 
     [found] = clinic.quality.find()
     assert found.organ == "brainstem"
+
+
+def test_a_drawing_is_filled_no_further_when_its_comparison_is_cancelled(clinic, ct, monkeypatch):
+    mask = clinic.ours().with_array((clinic.ours().array > 0).astype(np.uint8))
+    clinic.orthanc.receive([rtstruct(ct, {"Brainstem": outlines_of(mask)})])
+    clinic.intake.take(clinic.study, asked_by="stable study")
+    filled = []
+    monkeypatch.setattr("plugin.drawn.structure_sets.fill_contours", lambda *_: filled.append(1))
+
+    with pytest.raises(Cancelled):
+        clinic.work(clinic.jobs.claim(), Watch(cancelled=lambda: True))
+
+    assert filled == []
 
 
 def test_our_own_result_is_no_correction(clinic):
