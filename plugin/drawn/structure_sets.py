@@ -100,21 +100,21 @@ def _read_rtstruct(dataset: Dataset) -> StructureSet:
     numbers = Counter(region.get("ROINumber") for region in regions)
     if any(count > 1 for count in numbers.values()):
         raise UnusableStructureSet("Two structures of the RTSTRUCT have one number.")
-    contours = {
-        item.get("ReferencedROINumber"): list(item.get("ContourSequence") or [])
-        for item in dataset.get("ROIContourSequence") or []
-    }
+    items: dict[int, list[list[Dataset]]] = {}  # closed contours of each, by the structure's number
+    for item in dataset.get("ROIContourSequence") or []:
+        same = items.setdefault(item.get("ReferencedROINumber"), [])
+        if closed := [c for c in item.get("ContourSequence") or [] if _encloses(c)]:
+            same.append(closed)
     referenced = list(dataset.get("ReferencedFrameOfReferenceSequence") or [])
     frames = {str(frame.get("FrameOfReferenceUID") or "") for frame in referenced} - {""}
     usual = frames.copy().pop() if len(frames) == 1 else ""
     structures = []
     for region in regions:
         frame = str(region.get("ReferencedFrameOfReferenceUID") or usual)
-        closed = [c for c in contours.get(region.get("ROINumber"), []) if _encloses(c)]
-        if closed:
+        if parts := items.get(region.get("ROINumber")):
             frames.add(frame)
             structures.append(
-                Structure(name=str(region.get("ROIName") or ""), fill=_contours(closed, frame))
+                Structure(name=str(region.get("ROIName") or ""), fill=_contours(parts, frame))
             )
     return StructureSet(
         modality="RTSTRUCT",
@@ -140,11 +140,15 @@ def _encloses(contour: Dataset) -> bool:
     return len(_values(contour)) >= 9  # three points
 
 
-def _contours(contours: list[Dataset], frame: str) -> Callable[[hd.VolumeGeometry], hd.Volume]:
+def _contours(parts: list[list[Dataset]], frame: str) -> Callable[[hd.VolumeGeometry], hd.Volume]:
     def fill(ct: hd.VolumeGeometry) -> hd.Volume:
         if frame != ct.frame_of_reference_uid:
             raise UnusableStructure("it was drawn in another frame of reference than the CT's")
-        return fill_contours([_contour(contour) for contour in contours], ct)
+        if len(parts) > 1:
+            raise UnusableStructure(
+                f"its contours stand in {len(parts)} items of the RTSTRUCT, expected one"
+            )
+        return fill_contours([_contour(contour) for contour in parts[0]], ct)
 
     return fill
 
@@ -152,10 +156,13 @@ def _contours(contours: list[Dataset], frame: str) -> Callable[[hd.VolumeGeometr
 def _contour(contour: Dataset) -> Contour:
     try:
         numbers = np.array([float(value) for value in _values(contour)])
-    except ValueError:
-        numbers = np.array([np.nan])
+        offset = np.array(contour.get("ContourOffsetVector") or 0, float)
+    except (TypeError, ValueError):
+        numbers = offset = np.array([np.nan])
     if len(numbers) % 3 or not np.isfinite(numbers).all():
         raise UnusableStructure("a contour is not a list of points")
+    if offset.any():
+        raise UnusableStructure("a contour has an offset from its points, which DICOM has retired")
     return Contour(
         points_mm=numbers.reshape(-1, 3),
         xor=CLOSED[contour.get("ContourGeometricType", "CLOSED_PLANAR")],

@@ -298,6 +298,34 @@ def test_one_bad_structure_does_not_spoil_the_others(
     }
 
 
+def test_an_organ_in_two_lists_of_contours_is_left_out_and_not_halved(
+    phantom: Phantom, slices: list[Dataset]
+) -> None:
+    left, right = outlines(phantom, "parotid_left"), outlines(phantom, "parotid_right")
+    dataset = rtstruct(slices, {"L": left[:3], "Parotid_L": left[3:], "Parotid_R": right, "R": []})
+    dataset.ROIContourSequence[0].ReferencedROINumber = 2
+    dataset.ROIContourSequence[3].ReferencedROINumber = 3  # a second list, but an empty one
+
+    found = drawn(as_read(dataset), phantom)
+
+    assert found.organs == (RIGHT,)
+    assert found.left_out == {LEFT: "its contours stand in 2 items of the RTSTRUCT, expected one"}
+
+
+@pytest.mark.parametrize(("offset_mm", "organs"), [((0, 0, 0), (LEFT,)), ((0, 0, 30), ())])
+def test_contours_that_are_meant_elsewhere_than_their_points_are_left_out(
+    phantom: Phantom, slices: list[Dataset], offset_mm: tuple[float, ...], organs: tuple[Organ, ...]
+) -> None:
+    dataset = rtstruct(slices, {"Parotid_L": outlines(phantom, "parotid_left")})
+    for contour in dataset.ROIContourSequence[0].ContourSequence:
+        contour.ContourOffsetVector = list(offset_mm)
+
+    found = drawn(as_read(dataset), phantom)
+
+    assert found.organs == organs
+    assert all("an offset from its points" in why for why in found.left_out.values())
+
+
 def test_a_number_that_is_none_is_not_drawn(phantom: Phantom, slices: list[Dataset]) -> None:
     dataset = rtstruct(slices, {"Parotid_L": outlines(phantom, "parotid_left")})
     contour = dataset.ROIContourSequence[0].ContourSequence[0]
