@@ -16,7 +16,7 @@ from pydicom.uid import RTStructureSetStorage, SegmentationStorage
 
 from model.organs import ORGANS, Organ
 from plugin.dicom_file import DAMAGE
-from plugin.drawn.contour_fill import Contour, UnusableStructure, fill_contours
+from plugin.drawn.contour_fill import Contour, Floats, UnusableStructure, fill_contours
 from plugin.drawn.segment_masks import (
     LABEL_MAP_SEGMENTATION_STORAGE,
     segment_masks,
@@ -30,6 +30,12 @@ MODALITIES = frozenset({"RTSTRUCT", "SEG"})
 
 CLOSED = {"CLOSED_PLANAR": False, "CLOSEDPLANAR_XOR": True}
 """Contour Geometric Types that enclose something, and whether by exclusive or."""
+
+ON_A_LINE_MM = 0.01
+"""Points no further from one straight line enclose nothing."""
+
+FARTHEST_MM = 1e6
+"""No patient lies a kilometre from the origin."""
 
 
 class UnusableStructureSet(Exception):
@@ -134,10 +140,17 @@ def _read_rtstruct(dataset: Dataset) -> StructureSet:
 
 
 def _encloses(contour: Dataset) -> bool:
-    """Whether it is closed and has an inside; points and open lines are no structure."""
+    """Whether it is closed and has an inside; points and lines are no structure."""
     if contour.get("ContourGeometricType", "CLOSED_PLANAR") not in CLOSED:
         return False
-    return len(_values(contour)) >= 9  # three points
+    if len(_values(contour, "ContourData")) < 9:  # three points
+        return False
+    if (points_mm := _points(contour)) is None:
+        return True  # refused when it is filled
+    steps = points_mm - points_mm[0]
+    longest = steps[np.linalg.norm(steps, axis=1).argmax()]
+    areas = np.linalg.norm(np.cross(steps, longest), axis=1)  # of length and distance from the line
+    return bool(areas.max() > ON_A_LINE_MM * np.linalg.norm(longest))
 
 
 def _contours(parts: list[list[Dataset]], frame: str) -> Callable[[hd.VolumeGeometry], hd.Volume]:
@@ -154,26 +167,35 @@ def _contours(parts: list[list[Dataset]], frame: str) -> Callable[[hd.VolumeGeom
 
 
 def _contour(contour: Dataset) -> Contour:
-    try:
-        numbers = np.array([float(value) for value in _values(contour)])
-        offset = np.array(contour.get("ContourOffsetVector") or 0, float)
-    except (TypeError, ValueError):
-        numbers = offset = np.array([np.nan])
-    if len(numbers) % 3 or not np.isfinite(numbers).all():
+    if (points_mm := _points(contour)) is None:
         raise UnusableStructure("a contour is not a list of points")
-    if offset.any():
+    if _numbers(contour, "ContourOffsetVector").any():
         raise UnusableStructure("a contour has an offset from its points, which DICOM has retired")
-    return Contour(
-        points_mm=numbers.reshape(-1, 3),
-        xor=CLOSED[contour.get("ContourGeometricType", "CLOSED_PLANAR")],
-    )
+    xor = CLOSED[contour.get("ContourGeometricType", "CLOSED_PLANAR")]
+    return Contour(points_mm=points_mm, xor=xor)
 
 
-def _values(contour: Dataset) -> list[bytes] | list[float]:
-    """Contour Data, without pydicom's costly object for each of a million numbers."""
-    if "ContourData" not in contour:
+def _points(contour: Dataset) -> Floats | None:
+    """As rows of three; None if they are no list of points."""
+    numbers = _numbers(contour, "ContourData")
+    if len(numbers) % 3 or not (np.abs(numbers) <= FARTHEST_MM).all():
+        return None
+    return numbers.reshape(-1, 3)
+
+
+def _numbers(contour: Dataset, keyword: str) -> Floats:
+    """Of an element; not a number if it holds anything else."""
+    try:
+        return np.array([float(value) for value in _values(contour, keyword)])
+    except (TypeError, ValueError):
+        return np.array([np.nan])
+
+
+def _values(contour: Dataset, keyword: str) -> list[bytes] | list[float]:
+    """Of an element, without pydicom's costly object for each of a million numbers."""
+    if keyword not in contour:
         return []
-    element = contour.get_item("ContourData")
+    element = contour.get_item(keyword)
     if isinstance(element, RawDataElement):
         text = (element.value or b"").strip(b" \0")
         return text.split(b"\\") if text else []

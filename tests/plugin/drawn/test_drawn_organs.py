@@ -220,6 +220,7 @@ def test_two_structures_of_one_organ_leave_it_out_and_empty_ones_do_not_count(
     left, right = outlines(phantom, "parotid_left"), outlines(phantom, "parotid_right")
     point = Outline(ellipse((0, 0, 0), (1, 1), points=2).points_mm)
     marker = Outline(left[0].points_mm[:1], "POINT")
+    line = Outline(np.array([[0, 0, 0], [1, 0.5, 0], [2, 1, 0], [0, 0, 0]]))
 
     found = drawn(
         rtstruct(
@@ -230,7 +231,7 @@ def test_two_structures_of_one_organ_leave_it_out_and_empty_ones_do_not_count(
                 "Parotid_R": right,
                 "R Parotid": None,
                 "PAROTID RT": [],
-                "Rt parotid": [point, marker],
+                "Rt parotid": [point, marker, line],
                 "PTV_66": left,
             },
         ),
@@ -326,12 +327,30 @@ def test_contours_that_are_meant_elsewhere_than_their_points_are_left_out(
     assert all("an offset from its points" in why for why in found.left_out.values())
 
 
-def test_a_number_that_is_none_is_not_drawn(phantom: Phantom, slices: list[Dataset]) -> None:
+def test_a_stray_line_far_from_an_organ_does_not_cost_it(
+    phantom: Phantom, slices: list[Dataset]
+) -> None:
+    x, y, z = slices[0].ImagePositionPatient
+    line = Outline(np.array([[x, y, z], [x + 1, y + 1 / 3, z], [x + 2, y + 2 / 3, z]]))
+    left = outlines(phantom, "parotid_left")
+
+    found = drawn(rtstruct(slices, {"Parotid_L": [*left, line]}), phantom)
+
+    assert found.organs == (LEFT,)
+    np.testing.assert_array_equal(
+        found.labels.array == LEFT.label, phantom.labels.array == LEFT.label
+    )
+
+
+@pytest.mark.parametrize("number", [b"nan", b"1e30"])
+def test_a_number_that_is_none_or_of_no_place_is_not_drawn(
+    phantom: Phantom, slices: list[Dataset], number: bytes
+) -> None:
     dataset = rtstruct(slices, {"Parotid_L": outlines(phantom, "parotid_left")})
     contour = dataset.ROIContourSequence[0].ContourSequence[0]
     raw = contour.get_item("ContourData")
     assert isinstance(raw, RawDataElement)
-    contour[raw.tag] = raw._replace(value=b"nan\\" * 11 + b"nan")
+    contour[raw.tag] = raw._replace(value=b"\\".join([number] * 12))
 
     found = drawn(dataset, phantom)
 
