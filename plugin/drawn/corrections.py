@@ -71,7 +71,7 @@ class Corrections:
         drawing = self._drawings.read(instance)
         if drawing.ours:
             raise UnusableStructureSet("It is our own result, and nobody has approved it.")
-        compared, left_out = 0, list[str]()
+        compared, left_out, refused, fits = 0, list[str](), list[str](), False
         cts = [ct for ct in self._cts(results) if self._is_of(drawing, ct)]
         if not cts:
             raise UnusableStructureSet("It was drawn on a series that has no result of ours.")
@@ -82,15 +82,26 @@ class Corrections:
                 if result.series == ct.id and not self._quality.has(drawn=instance, job=result.id)
             ]
             if not new:
+                fits = True  # it was compared with them before
                 continue
-            grid = self._drawings.grid(ct)
-            theirs = self._drawings.draw(drawing, grid, watch.cancelled)
+            try:
+                grid = self._drawings.grid(ct)
+                theirs = self._drawings.draw(drawing, grid, watch.cancelled)
+            except (UnusableStructureSet, UnsuitableSeries) as why:
+                refused.append(str(why))
+                continue
+            fits = True
             left_out += not_compared(theirs)
             for result in new:
                 if watch.cancelled():
                     raise Cancelled
-                compared += self._keep(instance, drawing, theirs, result, grid)
-        return compared, left_out
+                try:
+                    compared += self._keep(instance, drawing, theirs, result, grid)
+                except UnusableStructureSet as why:
+                    left_out.append(str(why))
+        if fits and not drawing.series:
+            refused = []  # it never said that it was of these CTs
+        return compared, left_out + refused
 
     def _cts(self, results: Sequence[Job]) -> list[Series]:
         """The series of the results, but those that somebody has deleted."""

@@ -23,7 +23,7 @@ from plugin.pipeline import Watch
 from plugin.settings import Settings
 from plugin.work import Work
 from tests.fake_orthanc import FakeOrthanc
-from tests.phantoms import ct_slices, make_phantom
+from tests.phantoms import Phantom, ct_slices, make_phantom
 from tests.plugin.jobs.asking import add
 from tests.structure_sets import outlines_of, rtstruct, seg
 
@@ -63,7 +63,7 @@ class Clinic:
     def ours(self) -> hd.Volume:
         """Our result on the CT's grid."""
         drawings = Drawings(self.archive, Settings().series)
-        [job] = self.jobs.find(kind="segment")
+        [job] = [one for one in self.jobs.find(kind="segment") if one.series == self.ct.id]
         return drawings.result(job, drawings.grid(self.ct))
 
 
@@ -224,6 +224,70 @@ def test_another_frame_of_reference_is_refused_with_the_reason(clinic, ct):
 
     assert job.state == "skipped"
     assert "another frame of reference" in job.reason
+
+
+@pytest.fixture
+def elsewhere(clinic: Clinic, small_phantom: Phantom) -> list[Dataset]:
+    """A second CT of the study with a result of ours, in another frame of reference."""
+    other = ct_slices(small_phantom, series_number=2)
+    for image in other:
+        image.FrameOfReferenceUID = generate_uid(entropy_srcs=["elsewhere"])
+    clinic.orthanc.receive(other)
+    assert [job.state for job in clinic.stable()] == ["done"]
+    return other
+
+
+def brainstem_without_series(clinic: Clinic, ct: list[Dataset]) -> Dataset:
+    """An RTSTRUCT that names the frame of reference of a CT and not its series."""
+    ours = clinic.ours()
+    mask = ours.with_array((ours.array == BRAINSTEM.label).astype(np.uint8))
+    drawing = rtstruct(ct, {"Brainstem": outlines_of(mask)})
+    del drawing.ReferencedFrameOfReferenceSequence[0].RTReferencedStudySequence
+    return drawing
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_a_drawing_that_names_no_series_finds_its_ct_among_those_of_the_study(clinic, ct):
+    clinic.orthanc.receive([brainstem_without_series(clinic, ct)])
+
+    [job] = clinic.stable()
+
+    assert (job.state, job.warnings) == ("done", ())
+    assert [one.series for one in clinic.quality.find()] == [clinic.ct.id]
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_a_drawing_that_names_no_series_and_is_of_no_ct_is_refused_with_the_reason(clinic, ct):
+    drawing = brainstem_without_series(clinic, ct)
+    nowhere = generate_uid(entropy_srcs=["nowhere"])
+    drawing.ReferencedFrameOfReferenceSequence[0].FrameOfReferenceUID = nowhere
+    drawing.StructureSetROISequence[0].ReferencedFrameOfReferenceUID = nowhere
+    clinic.orthanc.receive([drawing])
+
+    [job] = clinic.stable()
+
+    assert job.state == "skipped"
+    assert job.reason.count("another frame of reference") == 1
+    assert clinic.quality.find() == []
+
+
+def test_a_drawing_that_names_two_cts_says_which_of_them_it_was_not_compared_with(
+    clinic, ct, elsewhere
+):
+    drawing = brainstem_without_series(clinic, ct)
+    study = Dataset()
+    study.RTReferencedSeriesSequence = [Dataset(), Dataset()]
+    for series, images in zip(study.RTReferencedSeriesSequence, (ct, elsewhere), strict=True):
+        series.SeriesInstanceUID = images[0].SeriesInstanceUID
+    drawing.ReferencedFrameOfReferenceSequence[0].RTReferencedStudySequence = [study]
+    clinic.orthanc.receive([drawing])
+
+    [job] = clinic.stable()
+
+    assert job.state == "done"
+    [warning] = job.warnings
+    assert "another frame of reference" in warning
+    assert [one.series for one in clinic.quality.find()] == [clinic.ct.id]
 
 
 def test_a_result_of_ours_that_cannot_be_read_is_not_taken_for_missing_organs(
