@@ -12,9 +12,7 @@ from model.preprocess import resample
 from plugin.ct.stack import LARGEST_VOLUME
 from plugin.dicom_file import DAMAGE
 from plugin.drawn.contour_fill import UnusableStructure
-
-LABEL_MAP_SEGMENTATION_STORAGE = "1.2.840.10008.5.1.4.1.1.66.7"
-"""SOP class; pydicom 3.0 does not know it yet."""
+from plugin.objects.dicom_objects import LABEL_MAP_SEGMENTATION_STORAGE
 
 ALIGNED = 0.1
 """How far, in voxels, a SEG's voxels may lie from the CT's and still be the same."""

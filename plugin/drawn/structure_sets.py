@@ -17,12 +17,8 @@ from pydicom.uid import RTStructureSetStorage, SegmentationStorage
 from model.organs import ORGANS, Organ
 from plugin.dicom_file import DAMAGE
 from plugin.drawn.contour_fill import Contour, Floats, UnusableStructure, fill_contours
-from plugin.drawn.segment_masks import (
-    LABEL_MAP_SEGMENTATION_STORAGE,
-    segment_masks,
-    segments_of_frames,
-)
-from plugin.objects.dicom_objects import LATERALITY
+from plugin.drawn.segment_masks import segment_masks, segments_of_frames
+from plugin.objects.dicom_objects import LABEL_MAP_SEGMENTATION_STORAGE, LATERALITY
 from plugin.objects.identity import MANUFACTURER
 
 MODALITIES = frozenset({"RTSTRUCT", "SEG"})

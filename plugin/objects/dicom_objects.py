@@ -30,6 +30,9 @@ SERIES_NUMBER_OFFSET = {"SEG": 9000, "RTSTRUCT": 10000, "SR": 11000, "OT": 12000
 HIGHEST_SERIES_NUMBER = 2**31 - 1
 """Limit of the value representation IS."""
 
+LABEL_MAP_SEGMENTATION_STORAGE = "1.2.840.10008.5.1.4.1.1.66.7"
+"""SOP class; pydicom 3.0 does not know it yet."""
+
 ANATOMICAL_STRUCTURE = Code("123037004", "SCT", "Anatomical Structure")
 
 LATERALITY = {

@@ -15,6 +15,7 @@ from model.plausibility import Doubt
 from model.volumes import volumes_ml
 from plugin.objects.dicom_objects import (
     ANATOMICAL_STRUCTURE,
+    LABEL_MAP_SEGMENTATION_STORAGE,
     check_planes,
     device_serial_number,
     organ_code,
@@ -30,7 +31,7 @@ from plugin.objects.seg import SegmentationType, seg_uid
 
 SEG_CLASS = {
     "BINARY": SegmentationStorage,
-    "LABELMAP": "1.2.840.10008.5.1.4.1.1.66.7",  # Label Map Segmentation Storage
+    "LABELMAP": LABEL_MAP_SEGMENTATION_STORAGE,
 }
 
 
