@@ -20,6 +20,13 @@ log = logging.getLogger(__name__)
 LARGEST_BODY = 64 * 1024
 """Bytes; every body we know is far smaller."""
 
+MOST_BRACKETS = 100
+"""Opened in a body; every body we know opens one.
+
+For each, Python's reader of JSON calls itself, and a thread's stack may end, and all of Orthanc
+with it, before Python has counted as many as it allows: on Orthanc's own threads at some 500.
+"""
+
 JSON = "application/json"
 
 ROLES = ("none", "look", "ask", "administer")
@@ -182,11 +189,13 @@ def from_elsewhere(headers: Mapping[str, str]) -> bool:
 def _read_body(body: bytes, kind: type[BaseModel]) -> BaseModel:
     if len(body) > LARGEST_BODY:
         raise BadRequest(f"The body has {len(body)} bytes, more than {LARGEST_BODY}.")
+    if body.count(b"[") + body.count(b"{") > MOST_BRACKETS:
+        raise BadRequest(f"The body opens more than {MOST_BRACKETS} brackets.")
     if not body.strip():
         return kind()
     try:
         values = json.loads(body)
-    except (ValueError, RecursionError) as error:  # the latter of a body of brackets alone
+    except ValueError as error:
         raise BadRequest(f"The body is not JSON: {error}.") from error
     return _validate(values, kind)
 

@@ -43,7 +43,9 @@ class Guarded(Orthanc):
         except OSError:
             return False
 
-    def ask(self, method: str, path: str, user: str = "", **headers: str) -> Answer:
+    def ask(
+        self, method: str, path: str, user: str = "", body: bytes | None = None, **headers: str
+    ) -> Answer:
         """Status, headers and body; the path goes out as it stands."""
         if user:
             token = base64.b64encode(f"{user}:{user}-geheim".encode()).decode()
@@ -51,7 +53,7 @@ class Guarded(Orthanc):
         connection = http.client.HTTPConnection("127.0.0.1", self.http, timeout=PATIENCE_S)
         try:
             names = {name.replace("_", "-"): value for name, value in headers.items()}
-            connection.request(method, path, headers=names)
+            connection.request(method, path, body, names)
             answer = connection.getresponse()
             return answer.status, dict(answer.getheaders()), answer.read()
         finally:
@@ -174,6 +176,15 @@ def test_bytes_that_are_no_text_are_refused_without_a_fault_of_ours(guarded, pat
     assert status in (400, 404)
     assert b"raceback" not in body
     assert guarded.log().count("traceback") == before
+
+
+@pytest.mark.parametrize("body", [b"[" * 600, b"[" * 60_000, b'{"model":' * 600])
+def test_a_body_of_brackets_is_refused_and_orthanc_lives(guarded, body):
+    status, _, answer = guarded.ask("POST", "/oar/studies/nothing/jobs", "ada", body)
+
+    assert status == 400
+    assert b"brackets" in answer
+    assert guarded.answers()
 
 
 def test_no_password_is_in_the_log_or_in_what_the_service_says_of_itself(guarded):

@@ -159,7 +159,9 @@ def test_explain_gives_each_series_its_reason_and_its_latest_job(
     [
         (b"{", "not JSON"),
         (b"\xff", "not JSON"),
-        (b"[" * 60_000, "not JSON"),
+        (b"[" * 60_000, "more than 100 brackets"),
+        (b'{"model":' * 101, "more than 100 brackets"),
+        (("[" * 101).encode("utf-16"), "more than 100 brackets"),  # which JSON may be, too
         (b"[]", "the whole"),
         ({"forse": True}, "forse"),
         ({"force": "yes"}, "force"),
