@@ -12,6 +12,7 @@ gc.disable()  # most of what is loaded stays: see `keep_what_is_loaded`, which e
 import json
 import logging
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -174,17 +175,19 @@ def on_rest(output: Any, uri: str, **request: Any) -> None:
         output.AnswerBuffer(page.content, page.content_type)
         return
     user = user_of(request["headers"]) if authenticates(configuration) else ""
-    response = rest(
-        Request(
-            method=request["method"],
-            path=uri,
-            query=request.get("get", {}),
-            body=request.get("body", b""),
-            user=user,
-            role=settings.role_of(user),
-            from_elsewhere=from_elsewhere(request["headers"]),
-        )
+    asked = Request(
+        method=request["method"],
+        path=uri,
+        query=request.get("get", {}),
+        body=request.get("body", b""),
+        user=user,
+        role=settings.role_of(user),
+        from_elsewhere=from_elsewhere(request["headers"]),
     )
+    # Orthanc's thread has a stack of 100 kB, which sequences within sequences of a CT would end,
+    # and all of Orthanc with it.
+    with ThreadPoolExecutor(1) as thread:
+        response = thread.submit(rest, asked).result()
     if response.status == HTTPStatus.METHOD_NOT_ALLOWED:
         output.SendMethodNotAllowed(response.headers["Allow"])  # Orthanc allows no body with it
         return

@@ -16,6 +16,7 @@ from pynetdicom.ae import ApplicationEntity
 
 from tests.corpus import CASES
 from tests.corpus.case import PATIENT_ID, READER_ALONE, REFUSED, SURNAME, Case, Images, patient
+from tests.corpus.headers import deep_sequence
 from tests.corpus.syntaxes import LOSSLESS, have_programs, needs_programs
 from tests.integration.conftest import AET, PLUGINS, Orthanc, wait_until
 
@@ -177,6 +178,18 @@ def test_the_same_images_under_a_corrected_name_have_a_result_of_their_own(ortha
         results.append(result["sop_instance_uid"])
 
     assert results[0] != results[1]
+
+
+def test_sequences_within_sequences_are_explained_and_do_not_end_orthanc(orthanc):
+    images = patient(198)
+    images[0].RequestAttributesSequence = [deep_sequence(100)]
+    scan(orthanc, images)
+    study = study_of(orthanc, images)
+
+    [explained] = orthanc.get(f"/oar/studies/{study}/explain")["series"]
+
+    assert explained["chosen"], explained["reason"]
+    assert job_of(orthanc, study)["state"] == "done"
 
 
 @pytest.mark.parametrize(

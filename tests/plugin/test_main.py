@@ -3,6 +3,7 @@ import importlib
 import json
 import runpy
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +153,23 @@ def test_a_request_is_answered_with_its_status(orthanc):
     status, text = output.answer
     assert status == 404
     assert json.loads(text) == {"error": "There is no job nobody."}
+
+
+def test_no_file_is_read_on_a_thread_of_orthancs_whose_stack_is_small(orthanc, ct, monkeypatch):
+    load()
+    [callback] = orthanc.rest_callbacks.values()
+    path, threads = f"/oar/studies/{orthanc.receive(ct)}/explain", set()
+    read = orthanc.GetDicomForInstance
+
+    def noted(instance: str) -> bytes:
+        threads.add(threading.current_thread())
+        return read(instance)
+
+    monkeypatch.setattr(orthanc, "GetDicomForInstance", noted)
+    callback(Output(), path, method="GET", get={}, headers={}, groups=())
+
+    assert threads
+    assert threading.current_thread() not in threads
 
 
 def test_a_wrong_method_is_told_the_right_one_in_orthancs_way(orthanc):
