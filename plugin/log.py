@@ -42,6 +42,32 @@ class OneLine(logging.Formatter):
         return "\n".join("    " + plain(line) for line in lines)
 
 
+class Faults:
+    """Faults of one thread: the first of several in a row is logged whole, the others by a line."""
+
+    def __init__(self, log: logging.Logger, what: str) -> None:
+        """
+        Args:
+            log: where they are told of.
+            what: they all mean, as a sentence without its end.
+        """
+        self._log = log
+        self._what = what
+        self.last = False  # whether it has failed when it was last tried
+
+    def note(self, error: Exception) -> None:
+        """Tell of one, while it is handled."""
+        if self.last:
+            self._log.warning("%s: %s again", self._what, type(error).__name__)
+        else:
+            self._log.error(self._what, exc_info=error)
+        self.last = True
+
+    def over(self) -> None:
+        """It has gone well."""
+        self.last = False
+
+
 def attach(handler: logging.Handler) -> None:
     """Give it what our packages log, and silence those that quote headers."""
     warnings.simplefilter("ignore")  # by any library, for a filter knows only who called it

@@ -122,6 +122,7 @@ rest = Rest(
     model_rules=station.model_rules,
     queue_owner=station.queue_owner,
     paused=station.pause.holds,
+    queue_answers=lambda: worker.queue_answers and outgoing.queue_answers,
     viewer=viewer,
     more=(
         *AuditRoutes(station.audit).routes,

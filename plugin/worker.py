@@ -13,6 +13,7 @@ from plugin.archive import ArchiveError, UnknownResource
 from plugin.jobs.heartbeat import Heartbeat
 from plugin.jobs.job import Job, Outcome
 from plugin.jobs.jobs import Jobs
+from plugin.log import Faults
 from plugin.pipeline import Watch
 
 log = logging.getLogger(__name__)
@@ -79,6 +80,7 @@ class Worker:
         self._time_limit_s = time_limit_s
         self._left_behind: list[Future[Outcome]] = []
         self._reachable = reachable
+        self._faults = Faults(log, "the queue of jobs does not answer; trying again")
         self._stopping = threading.Event()
         # A daemon: a network that cannot be interrupted must not keep Orthanc from stopping.
         self._thread = threading.Thread(target=self._work, name="oar-worker", daemon=True)
@@ -87,6 +89,11 @@ class Worker:
     def alive(self) -> bool:
         """Whether jobs are being taken."""
         return self._thread.is_alive() and self.hanging < MOST_HANGING
+
+    @property
+    def queue_answers(self) -> bool:
+        """Whether the queue could be read and written when it was last needed."""
+        return not self._faults.last
 
     @property
     def hanging(self) -> int:
@@ -123,16 +130,17 @@ class Worker:
                     self._catch_up_at = None
                     self._catch_up_or_again()
                 self._between()
-                if self._paused() or self.hanging >= MOST_HANGING:
-                    self._jobs.wait(self._longest_sleep_s(), for_due=False)
-                elif (job := self._jobs.claim()) is not None:
+                takes_none = self._paused() or self.hanging >= MOST_HANGING
+                job = None if takes_none else self._jobs.claim()
+                self._faults.over()
+                if job is not None:
                     self._do(job)
                 else:
-                    self._jobs.wait(self._longest_sleep_s())
+                    self._jobs.wait(self._longest_sleep_s(), for_due=not takes_none)
             except ArchiveError:
                 log.exception("the archive did not answer; trying again")
-            except SQLAlchemyError:
-                log.exception("the queue of jobs does not answer; trying again")
+            except SQLAlchemyError as error:
+                self._faults.note(error)
                 recovered = False  # what was running may not have been noted as ended
                 self._stopping.wait(PAUSE_S)
             except Exception:  # a fault of ours must not keep all further CTs waiting

@@ -35,8 +35,15 @@ BUSY_SECONDS = 30
 """How long one thread waits for another's transaction on an SQLite file before it gives up."""
 
 
+UNWRITABLE = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM)
+"""What SQLite says of a file, or of the two beside it, that belong to somebody else."""
+
 MAKING_TABLES = 0x6F6172
 """Number of PostgreSQL's lock that is held while tables are made; any that nobody else takes."""
+
+
+class UnwritableQueue(Exception):
+    """The queue's file cannot be written. The message says who must be able to."""
 
 
 class Utc(TypeDecorator[datetime]):
@@ -139,6 +146,10 @@ def open_database(url: str) -> Engine:
 
     SQLite files survive a power cut. One that a broken disk has damaged is set aside, and a new one
     is begun: what was to be done is found again in the archive, and Orthanc is needed meanwhile.
+
+    Raises:
+        UnwritableQueue: it is an SQLite file that may only be read, or not even that.
+        SQLAlchemyError: the database does not answer.
     """
     address = make_url(url)
     if address.drivername == "postgresql":
@@ -149,7 +160,7 @@ def open_database(url: str) -> Engine:
         if engine.url.database:  # Orthanc makes its own folder only after it has loaded us
             file = Path(engine.url.database)
             file.parent.mkdir(parents=True, exist_ok=True)
-            if file.exists() and not _is_sound(file):
+            if not _is_sound(file):
                 _set_aside(file)
         event.listen(engine, "connect", _configure_sqlite)
         event.listen(engine, "begin", _begin_immediately)
@@ -188,14 +199,25 @@ def make_tables(engine: Engine, *rows: type[Row]) -> None:
 
 
 def _is_sound(file: Path) -> bool:
+    """Whether a file that is there can be read, and written without a change; or can be made."""
     try:
         with closing(sqlite3.connect(file, timeout=BUSY_SECONDS)) as connection:
-            return connection.execute("PRAGMA quick_check(1)").fetchone() == ("ok",)
+            if connection.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
+                return False
+            [number] = connection.execute("PRAGMA user_version").fetchone()
+            connection.execute(f"PRAGMA user_version = {number}")
+            return True
     except sqlite3.DatabaseError as error:
-        # The low byte is the kind. Another one, as of a locked file, says nothing of its content.
-        if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        kind = error.sqlite_errorcode & 0xFF  # the low byte
+        if kind in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
             return False
-        raise
+        if kind in UNWRITABLE:
+            raise UnwritableQueue(
+                f"The queue's file {file} cannot be written: it, the files {file.name}-wal and "
+                f"{file.name}-shm beside it, and their folder must be writable by the user that "
+                "Orthanc runs as."
+            ) from error
+        raise  # as of a locked file: it says nothing of its content
 
 
 def _set_aside(file: Path) -> None:

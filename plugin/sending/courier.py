@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from plugin.log import Faults
 from plugin.sending.deliveries import Deliveries, Errand, NotDelivered, Refused
 
 log = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ class Courier:
         self._deliveries = deliveries
         self._carriers = carriers
         self._news = deliveries.listen()
+        self._faults = Faults(log, "the deliveries cannot be read; trying again")
         self._stopping = threading.Event()
         # A daemon: a receiver that does not answer must not keep Orthanc from stopping.
         self._thread = threading.Thread(
@@ -49,6 +51,11 @@ class Courier:
     def alive(self) -> bool:
         """Whether deliveries are being carried."""
         return self._thread.is_alive()
+
+    @property
+    def queue_answers(self) -> bool:
+        """Whether the deliveries could be read and written when they were last looked at."""
+        return not self._faults.last
 
     def start(self) -> None:
         """Begin, or go on where an earlier process stopped."""
@@ -69,12 +76,14 @@ class Courier:
                 if not recovered:
                     self._deliveries.recover(kinds)
                     recovered = True
-                if (errand := self._deliveries.claim(kinds)) is not None:
+                errand = self._deliveries.claim(kinds)
+                self._faults.over()
+                if errand is not None:
                     self._carry(errand)
                 else:
                     self._sleep(kinds)
-            except SQLAlchemyError:
-                log.exception("the deliveries cannot be read; trying again")
+            except SQLAlchemyError as error:
+                self._faults.note(error)
                 self._stopping.wait(PAUSE_S)
             except Exception:  # a fault of ours must not keep all further deliveries waiting
                 log.exception("the courier has met a fault of its own; going on")

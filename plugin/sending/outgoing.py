@@ -52,6 +52,11 @@ class Outgoing:
             Courier(deliveries, {"webhook": webhooks}),
         )
 
+    @property
+    def queue_answers(self) -> bool:
+        """Whether the deliveries could be read and written when they were last looked at."""
+        return all(courier.queue_answers for courier in self._couriers)
+
     def start(self) -> None:
         """Begin, or go on where an earlier process stopped."""
         if self._may_forget:

@@ -31,6 +31,10 @@ class NothingToSegment(Exception):
     """The study or series exists but holds no CT."""
 
 
+class QueueFails(Exception):
+    """The queue can be read now, but could not be read or written when it was last needed."""
+
+
 FAULTS: tuple[tuple[type[Exception], int], ...] = (
     (UnknownResource, 404),
     (UnknownJob, 404),
@@ -38,6 +42,7 @@ FAULTS: tuple[tuple[type[Exception], int], ...] = (
     (WrongState, 409),
     (NothingToSegment, 422),
     (ArchiveError, 503),
+    (QueueFails, 503),
 )
 """The first kind that fits counts. Any other is a fault of ours: Orthanc logs it and says 500."""
 
@@ -58,6 +63,7 @@ class Rest:
         model_rules: ModelRules,
         queue_owner: str = "",
         paused: Callable[[], bool] = lambda: False,
+        queue_answers: Callable[[], bool] = lambda: True,
         viewer: bool = False,
         more: Sequence[Route] = (),
     ) -> None:
@@ -71,6 +77,7 @@ class Rest:
         self._model_rules = model_rules
         self._queue_owner = queue_owner
         self._paused = paused
+        self._queue_answers = queue_answers
         self._viewer = viewer
         self.routes = (*self._table(), *more)
         self._router = Router(self.routes, faults=FAULTS)
@@ -242,6 +249,11 @@ class Rest:
 
     def health(self) -> Health:
         counts = self._jobs.counts()
+        if not self._queue_answers():
+            raise QueueFails(
+                "The queue of jobs could not be read or written when it was last needed; Orthanc's "
+                "log says why."
+            )
         segmenter = self._catalogue.get(self._catalogue.default)
         return Health(
             status="ok" if self._worker.alive else "stopped",

@@ -202,6 +202,27 @@ def test_a_study_received_just_before_a_stop_is_found_at_the_next_start(orthanc,
     assert len(orthanc.segs()) == 1
 
 
+def test_health_is_bad_as_long_as_the_queue_cannot_be_written(patient_orthanc, ct):
+    orthanc = patient_orthanc
+    orthanc.push(ct)
+    engine = open_database(f"sqlite:///{orthanc.folder / 'orthanc' / 'oar-jobs.db'}")
+    refuse = "CREATE TRIGGER refuse BEFORE UPDATE ON jobs BEGIN SELECT RAISE(ABORT, 'no'); END"
+
+    def health() -> int:
+        return orthanc.request("GET", "/oar/health")[0]
+
+    with engine.begin() as connection:
+        connection.exec_driver_sql(refuse)
+    orthanc.post(f"/oar/studies/{orthanc.study()}/jobs")
+    wait_until(lambda: health() == 503, "health is bad")
+    with engine.begin() as connection:
+        connection.exec_driver_sql("DROP TRIGGER refuse")
+    orthanc.wait_for_job("done")
+    engine.dispose()
+
+    assert health() == 200
+
+
 def test_a_lost_queue_does_not_make_results_twice(orthanc, ct):
     orthanc.push(ct)
     first = orthanc.wait_for_job("done")
@@ -342,3 +363,12 @@ def test_a_second_orthanc_with_the_queue_of_the_first_does_not_start(new_orthanc
     assert "The queue belongs to the archive" in second.log()
 
     first.start()  # and still has it
+
+
+def test_a_queue_that_cannot_be_written_stops_orthanc_with_the_sentence(new_orthanc, quick_model):
+    orthanc = new_orthanc(quick_model, Database="sqlite:////proc/oar-jobs.db")  # root cannot either
+
+    with pytest.raises(AssertionError, match="Orthanc has ended"):
+        orthanc.start()
+
+    assert "The queue's file /proc/oar-jobs.db cannot be written" in orthanc.log()

@@ -302,6 +302,31 @@ def test_a_queue_that_is_away_for_a_while_costs_no_attempt_and_is_told_of_once(
     assert caplog.text.count("goes on though its queue does not answer") == 1
 
 
+def test_a_queue_that_stays_away_is_known_and_logged_whole_but_once(
+    jobs, ended, monkeypatch, caplog
+):
+    monkeypatch.setattr(worker_module, "PAUSE_S", 0.0)
+    claim, known = jobs.claim, list[bool]()
+
+    def fail_twice() -> Job | None:
+        known.append(worker.queue_answers)
+        if len(known) <= 2:
+            raise OperationalError("UPDATE", {}, Exception("attempt to write a readonly database"))
+        return claim()
+
+    monkeypatch.setattr(jobs, "claim", fail_twice)
+    add(jobs)
+    worker = Worker(jobs, lambda job, watch: DONE)
+    worker.start()
+    ended.wait_for("done")
+    worker.stop()
+
+    assert known[:3] == [True, False, False]
+    assert worker.queue_answers
+    told = [one for one in caplog.records if "queue of jobs does not answer" in one.message]
+    assert [bool(one.exc_info) for one in told] == [True, False]
+
+
 def test_a_fault_of_the_worker_itself_does_not_keep_all_others_waiting(jobs, ended, monkeypatch):
     monkeypatch.setattr(worker_module, "PAUSE_S", 0.0)
     claim, faults = jobs.claim, [OverflowError("date value out of range")]

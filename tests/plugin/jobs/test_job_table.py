@@ -1,12 +1,14 @@
+import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
 from plugin.jobs import job_table
-from plugin.jobs.job_table import open_database
+from plugin.jobs.job_table import UnwritableQueue, open_database
 from plugin.jobs.jobs import Jobs
 from tests.plugin.jobs.asking import add
 
@@ -71,3 +73,43 @@ def test_a_queue_that_somebody_else_holds_is_not_called_damaged(
             open_database(f"sqlite:///{file}")
 
     assert len(Jobs(open_database(f"sqlite:///{file}")).find()) == 100
+
+
+@pytest.fixture
+def anybodys_folder() -> Iterator[Path]:
+    """One that every user can enter and write."""
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o777)
+        yield folder
+
+
+@pytest.fixture
+def as_orthancs_user() -> Iterator[Callable[[], None]]:
+    """Goes on as a user who is not root."""
+    before = os.geteuid()
+    yield lambda: None if before else os.seteuid(65534)
+    os.seteuid(before)
+
+
+@pytest.mark.parametrize("mode", [0o444, 0o000])
+def test_a_backup_that_was_put_back_for_root_alone_stops_the_start_with_a_sentence(
+    file: Path, anybodys_folder: Path, as_orthancs_user: Callable[[], None], mode: int
+) -> None:
+    restored = anybodys_folder / "oar-jobs.db"
+    restored.write_bytes(file.read_bytes())
+    restored.chmod(mode)
+    as_orthancs_user()
+
+    with pytest.raises(UnwritableQueue, match=r"oar-jobs\.db cannot be written: .*-wal and .*-shm"):
+        open_database(f"sqlite:///{restored}")
+
+
+def test_a_queue_in_a_folder_of_somebody_elses_stops_the_start_with_a_sentence(
+    anybodys_folder: Path, as_orthancs_user: Callable[[], None]
+) -> None:
+    anybodys_folder.chmod(0o555)
+    as_orthancs_user()
+
+    with pytest.raises(UnwritableQueue, match="their folder must be writable"):
+        open_database(f"sqlite:///{anybodys_folder / 'oar-jobs.db'}")

@@ -1,15 +1,17 @@
 import hashlib
 import hmac
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
+from sqlalchemy.exc import OperationalError
 
 from plugin.jobs.job import Outcome
 from plugin.jobs.job_table import open_database
 from plugin.jobs.jobs import Jobs
+from plugin.sending import courier as courier_module
 from plugin.sending.courier import Courier
 from plugin.sending.deliveries import Deliveries, Errand, NotDelivered, Refused
 from plugin.sending.webhook import Webhooks, WebhookSettings
@@ -195,6 +197,31 @@ def test_a_fault_of_ours_is_parked_and_the_next_delivery_is_carried(database, ca
     courier.stop()
 
     assert "KeyError" in caplog.text
+
+
+def test_deliveries_that_cannot_be_read_are_known_and_logged_whole_but_once(
+    database, monkeypatch, caplog
+):
+    monkeypatch.setattr(courier_module, "PAUSE_S", 0.0)
+    hospital = Hospital(database, "http://127.0.0.1/")
+    claim, known = hospital.deliveries.claim, list[bool]()
+
+    def fail_twice(kinds: Collection[str]) -> Errand | None:
+        known.append(courier.queue_answers)
+        if len(known) <= 2:
+            raise OperationalError("UPDATE", {}, Exception("attempt to write a readonly database"))
+        return claim(kinds)
+
+    monkeypatch.setattr(hospital.deliveries, "claim", fail_twice)
+    courier = Courier(hospital.deliveries, {"webhook": lambda errand: None})
+    hospital.finish(DONE)
+    courier.start()
+    wait_until(lambda: len(known) > 3, "it was carried at last")
+    courier.stop()
+
+    assert known[:4] == [True, False, False, True]
+    told = [one for one in caplog.records if "deliveries cannot be read" in one.message]
+    assert [bool(one.exc_info) for one in told] == [True, False]
 
 
 @pytest.mark.parametrize(
