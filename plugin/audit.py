@@ -160,10 +160,12 @@ class Audit:
         """Read the whole record again and compare it with its hashes.
 
         Args:
-            number: of a line that somebody has kept a note of.
+            number: of a line that somebody has kept a note of; 0: before the first line.
             hash: of that line, as it was then; without a number, of any line.
         """
-        count, last, found = 0, NO_LINE, False
+        count, last, found = 0, NO_LINE, hash == NO_LINE
+        if number == 0 and hash is not None and not found:
+            return _broken(count, last, "Before the first line there is no hash but zeros.")
         for row in self._all():
             if row.number != count + 1:
                 return _broken(count, last, f"Line {count + 1} is missing.")

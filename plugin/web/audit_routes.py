@@ -21,9 +21,9 @@ class AuditQuery(_Strict):
 
 
 class VerifyQuery(_Strict):
-    """A line that somebody has kept a note of, if anybody has."""
+    """A line that somebody has kept a note of, if anybody has; 0 and zeros: before the first."""
 
-    number: Annotated[Number | None, Field(ge=1)] = None
+    number: Number | None = None
     hash: Annotated[str | None, Field(pattern="^[0-9a-f]{64}$")] = None
 
 

@@ -159,6 +159,14 @@ def test_a_record_written_anew_shows_to_whoever_has_kept_one(audit, written):
     )
 
 
+def test_what_was_noted_at_the_first_start_is_no_false_alarm(audit, written):
+    assert audit.verify(number=0, hash=NO_LINE).intact
+    assert audit.verify(hash=NO_LINE).intact
+    assert audit.verify(number=0, hash="1" * 64).reason == (
+        "Before the first line there is no hash but zeros."
+    )
+
+
 def test_lines_are_read_in_pages_and_by_job(audit, jobs, written):
     other = add(jobs, series="other")
 
