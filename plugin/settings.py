@@ -47,6 +47,16 @@ MADE_BY: dict[ResultKind, str] = {
 """The settings that have results beside the SEG made."""
 
 
+DATABASES = ("sqlite", "sqlite+pysqlite", "postgresql", "postgresql+psycopg")
+"""How an address of the queue may begin: what is installed and what the queue can be kept in."""
+
+
+MOST_THREADS = 1024
+"""Of one network: more processors than a machine has."""
+
+MOST_ATTEMPTS = 20
+"""With a pause that doubles each time, the last ones would come after centuries."""
+
 MOST_SECONDS = 86_400.0
 MOST_HOURS = 87_600.0
 MOST_DAYS = 3650
@@ -105,7 +115,12 @@ class Settings(BaseModel):
         ),
     ] = False
     threads: Annotated[
-        int, Field(ge=0, description="Processor threads of the network; 0: PyTorch's own choice.")
+        int,
+        Field(
+            ge=0,
+            le=MOST_THREADS,
+            description="Processor threads of the network; 0: PyTorch's own choice.",
+        ),
     ] = 0
     segmentation_type: Annotated[
         SegmentationType, Field(description="LABELMAP is newer; few viewers show it.")
@@ -164,7 +179,12 @@ class Settings(BaseModel):
         ),
     ] = "join"
     max_attempts: Annotated[
-        int, Field(ge=1, description="A job that our own fault stops is tried this often.")
+        int,
+        Field(
+            ge=1,
+            le=MOST_ATTEMPTS,
+            description="A job that our own fault stops is tried this often.",
+        ),
     ] = 3
     retry_delay_seconds: Annotated[
         float,
@@ -221,6 +241,11 @@ class Settings(BaseModel):
             address = make_url(database) if database else None
         except (ArgumentError, ValueError):  # whose sentence may quote a piece of a password
             raise ValueError("not an SQLAlchemy URL") from None
+        if address and address.drivername not in DATABASES:  # not quoted: it may be a password
+            raise ValueError(
+                "the queue is kept in an SQLite file or in PostgreSQL, as in "
+                "sqlite:////srv/oar-jobs.db or postgresql://USER:PASSWORD@HOST/NAME"
+            )
         if (
             address
             and address.get_backend_name() == "sqlite"
