@@ -19,7 +19,9 @@ class JobRequest(_Strict):
     force: Annotated[
         bool, Field(strict=True, description="Make a new result even if there is one.")
     ] = False
-    model: Annotated[str | None, Field(description="Name of a model; null: the usual one.")] = None
+    model: Annotated[
+        str | None, Field(description="Name of a model; null: as the settings say.")
+    ] = None
 
 
 class JobQuery(_Strict):

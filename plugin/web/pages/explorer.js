@@ -78,7 +78,7 @@ class Panel {
     ]);
     this.nameSeries(series);
     this.models = new Map(models.models.map(({ name, card }) => [name, card]));
-    const usual = make("option", { value: "" }, "the usual one");
+    const usual = make("option", { value: "" }, "as the settings say");
     const others = [...this.models.keys()].map((name) => make("option", {}, name));
     this.model.replaceChildren(usual, ...others);
     this.hasViewer = health.viewer;
@@ -189,6 +189,7 @@ class Panel {
             { "data-chosen": String(one.chosen) },
             make("strong", {}, one.chosen ? "Taken: " : "Not taken: "),
             `${this.titleOf(one.series)}. ${one.reason}`,
+            one.model && ` Model by the settings: ${one.model}. ${one.model_reason}`,
           ),
         ),
       );

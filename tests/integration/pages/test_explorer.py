@@ -57,6 +57,32 @@ def test_a_study_is_segmented_from_its_page_and_watched_without_a_reload(page, o
     )
 
 
+def test_who_is_about_to_segment_reads_which_model_each_series_gets_and_by_which_rule(
+    page, new_orthanc, steady_model, quick_model
+):
+    rule = {"Model": str(quick_model), "SeriesDescription": "neck"}
+    orthanc = new_orthanc(steady_model, Automatic=False, Models=[rule])
+    orthanc.start()
+    ruled, other = (
+        ct_slices(
+            make_phantom(spacing_mm=(6.0, 8.0, 8.0), shape=(slices, 32, 32)),
+            series_description=name,
+        )
+        for name, slices in (("Neck", 30), ("Head", 31))
+    )
+    for image in other:
+        image.StudyInstanceUID = ruled[0].StudyInstanceUID
+    orthanc.push([*ruled, *other])
+    open_study(page, orthanc, orthanc.study())
+
+    taken = page.locator(".oar-explained li")
+    expect(taken.filter(has_text="Neck")).to_contain_text("quick. Rule 1 of Models fits")
+    expect(taken.filter(has_text="Head")).to_contain_text("steady. No rule of Models fits")
+    chosen = page.get_by_label("Model").locator("option:checked")
+    expect(chosen).to_have_text("as the settings say")
+    expect(taken.first).to_be_visible()
+
+
 def test_nothing_is_asked_once_nothing_can_change(page, orthanc, push, ct):
     study = push(ct)
     orthanc.wait_until_quiet()
