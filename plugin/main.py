@@ -154,7 +154,7 @@ def on_change(change: int, level: int, resource: str) -> None:
         if configuration.get("CheckRevisions", False):
             log.warning(
                 "OarState cannot be kept on studies: Orthanc's CheckRevisions lets no plugin "
-                "change metadata; /oar/ and labels show the state"
+                "change metadata; /oar/ shows the state, and labels do where Orthanc has them"
             )
         if holds_threads_needlessly(orthanc, configuration):
             log.warning(

@@ -62,7 +62,7 @@ class Outgoing:
         if self._may_forget:
             log.warning(
                 "Orthanc may forget how a sending ended when it has many jobs, and a result is "
-                'then sent again: write "JobsHistorySize": %d into its configuration',
+                'then sent again: set "JobsHistorySize": %d in its configuration',
                 JOBS_KEPT_WHEN_BUSY,
             )
         for courier in self._couriers:

@@ -63,6 +63,8 @@ def test_a_correction_that_arrives_is_measured_and_shown(page: Page, orthanc: Or
     page.get_by_role("button", name="brainstem").click()
     expect(page.get_by_role("table", name="CTs with brainstem")).to_contain_text("SEG")
     expect(page.get_by_role("img", name="Dice of brainstem")).to_have_count(2)
+    axis = page.locator("svg.chart text")  # as in the table
+    expect(axis).to_have_text(["0 %", "20 %", "40 %", "60 %", "80 %", "100 %"])
     assert Axe().run(page).violations_count == 0
     expect(page.locator("header")).to_contain_text("Research use only")
     assert dcmread(BytesIO(drawing.getvalue())).PatientID not in page.content()
