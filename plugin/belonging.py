@@ -15,7 +15,7 @@ from sqlalchemy import Engine, make_url
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from plugin.jobs.job_table import Row, make_tables
+from plugin.jobs.job_table import Row, UnwritableQueue, make_tables
 from plugin.jobs.pause import QUEUE
 
 NAME_FILE = "oar-archive"
@@ -90,13 +90,17 @@ def hold(database_url: str) -> None:
 
     Raises:
         NotOurs: another process holds it.
+        UnwritableQueue: nothing can be written beside it.
     """
     address = make_url(database_url)
     if address.get_backend_name() != "sqlite" or not address.database:
         return
     file = Path(address.database)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    lock = os.open(f"{file}.lock", os.O_RDWR | os.O_CREAT, 0o600)  # closed by the process's end
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        lock = os.open(f"{file}.lock", os.O_RDWR | os.O_CREAT, 0o600)  # closed by the process's end
+    except OSError as why:
+        raise UnwritableQueue(file) from why
     try:
         fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError) as why:  # which of the two, depends on the system

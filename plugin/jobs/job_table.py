@@ -45,6 +45,13 @@ MAKING_TABLES = 0x6F6172
 class UnwritableQueue(Exception):
     """The queue's file cannot be written. The message says who must be able to."""
 
+    def __init__(self, file: Path) -> None:
+        super().__init__(
+            f"The queue's file {file} cannot be written: it, the files {file.name}-wal, "
+            f"{file.name}-shm and {file.name}.lock beside it, and their folder must be writable by "
+            "the user that Orthanc runs as."
+        )
+
 
 class Utc(TypeDecorator[datetime]):
     """A moment in UTC, on databases with time zones and on those without, as SQLite."""
@@ -212,11 +219,7 @@ def _is_sound(file: Path) -> bool:
         if kind in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
             return False
         if kind in UNWRITABLE:
-            raise UnwritableQueue(
-                f"The queue's file {file} cannot be written: it, the files {file.name}-wal and "
-                f"{file.name}-shm beside it, and their folder must be writable by the user that "
-                "Orthanc runs as."
-            ) from error
+            raise UnwritableQueue(file) from error
         raise  # as of a locked file: it says nothing of its content
 
 
