@@ -13,7 +13,7 @@ from pathlib import Path
 from tests.faults import faulty_script
 from tests.faults.places import Site, on_a_small_disk, with_images_apart
 from tests.faults.tally import Tally
-from tests.faults.ward import ENDED, Ward
+from tests.faults.ward import ENDED, Patient, Ward
 from tests.integration.conftest import STABLE_AGE_S, wait_until
 
 JOB_S = 4.0
@@ -123,12 +123,22 @@ def bad_weights(ward: Ward) -> None:
 # --- the disk and the queue's file ---------------------------------------------------------------
 
 
+def admit_to_network(ward: Ward) -> Patient:
+    """One whose job has just come to the network, so that its result is not being stored yet.
+
+    A disk that fails between our look at it and the storing ends Orthanc 1.10 (`plugin.archive`).
+    """
+    before = len(ward.log())
+    patient = ward.admit()
+    ward.wait_for_stage("segmenting", after=before)
+    return patient
+
+
 def full_disk(ward: Ward) -> None:
     """no room on the disk of images, index and queue, from the network's work until the attempt
     is over; then the operator makes room
     """
-    patient = ward.admit()
-    ward.wait_until_at_work(patient)
+    patient = admit_to_network(ward)
     ballast = ward.folder / "orthanc" / "ballast"
     with ballast.open("wb", buffering=0) as file:
         for size in (2**20, 2**12):
@@ -145,8 +155,7 @@ def full_disk(ward: Ward) -> None:
 
 def read_only(ward: Ward) -> None:
     """Orthanc's storage becomes read-only while a job runs; then the operator mounts it anew"""
-    patient = ward.admit()
-    ward.wait_until_at_work(patient)
+    patient = admit_to_network(ward)
     images = ward.folder / "images"
     subprocess.run(["mount", "-o", "remount,ro", images], check=True)
     assert not ward.send(ward.patient()), "a study was accepted that cannot be stored"
