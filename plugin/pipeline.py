@@ -3,7 +3,6 @@
 import hashlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
@@ -164,16 +163,14 @@ def _files(
     progress: Callable[[float], None],
     hashes: list[str],
 ) -> Iterator[bytes]:
-    with ThreadPoolExecutor(1) as beside:  # a hash is made without the interpreter
-        for number, instance in enumerate(series.instances):
-            if watch.cancelled():
-                raise Cancelled
-            file = archive.file(instance)
-            hashing = beside.submit(hashlib.sha256, file)
-            yield file
-            hashes.append(hashing.result().hexdigest())
-            del file, hashing  # `read_series` lets the file go as well
-            progress((number + 1) / len(series.instances))
+    for number, instance in enumerate(series.instances):
+        if watch.cancelled():
+            raise Cancelled
+        file = archive.file(instance)
+        hashes.append(hashlib.sha256(file).hexdigest())
+        yield file
+        del file  # `read_series` lets it go as well
+        progress((number + 1) / len(series.instances))
 
 
 def _still_wanted(series: Series, archive: Archive, stored: Sequence[Result]) -> None:
