@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from model.checkpoint import BadCheckpoint
+
 Shape = tuple[int, int, int]
 
 SURE = 100.0
@@ -21,7 +23,7 @@ class Cancelled(Exception):
     """Whoever asked for this no longer wants it."""
 
 
-class NotFinite(Exception):
+class NotFinite(BadCheckpoint):
     """The network's numbers are none, or too large: of its weights, not of the patient."""
 
 

@@ -26,7 +26,6 @@ from torch import Tensor, nn
 from model.checkpoint import NOTICE, BadCheckpoint, load_network
 from model.organs import BY_NAME
 from model.segmenter import Segmenter
-from model.sliding_window import NotFinite
 from model.tiny_vit import LiteMedSamEncoder
 from training.config import TrainConfig, explained
 from training.evaluate import held_out_folders, measure_once
@@ -286,7 +285,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 f"{60 * left:.0f} minutes of training left",
                 flush=True,
             )
-    except (ValueError, OSError, BadCheckpoint, Diverged, NotFinite) as error:
+    except (ValueError, OSError, BadCheckpoint, Diverged) as error:
         print(f"training.compare: {error}", file=sys.stderr)
         return 1
     text = table(results) + notes(config, results, args.device)

@@ -22,7 +22,6 @@ import torch
 from model.checkpoint import NOTICE, BadCheckpoint
 from model.organs import BY_NAME
 from model.segmenter import Segmenter
-from model.sliding_window import NotFinite
 from training.cases import Dataset
 from training.config import TrainConfig
 from training.evaluate import measure_once
@@ -165,7 +164,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 "training left",
                 flush=True,
             )
-    except (ValueError, OSError, BadCheckpoint, Diverged, NotFinite) as error:
+    except (ValueError, OSError, BadCheckpoint, Diverged) as error:
         print(f"training.folds: {error}", file=sys.stderr)
         return 1
     text = table(folds) + notes(config, folds)

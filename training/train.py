@@ -18,7 +18,6 @@ import numpy as np
 import torch
 
 from model.checkpoint import BadCheckpoint, Card, read_card
-from model.sliding_window import NotFinite
 from training.asked import begin, check_goes_on
 from training.cases import Case, Dataset, ct_hashes
 from training.config import TrainConfig
@@ -251,7 +250,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         train(TrainConfig.read(args.config), device=args.device, resume=args.resume)
-    except (ValueError, OSError, BadCheckpoint, Diverged, NotFinite) as error:
+    except (ValueError, OSError, BadCheckpoint, Diverged) as error:
         print(f"training.train: {error}", file=sys.stderr)
         return 1
     return 0
