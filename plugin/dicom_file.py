@@ -51,6 +51,9 @@ DEFLATED = DeflatedExplicitVRLittleEndian.encode()
 
 PIXEL_DATA = Tag("PixelData")
 
+LOSSY = ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod")
+"""What a header says of what was lost of its image."""
+
 COMPRESSED = 0xFFFFFFFF
 """Length of pixel data that is in items, of which the last one says so."""
 

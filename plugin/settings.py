@@ -55,7 +55,7 @@ MOST_THREADS = 1024
 """Of one network: more processors than a machine has."""
 
 MOST_ATTEMPTS = 20
-"""With a pause that doubles each time, the last ones would come after centuries."""
+"""With a pause that doubles each time, the last one comes after three months, or far later."""
 
 MOST_SECONDS = 86_400.0
 MOST_HOURS = 87_600.0
@@ -279,7 +279,7 @@ class Settings(BaseModel):
             settings = cls.model_validate(configuration.get(SECTION, {}))
         except ValidationError as error:
             wrong = "; ".join(
-                f"{'.'.join(['Oar', *map(str, each['loc'])])}: {each['msg']}"
+                f"{'.'.join([SECTION, *map(str, each['loc'])])}: {each['msg']}"
                 for each in error.errors()
             )
             raise BadSettings(f"Orthanc's configuration cannot be used: {wrong}.") from None

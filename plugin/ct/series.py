@@ -24,6 +24,7 @@ from plugin.ct.hounsfield import (
 from plugin.ct.series_rules import SeriesRules, UnsuitableSeries, counted
 from plugin.ct.stack import Stack, stack_slices, values_of
 from plugin.dicom_file import (
+    LOSSY,
     PIXEL_DATA,
     UnreadableFile,
     as_written,
@@ -55,7 +56,7 @@ OF_EACH_SLICE = tuple(
         *("SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames"),
         *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue"),
         *("RescaleSlope", "RescaleIntercept", "RescaleType", "PixelData", "InstanceNumber"),
-        *("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod"),
+        *LOSSY,
     )
 )
 OF_THE_FIRST = tuple(
@@ -251,19 +252,17 @@ def _check_kind(headers: Sequence[Dataset]) -> None:
 
 def _check_patient(headers: Sequence[Dataset]) -> None:
     """Refuse slices whose result would be filed under another patient."""
-    kinds = {
-        tuple(
-            as_written(header, keyword) for keyword in ("PatientID", "SpecificCharacterSet")
-        ): header
+    different = {
+        (as_written(header, "PatientID"), as_written(header, "SpecificCharacterSet")): header
         for header in headers
-    }
-    if not all(comes_back(header, "PatientID") for header in kinds.values()):
+    }.values()
+    if not all(comes_back(header, "PatientID") for header in different):
         raise UnsuitableSeries(
             "PatientID cannot be written again as it is, for it is not of the character set that "
             "the images declare: a result would be filed under another patient."
         )
     # The identifiers themselves stay out of the message.
-    patients = {str(header.get("PatientID") or "").strip() for header in kinds.values()}
+    patients = {str(header.get("PatientID") or "").strip() for header in different}
     if len(patients) > 1:
         raise UnsuitableSeries(
             f"The images have {len(patients)} different PatientID, expected one."

@@ -21,7 +21,7 @@ from pydicom.valuerep import DA, DT, TM
 
 from model.organs import Organ
 from model.volumes import count_voxels
-from plugin.dicom_file import keep_readable, number_in
+from plugin.dicom_file import LOSSY, keep_readable, number_in
 from plugin.objects.identity import MANUFACTURER, NOTICE, Origin
 
 SERIES_NUMBER_OFFSET = {"SEG": 9000, "RTSTRUCT": 10000, "SR": 11000, "OT": 12000}
@@ -72,9 +72,6 @@ NEEDED_OF_A_SLICE = (
     "InstitutionName",
 )
 """What highdicom is shown of a slice."""
-
-
-LOSSY = ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod")
 
 
 class NoOrganFound(Exception):

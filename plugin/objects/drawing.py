@@ -17,9 +17,6 @@ from scipy import ndimage
 ORIENTATION = "FPL"
 """Volumes are drawn with axes that grow to the patient's feet, back and left."""
 
-AIR_HU = -1024.0
-"""HU: what is outside the volume is black."""
-
 FINE = 2
 """Outlines are found on a grid this much finer than the picture's, and are smooth in it."""
 

@@ -10,8 +10,8 @@ from PIL import Image
 
 from model.organs import Organ
 from model.volumes import boxes_by_label
+from plugin.ct.hounsfield import AIR_HU
 from plugin.objects.drawing import (
-    AIR_HU,
     BONE,
     CORONAL,
     ORIENTATION,
@@ -116,6 +116,7 @@ class Scene:
         frame = self._around(own, view, FIELD_PER_ORGAN, size)
         window = BONE if organ.name.startswith(IN_BONE) else SOFT_TISSUE
         hu = np.take(self.ct.array, index, axis=view.normal)
+        # What lies outside the CT is shown as 0: as air.
         picture = coloured(window.greys(frame.shown(hu - AIR_HU) + AIR_HU))
         for other, box in self.boxes.items():
             if other != organ and box[view.normal].start <= index < box[view.normal].stop:

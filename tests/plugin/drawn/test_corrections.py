@@ -212,12 +212,17 @@ def test_a_drawing_on_another_ct_of_the_study_is_not_compared(clinic, small_phan
     assert job.reason == "It was drawn on a series that has no result of ours."
 
 
+def put_into_frame(drawing: Dataset, name: str) -> None:
+    """Say of an RTSTRUCT that it was drawn in the frame of reference of this name."""
+    frame = generate_uid(entropy_srcs=[name])
+    drawing.ReferencedFrameOfReferenceSequence[0].FrameOfReferenceUID = frame
+    drawing.StructureSetROISequence[0].ReferencedFrameOfReferenceUID = frame
+
+
 def test_another_frame_of_reference_is_refused_with_the_reason(clinic, ct):
     mask = clinic.ours().with_array((clinic.ours().array > 0).astype(np.uint8))
     drawing = rtstruct(ct, {"Brainstem": outlines_of(mask)})
-    elsewhere = generate_uid(entropy_srcs=["elsewhere"])
-    drawing.ReferencedFrameOfReferenceSequence[0].FrameOfReferenceUID = elsewhere
-    drawing.StructureSetROISequence[0].ReferencedFrameOfReferenceUID = elsewhere
+    put_into_frame(drawing, "elsewhere")
     clinic.orthanc.receive([drawing])
 
     [job] = clinic.stable()
@@ -259,9 +264,7 @@ def test_a_drawing_that_names_no_series_finds_its_ct_among_those_of_the_study(cl
 @pytest.mark.usefixtures("elsewhere")
 def test_a_drawing_that_names_no_series_and_is_of_no_ct_is_refused_with_the_reason(clinic, ct):
     drawing = brainstem_without_series(clinic, ct)
-    nowhere = generate_uid(entropy_srcs=["nowhere"])
-    drawing.ReferencedFrameOfReferenceSequence[0].FrameOfReferenceUID = nowhere
-    drawing.StructureSetROISequence[0].ReferencedFrameOfReferenceUID = nowhere
+    put_into_frame(drawing, "nowhere")
     clinic.orthanc.receive([drawing])
 
     [job] = clinic.stable()
