@@ -57,32 +57,39 @@ def name_of_archive(storage: Path) -> str:
     return name
 
 
-def owner_of(engine: Engine) -> str:
-    """The name of the archive that the queue belongs to; empty if it has none yet."""
-    make_tables(engine, ArchiveRow)
-    with Session(engine) as session:
-        row = session.get(ArchiveRow, QUEUE)
-        return "" if row is None else row.name
+class Belonging:
+    """Whose the queue in a database is."""
 
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        make_tables(engine, ArchiveRow)
 
-def give(engine: Engine, storage: Path) -> None:
-    """Let the queue belong to the archive with this storage, if it belongs to none yet.
+    @property
+    def owner(self) -> str:
+        """The name of the archive that the queue belongs to; empty if it has none yet."""
+        with Session(self._engine) as session:
+            row = session.get(ArchiveRow, QUEUE)
+            return "" if row is None else row.name
 
-    Raises:
-        NotOurs: it belongs to another, or the archive's name cannot be kept.
-    """
-    archive = name_of_archive(storage)
-    if not owner_of(engine):
-        # Another process may be faster.
-        with suppress(IntegrityError), Session(engine) as session, session.begin():
-            session.add(ArchiveRow(queue=QUEUE, name=archive))
-    if (owner := owner_of(engine)) != archive:
-        raise NotOurs(
-            f"The queue belongs to the archive {owner}, and this Orthanc's storage is the archive "
-            f"{archive}. If Database in the section Oar names another Orthanc's queue, name one of "
-            "its own. If the queue is this Orthanc's, whose storage was made anew or is not shared "
-            f"with the others of the same index, write {owner} into {storage / NAME_FILE}."
-        )
+    def give(self, storage: Path) -> None:
+        """Let the queue belong to the archive with this storage, if it belongs to none yet.
+
+        Raises:
+            NotOurs: it belongs to another, or the archive's name cannot be kept.
+        """
+        archive = name_of_archive(storage)
+        if not self.owner:
+            # Another process may be faster.
+            with suppress(IntegrityError), Session(self._engine) as session, session.begin():
+                session.add(ArchiveRow(queue=QUEUE, name=archive))
+        if (owner := self.owner) != archive:
+            raise NotOurs(
+                f"The queue belongs to the archive {owner}, and this Orthanc's storage is the "
+                f"archive {archive}. If Database in the section Oar names another Orthanc's queue, "
+                "name one of its own. If the queue is this Orthanc's, whose storage was made anew "
+                "or is not shared with the others of the same index, write "
+                f"{owner} into {storage / NAME_FILE}."
+            )
 
 
 def hold(database_url: str) -> None:

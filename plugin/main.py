@@ -72,7 +72,7 @@ station = Station(
     owner=f"{socket.gethostname()}:{configuration.get('HttpPort', '')}",
     changed=changed,
 )
-station.give_queue_to(storage)
+station.belonging.give(storage)
 jobs, catalogue = station.jobs, station.catalogue
 outgoing = Outgoing(
     station.deliveries,
@@ -120,7 +120,7 @@ rest = Rest(
     worker=worker,
     deliveries=station.deliveries,
     model_rules=station.model_rules,
-    queue_owner=station.queue_owner,
+    queue_owner=station.belonging.owner,
     paused=station.pause.holds,
     queue_answers=lambda: worker.queue_answers and outgoing.queue_answers,
     viewer=viewer,

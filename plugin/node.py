@@ -159,7 +159,7 @@ def compare(station: Station, archive: RestArchive) -> None:
         queue_owner, promised = archive.offer()
     except ArchiveError as why:
         raise Refusal(f"Orthanc does not say which queue and which models it has: {why}") from why
-    if station.queue_owner != queue_owner:
+    if station.belonging.owner != queue_owner:
         raise Refusal(
             "Orthanc has another queue than this node: Database in the section Oar must be the "
             "same here and there, and --orthanc the address of the Orthanc that has this queue."

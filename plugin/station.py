@@ -2,7 +2,6 @@
 
 import gc
 from collections.abc import Callable
-from pathlib import Path
 
 import highdicom as hd
 import torch
@@ -10,7 +9,7 @@ from pydicom.uid import SegmentationStorage
 
 from plugin.archive import OrthancArchive
 from plugin.audit import Audit, settings_digest
-from plugin.belonging import give, owner_of
+from plugin.belonging import Belonging
 from plugin.catalogue import Catalogue
 from plugin.drawn.quality import Quality
 from plugin.jobs.job import Job
@@ -93,16 +92,8 @@ class Station:
             changed=lambda job: changed(self.jobs, job),
         )
         self.pause = Pause(database, self.jobs)
+        self.belonging = Belonging(database)
         keep_what_is_loaded()
-
-    def give_queue_to(self, storage: Path) -> None:
-        """See `plugin.belonging.give`."""
-        give(self._database, storage)
-
-    @property
-    def queue_owner(self) -> str:
-        """Name of the archive that the queue belongs to."""
-        return owner_of(self._database)
 
     def close(self) -> None:
         """Give up the connections to the database."""

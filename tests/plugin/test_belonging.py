@@ -4,36 +4,40 @@ from pathlib import Path
 
 import pytest
 
-from plugin.belonging import NAME_FILE, NotOurs, give, hold, name_of_archive, owner_of
+from plugin.belonging import NAME_FILE, Belonging, NotOurs, hold, name_of_archive
 from plugin.jobs.job_table import open_database
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_a_queue_belongs_to_the_first_archive_that_uses_it(database, tmp_path):
-    queue, first, second = open_database(database), tmp_path / "first", tmp_path / "second"
-    assert owner_of(queue) == ""
+    queue, first, second = (
+        Belonging(open_database(database)),
+        tmp_path / "first",
+        tmp_path / "second",
+    )
+    assert queue.owner == ""
 
-    give(queue, first)
-    give(queue, first)  # a restart
+    queue.give(first)
+    queue.give(first)  # a restart
     with pytest.raises(NotOurs, match="The queue belongs to the archive") as why:
-        give(queue, second)
+        queue.give(second)
 
-    assert owner_of(queue) == name_of_archive(first) != name_of_archive(second)
+    assert queue.owner == name_of_archive(first) != name_of_archive(second)
     assert f"write {name_of_archive(first)} into {second / NAME_FILE}" in str(why.value)
 
 
 def test_an_archive_whose_storage_was_made_anew_gets_its_queue_back_as_the_refusal_says(
     database, tmp_path
 ):
-    queue, new = open_database(database), tmp_path / "new"
-    give(queue, tmp_path / "old")
+    queue, new = Belonging(open_database(database)), tmp_path / "new"
+    queue.give(tmp_path / "old")
     with pytest.raises(NotOurs):
-        give(queue, new)
+        queue.give(new)
 
-    (new / NAME_FILE).write_text(f"{owner_of(queue)}\n")
+    (new / NAME_FILE).write_text(f"{queue.owner}\n")
 
-    give(queue, new)
+    queue.give(new)
 
 
 def test_an_archive_whose_name_was_lost_in_a_power_cut_is_named_again(tmp_path):

@@ -10,7 +10,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import DatabaseError
 
 from plugin.audit import Audit
-from plugin.belonging import NotOurs, give, name_of_archive, owner_of
+from plugin.belonging import Belonging, NotOurs, name_of_archive
 from plugin.drawn.quality import Quality
 from plugin.jobs.job import Outcome, Parcel
 from plugin.jobs.job_table import open_database
@@ -183,7 +183,7 @@ def test_of_archives_that_want_a_new_queue_at_the_same_moment_one_gets_it(engine
     def start(storage: Path) -> None:
         together.wait()
         try:
-            give(engine, storage)
+            Belonging(engine).give(storage)
         except NotOurs:
             refused.append(storage)
 
@@ -194,4 +194,4 @@ def test_of_archives_that_want_a_new_queue_at_the_same_moment_one_gets_it(engine
         thread.join()
 
     [chosen] = set(storages) - set(refused)
-    assert owner_of(engine) == name_of_archive(chosen)
+    assert Belonging(engine).owner == name_of_archive(chosen)
