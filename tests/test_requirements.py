@@ -9,6 +9,7 @@ ROOT = Path(__file__).parents[1]
 
 PINS = (ROOT / "requirements.txt").read_text()
 LOCK = (ROOT / "requirements.lock").read_text()
+PEERS = (ROOT / "tests" / "benchmarks" / "requirements.txt").read_text()
 
 
 def pinned(text: str) -> set[tuple[str, str]]:
@@ -31,3 +32,9 @@ def test_the_set_up_takes_nothing_of_the_lock_without_its_hash() -> None:
     makefile = (ROOT / "Makefile").read_text()
     assert re.search(r"^WEIGHTS := .* --hash=sha256:", makefile, re.MULTILINE)
     assert re.search(r"--no-deps --require-hashes \\\n\s+-r requirements\.lock", makefile)
+
+
+def test_the_peers_list_leaves_to_ours_what_ours_pins() -> None:
+    # Said twice, it comes to differ, and pip then installs neither.
+    assert "\n-r ../../requirements.txt\n" in PEERS
+    assert {name for name, _ in pinned(PEERS)} & {name for name, _ in pinned(PINS)} == set()
