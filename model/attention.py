@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.blocks import Pointwise
+from model.blocks import Pointwise, attend
 
 
 class Attention(nn.Module):
@@ -29,11 +29,7 @@ class Attention(nn.Module):
         self.out = nn.Linear(width, width)
 
     def forward(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        q, k, v = (
-            project(t).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for project, t in ((self.q, queries), (self.k, keys), (self.v, values))
-        )
-        return self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        return self.out(attend(self.q(queries), self.k(keys), self.v(values), self.heads))
 
 
 class TwoWayBlock(nn.Module):

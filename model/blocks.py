@@ -76,6 +76,23 @@ class Head(Pointwise):
         return torch.baddbmm(self.bias[:, None], weight, voxels).unflatten(2, input.shape[2:])
 
 
+def attend(queries: Tensor, keys: Tensor, values: Tensor, heads: int) -> Tensor:
+    """Multi-head scaled dot-product attention (Vaswani et al., NeurIPS 2017).
+
+    Shapes: queries ``(B, Q, D)``, keys and values ``(B, N, D)``; ``(B, Q, D)`` out.
+    """
+    q, k, v = (
+        t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (queries, keys, values)
+    )  # (B, heads, Q or N, D / heads)
+    if q.is_cpu and q.dtype == torch.bfloat16:
+        # There PyTorch takes four to seven times as long for the gradient as in float32.
+        with torch.autocast("cpu", enabled=False):
+            attended = F.scaled_dot_product_attention(q.float(), k.float(), v.float()).to(q.dtype)
+    else:
+        attended = F.scaled_dot_product_attention(q, k, v)
+    return attended.transpose(1, 2).flatten(2)
+
+
 class ScSE(nn.Module):
     """Concurrent spatial and channel squeeze and excitation (Roy et al., MICCAI 2018).
 

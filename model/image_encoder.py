@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model.blocks import attend
+
 
 class ImageEncoder(Protocol):
     """What the network needs of an image encoder."""
@@ -38,9 +40,7 @@ class TransformerBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = self.qkv(self.norm_attention(x)).chunk(3, dim=-1)
-        q, k, v = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in (q, k, v))
-        attended = F.scaled_dot_product_attention(q, k, v)  # (B, heads, N, D / heads)
-        x = x + self.out(attended.transpose(1, 2).flatten(2))
+        x = x + self.out(attend(q, k, v, self.heads))
         return x + self.mlp(self.norm_mlp(x))
 
 

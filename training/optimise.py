@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from model.segmenter import runs_faster_in_bf16
 from model.unet import UNet
@@ -91,12 +91,16 @@ def build_scaler(device: str, dtype: torch.dtype) -> torch.amp.GradScaler:
 @torch.no_grad()
 def follow(average: UNet, network: UNet, decay: float) -> None:
     """Move the averaged weights a little towards the network's."""
-    theirs = network.state_dict()
     moving, towards = [], []
-    for key, value in average.state_dict().items():
+    for value, target in zip(_values(average), _values(network), strict=True):
         if value.is_floating_point():
             moving.append(value)
-            towards.append(theirs[key])
+            towards.append(target)
         else:
-            value.copy_(theirs[key])
+            value.copy_(target)
     torch._foreach_lerp_(moving, towards, 1 - decay)  # all in one call
+
+
+def _values(network: UNet) -> list[Tensor]:
+    """Weights and what normalisation has counted: a state_dict of them takes 20 ms to make."""
+    return [*network.parameters(), *network.buffers()]

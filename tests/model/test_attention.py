@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from model.attention import SamAttention, _average
-from model.blocks import AttentionGate, Head, MaxPool, Pointwise, ResidualBlock, ScSE
+from model.blocks import AttentionGate, Head, MaxPool, Pointwise, ResidualBlock, ScSE, attend
 from model.image_encoder import VitEncoder
 
 
@@ -170,3 +170,15 @@ def test_a_pointwise_convolution_is_pytorchs_own_in_the_layout_that_is_wanted_ne
 
     torch.testing.assert_close(found, theirs(features))
     assert found.is_contiguous(memory_format=layout)
+
+
+def test_attention_in_half_precision_is_that_of_full_precision() -> None:
+    torch.manual_seed(0)
+    q, k, v = torch.randn(2, 6, 8), torch.randn(2, 9, 8), torch.randn(2, 9, 8)
+    expected = attend(q, k, v, heads=2)
+
+    with torch.autocast("cpu", torch.bfloat16):
+        found = attend(q.bfloat16(), k.bfloat16(), v.bfloat16(), heads=2)
+
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.float(), expected, atol=0.02, rtol=0)

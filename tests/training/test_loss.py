@@ -144,6 +144,32 @@ def test_the_arguments_are_left_as_they_were() -> None:
     assert torch.equal(labelled, NO_PAROTID)
 
 
+@pytest.mark.parametrize("balance", [0.0, 0.5])
+def test_the_gradient_is_that_of_the_loss(balance: float) -> None:
+    torch.manual_seed(0)
+    logits = (3 * torch.randn(3, 4, 2, 3, 4)).double().requires_grad_()
+    target = torch.randint(0, 4, (3, 2, 3, 4))
+    target[torch.rand(target.shape) < 0.2] = UNKNOWN
+    target[1][target[1] == 2] = 0
+    target[2] = torch.where(target[2] == UNKNOWN, UNKNOWN, 0)  # no organ
+    labelled = torch.tensor([[True] * 4, [True, True, False, True], [True] * 4])
+
+    assert torch.autograd.gradcheck(
+        lambda x: partial_label_loss(x, target, labelled, balance), logits
+    )
+
+
+def test_a_sure_mistake_is_still_a_lesson() -> None:
+    target = some_target()
+    logits = logits_of(torch.tensor([0, 2, 1])[target], sure=200.0).requires_grad_()
+
+    partial_label_loss(logits, target, ALL).backward()
+
+    assert logits.grad is not None  # exp(-200) is no number of float32
+    assert (logits.grad[0, 1][target[0] == 1] < 0).all()
+    assert (logits.grad[0, 2][target[0] == 1] > 0).all()
+
+
 def test_coarser_levels_count_half_as_much_each() -> None:
     target = some_target()
     levels = [torch.randn(1, 3, 4, 4, 4), torch.randn(1, 3, 4, 2, 2), torch.randn(1, 3, 2, 1, 1)]
