@@ -20,6 +20,7 @@ from torch import Tensor
 from model.organs import BY_NAME, Organ
 from model.preprocess import Preprocessing
 from model.unet import UNet, UNetConfig
+from model.validation import explained
 
 WEIGHTS = "weights.safetensors"
 CARD = "card.json"
@@ -125,7 +126,7 @@ def read_card(folder: Path) -> Card:
     except OSError as error:
         raise BadCheckpoint(f"no model at {folder}: {error.strerror} {CARD}") from error
     except ValidationError as error:
-        raise BadCheckpoint(f"{path} is not a model card: {error}") from error
+        raise BadCheckpoint(f"{path} is not a model card: {explained(error)}") from error
 
 
 def load_network(folder: Path) -> tuple[UNet, Card]:

@@ -16,6 +16,7 @@ from pydantic.alias_generators import to_pascal
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
+from model.validation import explained
 from plugin.ct.series_rules import SeriesRules
 from plugin.jobs.job import ResultKind
 from plugin.late_slices import LateSlices
@@ -278,10 +279,7 @@ class Settings(BaseModel):
         try:
             settings = cls.model_validate(configuration.get(SECTION, {}))
         except ValidationError as error:
-            wrong = "; ".join(
-                f"{'.'.join([SECTION, *map(str, each['loc'])])}: {each['msg']}"
-                for each in error.errors()
-            )
+            wrong = explained(error, SECTION)
             raise BadSettings(f"Orthanc's configuration cannot be used: {wrong}.") from None
         if unmade := settings.unmade_kinds():
             raise BadSettings(f"Orthanc's configuration cannot be used: {'; '.join(unmade)}.")

@@ -19,6 +19,7 @@ TRAINING_MAY_READ_DICOM_WITH = (
     "plugin.archive",
     "plugin.configuration",
     "plugin.rest_archive",
+    "plugin.settings",
     "plugin.ct.series",
     "plugin.dicom_file",
     "plugin.drawn.drawn_organs",

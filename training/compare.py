@@ -27,7 +27,8 @@ from model.checkpoint import NOTICE, BadCheckpoint, load_network
 from model.organs import BY_NAME
 from model.segmenter import Segmenter
 from model.tiny_vit import LiteMedSamEncoder
-from training.config import TrainConfig, explained
+from model.validation import explained
+from training.config import TrainConfig
 from training.evaluate import held_out_folders, measure_once
 from training.prepare import case_folders
 from training.runs import Run, finish
@@ -89,7 +90,7 @@ class CompareConfig:
         try:
             return TypeAdapter(cls).validate_python(values)
         except ValidationError as error:
-            raise ValueError(f"{path}: {explained(error)}") from error
+            raise ValueError(f"{path}: {explained(error, quoted=True)}") from error
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from model.checkpoint import check_names
+from model.validation import explained
 from training.augment import AugmentConfig
 
 Shape = tuple[PositiveInt, PositiveInt, PositiveInt]  # (z, y, x)
@@ -153,14 +154,4 @@ def _validated(kind: type[Read], values: dict[str, Any], path: Path) -> Read:
     try:
         return TypeAdapter(kind).validate_python(values)
     except ValidationError as error:
-        raise ValueError(f"{path}: {explained(error)}") from error
-
-
-def explained(error: ValidationError) -> str:
-    """What is wrong with which key, in one line."""
-    return "; ".join(
-        f"{'.'.join(map(str, one['loc']))}: {one['msg']}, got {one['input']!r}"
-        if one["loc"]
-        else one["msg"]  # a rule of ours about several keys
-        for one in error.errors()
-    )
+        raise ValueError(f"{path}: {explained(error, quoted=True)}") from error

@@ -4,14 +4,13 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from model.preprocess import Preprocessing
 from plugin.archive import ArchiveError, FolderArchive
 from plugin.configuration import read_configuration
 from plugin.ct.series import SeriesRules
 from plugin.drawn.structure_names import SHIPPED
 from plugin.rest_archive import RestArchive, login_for
+from plugin.settings import BadSettings, Settings
 from training.labelled import CT, case_folders
 
 
@@ -87,7 +86,6 @@ def series_rules(configuration: Path | None) -> SeriesRules:
     if configuration is None:
         return SeriesRules.model_validate({})
     try:
-        values = read_configuration(configuration)
-        return SeriesRules.model_validate(values.get("Oar", {}).get("Series", {}))
-    except (AttributeError, ValidationError) as error:
-        raise ValueError(f"{configuration} has no usable section Oar.Series: {error}") from error
+        return Settings.from_orthanc(read_configuration(configuration)).series
+    except BadSettings as error:
+        raise ValueError(f"{configuration}: {error}") from error

@@ -13,6 +13,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from model.organs import BY_NAME, ORGANS, Organ
+from model.validation import explained
 
 SHIPPED = Path(__file__).with_name("structure_names.toml")
 
@@ -60,10 +61,7 @@ class _File(BaseModel):
         except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise BadNames(f"{path} is not TOML: {error}.") from error
         except ValidationError as error:
-            faults = "; ".join(
-                f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()
-            )
-            raise BadNames(f"{path}: {faults}.") from error
+            raise BadNames(f"{path}: {explained(error)}.") from error
 
 
 class StructureNames:

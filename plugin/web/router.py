@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
+from model.validation import explained
 from plugin.plain_text import PlainText
 
 log = logging.getLogger(__name__)
@@ -210,11 +211,7 @@ def _validate(values: Any, kind: type[BaseModel]) -> BaseModel:
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        wrong = "; ".join(
-            f"{'.'.join(map(str, each['loc'])) or 'the whole'}: {each['msg']}"
-            for each in error.errors()
-        )
-        raise BadRequest(f"Cannot understand the request: {wrong}.") from error
+        raise BadRequest(f"Cannot understand the request: {explained(error)}.") from error
 
 
 def _problem(status: int, sentence: str, headers: Mapping[str, str] | None = None) -> Response:

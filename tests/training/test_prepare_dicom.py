@@ -289,6 +289,26 @@ def test_a_clinics_own_names_and_rules_are_used(tmp_path: Path) -> None:
     assert reasons(tmp_path / "none") == ["The series has 36 slices, expected 37 to 1000."]
 
 
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ('{"oar": {"Series": {"MinSlices": 37}}}', "write Oar instead of oar"),
+        ('{"Oar": {"Series": {"MinSlice": 37}}}', "Oar.Series.MinSlice: Extra inputs"),
+        ('{"Oar": 3}', "Oar: Input should be"),
+    ],
+)
+def test_rules_that_cannot_be_meant_are_refused_and_not_passed_over(
+    content: str, reason: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "orthanc.json").write_text(content)
+
+    code = run(tmp_path / "in", tmp_path / "out", "--configuration", str(tmp_path / "orthanc.json"))
+
+    assert code == 1
+    assert reason in capsys.readouterr().err
+
+
 def test_a_case_folder_that_cannot_be_read_is_refused_and_the_others_go_on(tmp_path: Path) -> None:
     for name in ("pt_1", "pt_2", "pt_3", "pt_4", "pt_5", "pt_6"):
         write_case(patient(1), tmp_path / "in" / name)

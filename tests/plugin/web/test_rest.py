@@ -162,7 +162,7 @@ def test_explain_gives_each_series_its_reason_and_its_latest_job(
         (b"[" * 60_000, "more than 100 brackets"),
         (b'{"model":' * 101, "more than 100 brackets"),
         (("[" * 101).encode("utf-16"), "more than 100 brackets"),  # which JSON may be, too
-        (b"[]", "the whole"),
+        (b"[]", "a valid dictionary"),
         ({"forse": True}, "forse"),
         ({"force": "yes"}, "force"),
         ({"model": 7}, "model"),
