@@ -8,11 +8,14 @@
 #   make faults [ONLY=NAME]  what becomes of studies when Orthanc, disks or the network fail, as a table; 40 minutes
 #   make load               60 studies over 4 associations, as a table
 #   make peers              only .venv-peers, with the programs that the benchmarks compare with
-#   make folds              all 22 organs in five folds on 60 synthetic patients, from nothing; an hour and a half
+#   make folds              all 22 organs in five folds on 60 synthetic patients, from nothing; over two hours
 #   make test-debian13      the tests that need Orthanc, on that of Debian 13, which is built into a folder; needs root
 #   make fuzz               damage and requests that nobody thought of, until 5000 of each are harmless
 #   make lock               the hashes of requirements.txt, after a change of it
 #   make setup              only what the others need: Debian's Orthanc, and .venv
+
+# Where Debian has Orthanc, which is not in the path of everybody.
+export PATH := $(PATH):/usr/sbin
 
 # Orthanc embeds Debian's own Python, so the virtual environment must be of that one.
 PYTHON := /usr/bin/python3

@@ -1,7 +1,7 @@
 """Run Orthanc with the plugin in the foreground: `python -m plugin.serve --data data`.
 
 Orthanc is configured by orthanc.json at the top of the repository; only ports, storage and model
-are chosen here. It answers to this machine alone. Research use only.
+are chosen here. HTTP answers to this machine alone, the DICOM port to all. Research use only.
 """
 
 import argparse

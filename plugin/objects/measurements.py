@@ -11,7 +11,7 @@ from pydicom.uid import SegmentationStorage
 from pydicom.valuerep import DA, TM
 
 from model.organs import Organ
-from model.plausibility import Doubt
+from model.plausibility import Doubt, about_none_of
 from model.volumes import volumes_ml
 from plugin.objects.dicom_objects import (
     ANATOMICAL_STRUCTURE,
@@ -47,6 +47,7 @@ def build_volume_report(
     organs: Sequence[Organ],
     origin: Origin,
     segmentation_type: SegmentationType = "BINARY",
+    warnings: Sequence[str] = (),
     doubts: Sequence[Doubt] = (),
 ) -> sr.Comprehensive3DSR:
     """Write the volume of each organ present, with a reference to its segment of our SEG.
@@ -60,7 +61,9 @@ def build_volume_report(
         organs: those that may be present.
         origin: gives the UIDs and the dates.
         segmentation_type: of the SEG that ``build_seg`` makes of the same labels.
-        doubts: noted with their organ, or with the report if the organ is not there.
+        warnings: sentences for the person who reviews.
+        doubts: those of them that are about one organ: noted with it, if it is there. All other
+            warnings are noted with the report.
 
     Raises:
         NoOrganFound: no voxel is labelled.
@@ -81,7 +84,7 @@ def build_volume_report(
         imaging_measurements=groups,
         title=codes.DCM.ImagingMeasurementReport,
     )
-    elsewhere = [doubt.sentence for doubt in doubts if doubt.organ not in present]
+    elsewhere = about_none_of(present, warnings, doubts)
     for sentence in (f"{NOTICE}. Automatic, not reviewed by anybody.", *elsewhere):
         report[0].ContentSequence.append(_comment(sentence))
     result = sr.Comprehensive3DSR(

@@ -124,6 +124,7 @@ def _build(
                 organs=organs,
                 origin=origin,
                 holes=settings.rtstruct_holes,
+                warnings=finding.warnings,
                 doubts=finding.doubts,
             )
             return [rtstruct]
@@ -134,6 +135,7 @@ def _build(
                 organs=organs,
                 origin=origin,
                 segmentation_type=settings.segmentation_type,
+                warnings=finding.warnings,
                 doubts=finding.doubts,
             )
             return [report]

@@ -12,7 +12,7 @@ from pydicom.uid import ImplicitVRLittleEndian, RTStructureSetStorage
 from pydicom.valuerep import DA, TM, format_number_as_ds
 
 from model.organs import Organ
-from model.plausibility import Doubt
+from model.plausibility import Doubt, about_none_of
 from model.volumes import boxes_by_label, volumes_ml
 from plugin.objects.dicom_objects import (
     check_planes,
@@ -55,6 +55,7 @@ def build_rtstruct(
     organs: Sequence[Organ],
     origin: Origin,
     holes: Holes = "keyhole",
+    warnings: Sequence[str] = (),
     doubts: Sequence[Doubt] = (),
 ) -> hd.SOPClass:
     """Write the organs present in a label volume as one RTSTRUCT instance.
@@ -68,7 +69,9 @@ def build_rtstruct(
         organs: those that may be present.
         origin: gives the UIDs and the dates.
         holes: how they are written.
-        doubts: noted in the description of their organ.
+        warnings: sentences for the person who reviews.
+        doubts: those of them that are about one organ: noted in its description, if it is there.
+            All other warnings stand in the description of the structure set.
 
     Raises:
         NoOrganFound: no voxel is labelled.
@@ -88,7 +91,10 @@ def build_rtstruct(
     )
     result.StructureSetLabel = "Organs at risk"
     result.StructureSetName = f"Organs at risk, {NOTICE.lower()}"
-    result.StructureSetDescription = f"{NOTICE}. Automatic contours, not reviewed by anybody."
+    result.StructureSetDescription = _described(
+        f"{NOTICE}. Automatic contours, not reviewed by anybody.",
+        about_none_of(present, warnings, doubts),
+    )
     result.StructureSetDate = DA(origin.created.date())
     result.StructureSetTime = TM(origin.created.time())
     result.OperatorsName = None
@@ -111,6 +117,11 @@ def build_rtstruct(
     result.RTROIObservationsSequence = observations
     sign(result, first, origin)
     return result
+
+
+def _described(first: str, sentences: Sequence[str]) -> str:
+    """As a value of VR ST; of sentences that do not fit in, the beginning."""
+    return " ".join([first, *(f"{sentence}." for sentence in sentences)])[:ST_LENGTH]
 
 
 def _kind(holes: Holes) -> str:
@@ -136,7 +147,7 @@ def _roi(number: int, organ: Organ, ml: float, doubts: list[str], origin: Origin
     roi = Dataset()
     roi.ROINumber = number
     roi.ROIName = organ.tg263
-    roi.ROIDescription = " ".join([f"{ml:.2f} ml. {NOTICE}.", *doubts])[:ST_LENGTH]
+    roi.ROIDescription = _described(f"{ml:.2f} ml. {NOTICE}.", doubts)
     roi.ROIVolume = format_number_as_ds(ml)
     roi.ROIGenerationAlgorithm = "AUTOMATIC"
     roi.ROIGenerationDescription = f"{origin.model.name} {software_versions(origin)}"[-64:]

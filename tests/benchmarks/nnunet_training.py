@@ -18,8 +18,8 @@ there was a choice it is the one that favours nnU-Net:
   that the learning rate's polynomial ends where the budget does, whatever else the machine does.
 - Planning and preprocessing do not count, nor does predicting.
 - `--gpu-memory-gb` is its planner's memory target, from which it derives the patch. For OpenKBP 1
-  gives 2 x 48 x 80 x 80 voxels, near our own patch, at 14 CPU seconds a step; its default, 8, gives
-  3 x 80 x 128 x 128, 6.4 times as many, and an hour of two cores would not be 100 steps.
+  gives 2 x 48 x 80 x 80 voxels, near our own patch, at 14 to 23 CPU seconds a step; its default, 8,
+  gives 3 x 80 x 128 x 128, 6.4 times as many, and an hour of two cores would not be 100 steps.
 
 The same command again goes on where a run was stopped. CPU time is that of all threads and loader
 processes together. Research use only.

@@ -6,6 +6,7 @@ import pydicom
 import pytest
 from pydicom.dataset import Dataset
 
+from model.postprocess import clean
 from model.segmenter import Cancelled, Segmenter
 from plugin.archive import ArchiveError, OrthancArchive
 from plugin.jobs.job import Outcome
@@ -400,3 +401,20 @@ def test_what_is_doubted_is_told_everywhere(orthanc, quick):
         assert sentence.encode() in files["seg"]
         assert sentence.encode() in files["rtstruct"]
         assert sentence.encode() in files["sr"]
+
+
+def test_a_pair_that_was_left_out_is_told_everywhere(orthanc, quick, monkeypatch):
+    left_out = "Eye_L and Eye_R were left out: they were not found on their sides"
+
+    def clean_and_leave_out(*given):
+        labels, warnings = clean(*given)
+        return labels, (*warnings, left_out)
+
+    monkeypatch.setattr("model.segmenter.clean", clean_and_leave_out)
+
+    outcome = run(orthanc, quick, settings=ALL)
+
+    assert left_out in outcome.warnings
+    files = {result.kind: orthanc.files[result.orthanc_id] for result in outcome.results}
+    for kind in ("seg", "rtstruct", "sr"):
+        assert left_out.encode() in files[kind], kind
