@@ -17,8 +17,25 @@ def norm_layer(norm: Norm, channels: int) -> nn.Module:
     """The normalisation of a configuration: `batch` as in the paper, or `instance`."""
     if norm == "batch":
         return nn.BatchNorm3d(channels)
-    # One group per channel is instance normalisation, and quicker than nn.InstanceNorm3d on CPU.
-    return nn.GroupNorm(channels, channels)
+    return InstanceNorm(channels)
+
+
+class InstanceNorm(nn.GroupNorm):
+    """Instance normalisation: one group per channel, quicker than nn.InstanceNorm3d on a CPU.
+
+    Shapes: ``(B, C, Z, Y, X)`` in and out, channels last in memory.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, channels)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self.of_gpu(input) if input.is_cuda else super().forward(input)
+
+    def of_gpu(self, input: Tensor) -> Tensor:
+        """The same where autocast would take float32 for groups, and twice the memory."""
+        normalised = F.instance_norm(input, weight=self.weight, bias=self.bias, eps=self.eps)
+        return normalised.contiguous(memory_format=torch.channels_last_3d)
 
 
 class ConvNormAct(nn.Sequential):

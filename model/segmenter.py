@@ -29,6 +29,19 @@ CPU_TILES = 2
 convolution without oneDNN, and two then take less time than one."""
 
 
+OUT_OF_MEMORY = (
+    "DefaultCPUAllocator",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
+"""What errors say that are of memory and have no type of their own."""
+
+
+class DeviceLost(RuntimeError):
+    """The GPU has failed, and answers nothing any more in this process."""
+
+
 class NoSuchDevice(ValueError):
     """The network cannot run where it is told to. The message is a sentence for a person."""
 
@@ -64,7 +77,10 @@ class Segmenter:
                 f"{card.name} {card.version} was never measured on patients that it had not seen, "
                 "and is not for others before: see --write-card of training.evaluate"
             )
-        self._network = channels_last(fold_normalisation(network.eval())).to(device)
+        try:
+            self._network = channels_last(fold_normalisation(network.eval())).to(device)
+        except torch.OutOfMemoryError as error:
+            raise NoSuchDevice(f"The GPU has no room for the weights of {card.name}.") from error
         self._on_gpu: Callable[[Tensor], Tensor] = self._network.features
         if compiled:  # with CUDA graphs; made when the first tile comes
             self._on_gpu = torch.compile(self._network.features, mode="reduce-overhead")
@@ -89,7 +105,7 @@ class Segmenter:
 
         Raises:
             BadCheckpoint: if they cannot be used, or no organ has been measured.
-            NoSuchDevice: if it is not here.
+            NoSuchDevice: if it is not here, or has no room.
         """
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -129,6 +145,7 @@ class Segmenter:
         Raises:
             Cancelled: as soon as `cancelled` says so.
             NoBody: if there is nothing but air.
+            DeviceLost: if the GPU has failed: the process must be started again.
         """
         seconds: dict[str, float] = {}
         clock = time.perf_counter()
@@ -147,6 +164,8 @@ class Segmenter:
         looked_for = [o.label if o in self.organs else 0 for o in self.card.organ_rows()]
         labels = _on_ct(probabilities, grid, ct, looked_for)
         del probabilities
+        if self.device != "cpu":
+            torch.cuda.empty_cache()  # between jobs the GPU is for whoever else has one
         labels, warnings = clean(labels, self.organs, ct)
         lap("postprocess")
         return Segmentation(labels, warnings, seconds)
@@ -167,6 +186,8 @@ class Segmenter:
                 return self._tiled(image, device, tile, progress, cancelled)
             except RuntimeError as error:
                 if not _out_of_memory(error):
+                    if isinstance(error, torch.AcceleratorError):
+                        raise DeviceLost(f"the GPU failed: {error}") from error
                     raise
                 log.warning("%s ran out of memory with tiles of %s", device, tile)
             finally:
@@ -230,8 +251,10 @@ def _on_ct(
 
 
 def _out_of_memory(error: RuntimeError) -> bool:
-    # A GPU's allocator has an exception of its own; the processor's has only its name.
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+    # PyTorch's own allocator of a GPU has an exception; its libraries and the processor have words.
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    return any(words in str(error) for words in OUT_OF_MEMORY)
 
 
 def runs_faster_in_bf16(device: str) -> bool:

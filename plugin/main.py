@@ -71,6 +71,7 @@ station = Station(
     database_url=database_url,
     owner=f"{socket.gethostname()}:{configuration.get('HttpPort', '')}",
     changed=changed,
+    does_jobs=settings.take_jobs,
 )
 station.belonging.give(storage)
 jobs, catalogue = station.jobs, station.catalogue

@@ -39,6 +39,7 @@ class Station:
         database_url: str,
         owner: str,
         changed: Callable[[Jobs, Job], None],
+        does_jobs: bool = True,
     ) -> None:
         """Weights are read and the database opened now, so that what is wrong is known at once.
 
@@ -48,6 +49,7 @@ class Station:
             database_url: SQLAlchemy URL of the queue.
             owner: name of this process among those that share the queue; see `Jobs`.
             changed: told of each change of a job's state that this process makes.
+            does_jobs: whether this process will; the models of one that will not stay off the GPU.
 
         Raises:
             UnknownModel: the settings name a model that is not there.
@@ -59,7 +61,9 @@ class Station:
         self.settings = settings
         self.archive = archive
         self.catalogue = Catalogue(
-            default=settings.model, device=settings.device, compiled=settings.compile
+            default=settings.model,
+            device=settings.device if does_jobs else "cpu",
+            compiled=settings.compile,
         )
         self.model_rules = ModelRules(
             settings.models,

@@ -8,7 +8,7 @@ from concurrent.futures import Future, wait
 
 from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 
-from model.segmenter import Cancelled
+from model.segmenter import Cancelled, DeviceLost
 from plugin.archive import ArchiveError, UnknownResource
 from plugin.jobs.heartbeat import Heartbeat
 from plugin.jobs.job import Job, Outcome
@@ -198,6 +198,9 @@ class Worker:
             self._jobs.fail(job.id, f"{type(error).__name__}: {error}")
             if isinstance(error, ArchiveError):
                 self._wait_for_archive()
+            elif isinstance(error, DeviceLost):
+                log.error("no further job is taken by this process: start it again")
+                self._stopping.set()
 
     def _finish(self, job: Job, outcome: Outcome, heartbeat: Heartbeat) -> None:
         """Note the outcome, however often that takes: a database that restarts costs no result."""
@@ -286,3 +289,5 @@ def _carry(run: Callable[[], Outcome], attempt: Future[Outcome]) -> None:
         attempt.set_result(run())
     except BaseException as error:  # noqa: BLE001 - raised again by whoever waits
         attempt.set_exception(error)
+    finally:
+        del attempt  # as in `_outcome`

@@ -109,3 +109,7 @@ def test_orthanc_and_its_nodes_have_the_hospitals_time_zone() -> None:
     )
     assert "    environment: *environment\n" in node
     assert "\nTZ=" in (DOCKER / ".env.example").read_text()
+
+
+def test_a_node_that_is_to_have_a_gpu_does_not_go_on_without() -> None:
+    assert "ORTHANC__OAR__DEVICE: cuda" in (DOCKER / "compose.gpu.yaml").read_text()

@@ -88,6 +88,23 @@ def build_scaler(device: str, dtype: torch.dtype) -> torch.amp.GradScaler:
     return torch.amp.GradScaler(torch.device(device).type, enabled=dtype == torch.float16)
 
 
+def take_step(
+    network: UNet, optimisers: Sequence[torch.optim.Optimizer], scaler: torch.amp.GradScaler
+) -> None:
+    """Move all weights by their gradients, or none of them.
+
+    The scaler of fp16 knows for each optimiser whether its gradients are numbers, but they are
+    scaled down by a norm that all share: what is infinite in one would spoil the other's.
+    """
+    for optimiser in optimisers:
+        scaler.unscale_(optimiser)
+    norm = torch.nn.utils.clip_grad_norm_(network.parameters(), LARGEST_GRADIENT)
+    if not scaler.is_enabled() or norm.isfinite():
+        for optimiser in optimisers:
+            scaler.step(optimiser)
+    scaler.update()
+
+
 @torch.no_grad()
 def follow(average: UNet, network: UNet, decay: float) -> None:
     """Move the averaged weights a little towards the network's."""

@@ -26,7 +26,6 @@ from training.loss import deep_loss
 from training.monitor import Monitor
 from training.network import build_network
 from training.optimise import (
-    LARGEST_GRADIENT,
     autocast,
     build_optimisers,
     build_scaler,
@@ -35,6 +34,7 @@ from training.optimise import (
     precision,
     rate_factor,
     set_rate,
+    take_step,
 )
 from training.patches import Patches, drawn_ahead, organs_in
 from training.split import Split, split_of
@@ -117,12 +117,7 @@ def _train(config: TrainConfig, device: str, ranks: Ranks) -> None:
             loss = deep_loss(levels, target, labelled, config.balance, ranks.mean)
             network.zero_grad(set_to_none=True)
             scaler.scale(loss).backward()
-            for optimiser in optimisers:
-                scaler.unscale_(optimiser)
-            torch.nn.utils.clip_grad_norm_(network.parameters(), LARGEST_GRADIENT)
-            for optimiser in optimisers:
-                scaler.step(optimiser)
-            scaler.update()
+            take_step(network, optimisers, scaler)
             follow(average, network, min(config.ema, (1 + state.step) / (10 + state.step)))
 
             state.step += 1

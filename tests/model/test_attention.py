@@ -6,7 +6,16 @@ import torch.nn.functional as F
 from torch import nn
 
 from model.attention import SamAttention, _average
-from model.blocks import AttentionGate, Head, MaxPool, Pointwise, ResidualBlock, ScSE, attend
+from model.blocks import (
+    AttentionGate,
+    Head,
+    InstanceNorm,
+    MaxPool,
+    Pointwise,
+    ResidualBlock,
+    ScSE,
+    attend,
+)
 from model.image_encoder import VitEncoder
 
 
@@ -125,6 +134,19 @@ def test_the_encoder_knows_where_a_patch_lies() -> None:
 def test_a_tile_that_is_no_multiple_of_the_patch_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match=r"\(4, 9, 8\) must be multiples of \(2, 4, 4\)"):
         vit()(torch.zeros(1, 1, 4, 9, 8))
+
+
+def test_instances_are_normalised_alike_on_a_gpu() -> None:
+    """Which is not here: what it is given to do is done by the processor."""
+    torch.manual_seed(0)
+    norm = InstanceNorm(6)
+    torch.nn.init.normal_(norm.weight)
+    features = torch.randn(2, 6, 4, 8, 8).contiguous(memory_format=torch.channels_last_3d)
+
+    found = norm.of_gpu(features)
+
+    torch.testing.assert_close(found, norm(features), atol=1e-5, rtol=0)
+    assert found.is_contiguous(memory_format=torch.channels_last_3d)
 
 
 def test_scse_and_the_attention_gate_only_turn_features_down() -> None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from model.checkpoint import BadCheckpoint
 from model.organs import BY_NAME
 from model.preprocess import NoBody, Preprocessing
-from model.segmenter import Cancelled, NoSuchDevice, Segmenter
+from model.segmenter import Cancelled, DeviceLost, NoSuchDevice, Segmenter
 from model.unet import UNet
 from tests.model.networks import ORGANS, TILE, save_tiny, tiny_card, tiny_config
 from tests.phantoms import COSINES, Orientation, make_phantom
@@ -263,6 +263,37 @@ def test_a_processor_that_runs_out_of_memory_says_the_same(
     monkeypatch.setattr(UNet, "features", lambda self, x: torch.empty(2**50))  # of any machine
 
     with pytest.raises(MemoryError, match="does not fit into memory"):
+        segmenter(ct())
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        torch.AcceleratorError("CUDA error: out of memory"),
+    ],
+)
+def test_libraries_of_a_gpu_that_run_out_of_memory_say_the_same(
+    segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch, error: RuntimeError
+) -> None:
+    def full(self: UNet, x: Tensor) -> Tensor:
+        raise error
+
+    monkeypatch.setattr(UNet, "features", full)
+
+    with pytest.raises(MemoryError, match="does not fit into memory"):
+        segmenter(ct())
+
+
+def test_a_gpu_that_failed_is_told_from_a_ct_that_failed(
+    segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: UNet, x: Tensor) -> Tensor:
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(UNet, "features", fail)
+
+    with pytest.raises(DeviceLost, match="the GPU failed: CUDA error: an illegal memory"):
         segmenter(ct())
 
 

@@ -1,13 +1,15 @@
+import gc
 import math
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from model.segmenter import Cancelled
+from model.segmenter import Cancelled, DeviceLost
 from plugin import worker as worker_module
 from plugin.archive import ArchiveError, UnknownResource
 from plugin.jobs.heartbeat import Heartbeat
@@ -201,6 +203,44 @@ def test_jobs_that_cannot_be_stopped_are_left_behind_until_there_are_too_many(jo
     assert sorted(stopped) == ["hangs", "hangs too"]
     assert {jobs.get(one.id).state for one in hung} == {"failed"}
     assert "restart Orthanc" in jobs.get(hung[0].id).reason
+
+
+def test_a_lost_gpu_fails_its_job_and_ends_the_worker_before_it_fails_all_others(jobs, ended):
+    def lose(job: Job, watch: Watch) -> Outcome:
+        raise DeviceLost("the GPU failed: an illegal memory access was encountered")
+
+    lost, other = add(jobs, series="lost"), add(jobs, series="other")
+    worker = Worker(jobs, lose)
+    worker.start()
+
+    wait_until(lambda: not worker.alive)
+
+    assert "the GPU failed" in jobs.get(lost.id).reason
+    assert (jobs.get(other.id).state, jobs.get(other.id).attempts) == ("queued", 0)
+
+
+def test_a_failed_job_holds_nothing_of_what_it_worked_on(jobs, ended, monkeypatch):
+    monkeypatch.setattr(worker_module.log, "exception", lambda *said: None)  # pytest keeps records
+
+    class Features:
+        """Stands for gigabytes on a GPU."""
+
+    held: list[weakref.ref[Features]] = []
+
+    def fail(job: Job, watch: Watch) -> Outcome:
+        features = Features()
+        held.append(weakref.ref(features))
+        raise RuntimeError("of the network")
+
+    gc.disable()  # which would find it at some time, when the next job has run out of memory
+    try:
+        worker = Worker(jobs, fail)
+        worker.start()
+        add(jobs)
+        wait_until(lambda: held and held[0]() is None)
+    finally:
+        gc.enable()
+        worker.stop()
 
 
 def test_a_stop_gives_the_running_job_back(jobs, ended):

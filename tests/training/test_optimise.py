@@ -1,5 +1,6 @@
 """How weights move: learning rate, optimiser, precision and the average."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from training.optimise import (
     precision,
     rate_factor,
     set_rate,
+    take_step,
 )
 
 
@@ -85,6 +87,31 @@ def test_muon_moves_the_matrices_and_adamw_all_else_more_slowly(prepared: Path) 
     assert isinstance(adamw, torch.optim.AdamW)
     assert muon.param_groups[0]["lr"] == 0.01
     assert adamw.param_groups[0]["lr"] == pytest.approx(0.001)
+
+
+@pytest.mark.parametrize("spoilt", ["encoder.0.body.0.0.weight", "heads.0.bias"])
+@pytest.mark.parametrize("value", [math.inf, math.nan])
+def test_a_gradient_that_half_precision_lost_moves_no_weight(
+    prepared: Path, spoilt: str, value: float
+) -> None:
+    """The one is Muon's, the other AdamW's; fp16 is for GPUs, and the processor stands in."""
+    config = replace(tiny_run(prepared, Path("b")), optimiser="muon")
+    network = build_network(config, Dataset.read(prepared))
+    optimisers = build_optimisers(network, config)
+    scaler = build_scaler("cpu", torch.float16)
+    loss = sum((weight.sum() for weight in network.parameters()), torch.zeros(()))
+    scaler.scale(loss).backward()
+    scale = scaler.get_scale()
+    gradient = network.get_parameter(spoilt).grad
+    assert gradient is not None
+    gradient.view(-1)[0] = value
+    before = {name: weight.clone() for name, weight in network.named_parameters()}
+
+    take_step(network, optimisers, scaler)
+
+    for name, weight in network.named_parameters():
+        assert torch.equal(weight, before[name]), name
+    assert scaler.get_scale() < scale
 
 
 def test_the_average_follows_the_network(prepared: Path) -> None:
