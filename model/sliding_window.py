@@ -111,7 +111,8 @@ def predict_tiled(
     for summed, weights, out in zip(total, norm, probabilities, strict=True):  # one slice
         seen = weights > 0
         mean = summed.float() / weights.where(seen, 1)[..., None]  # (Y, X, C)
-        logits = head(mean.movedim(-1, 0)[None, :, None])[0, :, 0].float()  # (K, Y, X)
+        with torch.autocast(mean.device.type, enabled=False):  # which class wins is told exactly
+            logits = head(mean.movedim(-1, 0)[None, :, None])[0, :, 0]  # (K, Y, X)
         checked += logits.sum()
         logits[0][~seen] = SURE
         out.copy_(logits.softmax(dim=0))
