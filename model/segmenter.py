@@ -185,10 +185,7 @@ class Segmenter:
             try:
                 return self._tiled(image, device, tile, progress, cancelled)
             except RuntimeError as error:
-                if not _out_of_memory(error):
-                    if isinstance(error, torch.AcceleratorError):
-                        raise DeviceLost(f"the GPU failed: {error}") from error
-                    raise
+                _raise_unless_of_memory(error)
                 log.warning("%s ran out of memory with tiles of %s", device, tile)
             finally:
                 self._network.to(self.device)
@@ -243,18 +240,26 @@ def _on_ct(
     try:
         return Preprocessing.backward(probabilities, grid, ct, labels=labels)
     except RuntimeError as error:
-        if not _out_of_memory(error):
-            raise
+        _raise_unless_of_memory(error)
         log.warning("%s ran out of memory on the way back to the CT", probabilities.device)
     torch.cuda.empty_cache()  # not above, where the exception still holds the tensors
     return Preprocessing.backward(probabilities.cpu(), grid, ct, labels=labels)
 
 
-def _out_of_memory(error: RuntimeError) -> bool:
+def _raise_unless_of_memory(error: RuntimeError) -> None:
+    """Return if there is another way to try, with less memory.
+
+    Raises:
+        DeviceLost: the GPU has failed.
+        RuntimeError: the error itself, of anything else.
+    """
     # PyTorch's own allocator of a GPU has an exception; its libraries and the processor have words.
-    if isinstance(error, torch.OutOfMemoryError):
-        return True
-    return any(words in str(error) for words in OUT_OF_MEMORY)
+    said = str(error)
+    if isinstance(error, torch.OutOfMemoryError) or any(one in said for one in OUT_OF_MEMORY):
+        return
+    if isinstance(error, torch.AcceleratorError):
+        raise DeviceLost(f"the GPU failed: {error}") from error
+    raise error
 
 
 def runs_faster_in_bf16(device: str) -> bool:

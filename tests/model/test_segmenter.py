@@ -297,6 +297,18 @@ def test_a_gpu_that_failed_is_told_from_a_ct_that_failed(
         segmenter(ct())
 
 
+def test_a_gpu_that_failed_on_the_way_back_to_the_ct_is_told_too(
+    segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*given: object, **named: object) -> hd.Volume:
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(Preprocessing, "backward", staticmethod(fail))
+
+    with pytest.raises(DeviceLost, match="the GPU failed: CUDA error: an illegal memory"):
+        segmenter(ct())
+
+
 def test_probabilities_that_leave_no_room_on_their_device_go_back_to_the_ct_on_the_cpu(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
