@@ -78,7 +78,8 @@ class MaskDecoder(nn.Module):
     """Two-way attention between prompts and image; a mask and a weight per channel come out.
 
     Shapes: tokens ``(B, K, D)`` and embedding ``(B, D, z, y, x)`` in; mask logits
-    ``(B, 1, z, 2y, 2x)`` and channel logits ``(B, C)`` out.
+    ``(B, 1, z, 2y, 2x)`` and channel logits ``(B, C)`` out, in the precision of the weights
+    whatever is around it: all features are multiplied by what it says, and it takes little time.
     """
 
     def __init__(self, channels: int, width: int, heads: int, depth: int) -> None:
@@ -96,6 +97,10 @@ class MaskDecoder(nn.Module):
         nn.init.constant_(self.channel.bias, 4.0)
 
     def forward(self, tokens: Tensor, embedding: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.autocast(embedding.device.type, enabled=False):
+            return self._gates(*(t.to(self.mask_bias.dtype) for t in (tokens, embedding)))
+
+    def _gates(self, tokens: Tensor, embedding: Tensor) -> tuple[Tensor, Tensor]:
         grid = embedding.shape[2:]
         image = embedding.flatten(2).transpose(1, 2)  # (B, N, D)
         for layer in self.layers:

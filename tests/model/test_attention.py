@@ -204,3 +204,16 @@ def test_attention_in_half_precision_is_that_of_full_precision() -> None:
 
     assert found.dtype == torch.bfloat16
     torch.testing.assert_close(found.float(), expected, atol=0.02, rtol=0)
+
+
+def test_a_gate_is_decided_in_full_precision_among_features_in_half() -> None:
+    # As many bits as bf16 has tell 4 from 4.03 and nothing between, and gates start at sigmoid(4).
+    decoder = sam_attention().decoder
+    tokens, embedding = torch.randn(2, 3, 16).bfloat16(), torch.randn(2, 16, 2, 3, 4).bfloat16()
+    expected = decoder(tokens.float(), embedding.float())
+
+    with torch.autocast("cpu", torch.bfloat16):
+        found = decoder(tokens, embedding)
+
+    for ours, exact in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, exact, rtol=0, atol=1e-6)
