@@ -47,7 +47,7 @@ class Series:
     study: str  # the archive's own identifier of the study
     modality: str  # as DICOM writes it: CT, MR, SEG; "" when the file does not say
     instances: tuple[str, ...]  # the archive's own identifiers, sorted
-    received: str = ""  # when the last of them came, if the archive says; another time: again
+    received: str = ""  # when the last of them came, if the archive says; another: they came again
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +129,7 @@ class OrthancArchive:
         answer = self._call(
             "an instance", self._orthanc.RestApiPost, "/tools/lookup", sop_instance_uid
         )
-        found = _parsed(answer, "an instance")
+        found = parsed(answer, "an instance")
         return next((one["ID"] for one in found if one["Type"] == "Instance"), None)
 
     def store(self, dataset: pydicom.Dataset) -> str:
@@ -161,7 +161,7 @@ class OrthancArchive:
         """Note a value on the study, where Orthanc's pages and REST show it; nothing if none can be
         kept up to date.
         """
-        if not self._keeps_metadata:
+        if not keeps_metadata(self._system):
             return
         uri = f"/studies/{study}/metadata/{name}"
         self._call(f"study {study}", self._orthanc.RestApiPut, uri, value)
@@ -171,7 +171,7 @@ class OrthancArchive:
 
         Labels that are not among them are other people's and stay.
         """
-        if not self._keeps_labels:
+        if not keeps_labels(self._system):
             return
         what, uri = f"study {study}", f"/studies/{study}/labels"
         there = among & set(self._get(uri, what))
@@ -181,12 +181,8 @@ class OrthancArchive:
             self._call(what, self._orthanc.RestApiPut, f"{uri}/{label}", "")
 
     @cached_property
-    def _keeps_labels(self) -> bool:
-        return keeps_labels(self._get("/system", "its version"))
-
-    @cached_property
-    def _keeps_metadata(self) -> bool:
-        return keeps_metadata(self._get("/system", "its version"))
+    def _system(self) -> Any:
+        return self._get("/system", "its version")
 
     def series_instance_uid(self, series: Series) -> str:
         """DICOM's own UID of a series."""
@@ -213,7 +209,7 @@ class OrthancArchive:
         if self._storage is not None and self._storage.is_dir():
             _find_room(self._storage, len(file))
         what = "a place for a result"
-        stored: dict[str, Any] = _parsed(
+        stored: dict[str, Any] = parsed(
             self._call(what, self._orthanc.RestApiPost, "/instances", file), what
         )
         if stored["Status"] not in ("Success", ALREADY_STORED):
@@ -231,7 +227,7 @@ class OrthancArchive:
         return stored
 
     def _get(self, uri: str, what: str) -> Any:
-        return _parsed(self._call(what, self._orthanc.RestApiGet, uri), what)
+        return parsed(self._call(what, self._orthanc.RestApiGet, uri), what)
 
     def _call(self, what: str, function: Callable[..., bytes], *arguments: str | bytes) -> bytes:
         try:
@@ -243,7 +239,7 @@ class OrthancArchive:
             raise ArchiveError(f"Orthanc, asked for {what}, says: {message}.") from error
 
 
-def _parsed(answer: bytes, what: str) -> Any:
+def parsed(answer: bytes, what: str) -> Any:
     try:
         return json.loads(answer)
     except ValueError as error:  # a page of whoever stands between us and Orthanc
@@ -375,6 +371,8 @@ HEADER_TAGS = ["SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "Modal
 
 def _header(path: Path) -> pydicom.Dataset | None:
     """What tells where a slice belongs; None if the file does not say it."""
+    if _start(path)[PREAMBLE:] != MAGIC:
+        return None  # whatever it is, it may be large, and is not read
     try:
         header = read_dicom(path, pixels=False, keywords=HEADER_TAGS)
     except (UnreadableFile, OSError):
@@ -389,9 +387,14 @@ def _looks_like_dicom(path: Path) -> bool:
         return False  # of the file system, or of a disc as a whole
     if path.suffix.lower() == ".dcm":
         return True
+    start = _start(path)
+    return not start or start[PREAMBLE:] == MAGIC
+
+
+def _start(path: Path) -> bytes:
+    """As much of a file as tells DICOM; empty if there is nothing or it cannot be read."""
     try:
         with path.open("rb") as file:
-            start = file.read(PREAMBLE + len(MAGIC))
+            return file.read(PREAMBLE + len(MAGIC))
     except OSError:
-        return True
-    return not start or start[PREAMBLE:] == MAGIC
+        return b""

@@ -11,7 +11,7 @@ There is nothing here that names a patient: a record that cannot be deleted must
 import base64
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -186,14 +186,17 @@ class Audit:
             return _last(session)
 
     def _all(self) -> Iterator[AuditRow]:
+        last = 0
+        while rows := self._page(last):
+            yield from rows
+            last = rows[-1].number
+
+    def _page(self, after: int) -> Sequence[AuditRow]:
+        # A transaction of its own, so that nobody waits until the whole record is read; what has
+        # been read does not change.
+        wanted = select(AuditRow).where(AuditRow.number > after).order_by(AuditRow.number)
         with Session(self._engine) as session:
-            last = 0
-            while rows := session.scalars(
-                select(AuditRow).where(AuditRow.number > last).order_by(AuditRow.number).limit(PAGE)
-            ).all():
-                yield from rows
-                last = rows[-1].number
-                session.expunge_all()
+            return session.scalars(wanted.limit(PAGE)).all()
 
 
 def user_of(headers: Mapping[str, str]) -> str:
@@ -224,10 +227,9 @@ def _hash(previous: str, line: str) -> str:
 
 
 def _agrees(row: AuditRow, previous: str) -> bool:
-    if row.hash != _hash(previous, row.line):
-        return False
-    record = json.loads(row.line)
-    return (record["number"], record["job"]) == (row.number, row.job)
+    record = _record_of(row)
+    said = record.get("number"), record.get("job")
+    return row.hash == _hash(previous, row.line) and said == (row.number, row.job)
 
 
 def _record_of(row: AuditRow) -> dict[str, Any]:

@@ -73,14 +73,12 @@ class Catalogue:
             )
         return folder.name
 
-    def name(self, wanted: str | None) -> str:
-        """The name itself, or that of the default model for None.
+    def name(self, wanted: str) -> str:
+        """The name itself, if there is a model of it.
 
         Raises:
             UnknownModel: there is none of this name.
         """
-        if wanted is None:
-            return self.default
         if wanted not in self._folders:
             known = ", ".join(self._folders) or "none"
             raise UnknownModel(f"There is no model {wanted!r}; there are: {known}.")

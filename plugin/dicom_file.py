@@ -45,7 +45,7 @@ LARGEST_INFLATED = 2**28
 CHUNK = 2**20
 
 LARGE = 2**16
-"""Bytes of a value that is first left in the file when there is a shelf for pixel data."""
+"""Values of at least so many bytes are left in the file at first, if there is a shelf for them."""
 
 DEFLATED = DeflatedExplicitVRLittleEndian.encode()
 
@@ -55,7 +55,7 @@ LOSSY = ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompr
 """What a header says of what was lost of its image."""
 
 COMPRESSED = 0xFFFFFFFF
-"""Length of pixel data that is in items, of which the last one says so."""
+"""The undefined length: compressed pixels come in items, and a last item ends them."""
 
 
 class UnreadableFile(Exception):

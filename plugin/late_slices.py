@@ -40,11 +40,11 @@ def joined_sha256(hashes: Iterable[str]) -> str:
 def remove_wrong(job: Job, outcome: Outcome, *, archive: OrthancArchive, jobs: Jobs) -> Outcome:
     """Remove results of the same slices as they were before they came again, changed.
 
-    Call as `replace_older`.
+    When to call it: see `replace_older`.
 
     Returns:
-        The outcome of the job, another one if there is such a result already: the slices came
-        again as they had been while that was made.
+        The outcome to note. It is `skipped`, and this job's result is removed, if an earlier job
+        has the result of exactly these files: the slices have changed back meanwhile.
     """
     made_of = outcome.provenance
     if outcome.state != "done" or made_of is None:

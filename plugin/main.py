@@ -43,6 +43,7 @@ from plugin.status import Status
 from plugin.web.audit_routes import AuditRoutes
 from plugin.web.ohif import is_served
 from plugin.web.page_files import IN_ORTHANC_EXPLORER, PageFiles
+from plugin.web.pause_routes import PauseRoutes
 from plugin.web.quality_routes import QualityRoutes
 from plugin.web.rest import Rest
 from plugin.web.router import Request, from_elsewhere
@@ -102,7 +103,6 @@ def between() -> None:
 
 
 worker = station.worker(
-    takes_jobs=settings.take_jobs,
     catch_up=lambda: intake.catch_up(max(1, settings.catch_up_days)),
     catch_up_after_s=(
         stable_age_seconds(configuration)
@@ -128,7 +128,7 @@ rest = Rest(
     more=(
         *AuditRoutes(station.audit).routes,
         *QualityRoutes(station.quality).routes,
-        *station.pause.routes,
+        *PauseRoutes(station.pause).routes,
     ),
 )
 pages = PageFiles(viewer=viewer)
@@ -186,8 +186,8 @@ def on_rest(output: Any, uri: str, **request: Any) -> None:
         role=settings.role_of(user),
         from_elsewhere=from_elsewhere(request["headers"]),
     )
-    # Orthanc's thread has a stack of 100 kB, which sequences within sequences of a CT would end,
-    # and all of Orthanc with it.
+    # Orthanc's thread has a stack of 100 kB. Sequences within sequences of a CT could overflow it,
+    # which would end Orthanc.
     with ThreadPoolExecutor(1) as thread:
         response = thread.submit(rest, asked).result()
     if response.status == HTTPStatus.METHOD_NOT_ALLOWED:

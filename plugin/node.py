@@ -10,16 +10,14 @@ why. Research use only.
 
 import argparse
 import logging
-import re
 import signal
 import socket
 import sys
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
@@ -33,7 +31,7 @@ from plugin.configuration import BadConfiguration, read_configuration
 from plugin.jobs.job import Job
 from plugin.jobs.jobs import Jobs
 from plugin.log import OneLine, attach
-from plugin.rest_archive import Login, RestArchive, login_for
+from plugin.rest_archive import RestArchive, login_for
 from plugin.settings import SECTION, BadSettings, Settings
 from plugin.station import Station
 from plugin.status import show_on_study
@@ -97,11 +95,12 @@ def main(argv: Sequence[str] | None = None) -> int:
                 "The queue is an SQLite file, which Orthanc alone can use: Database in the section "
                 "Oar must be a postgresql:// URL, for Orthanc and for its nodes."
             )
-        url, login = log_in(args.orthanc, args.password_file, configuration)
+        users = configuration.get("RegisteredUsers", {})
+        url, login = login_for(args.orthanc, args.password_file, known=users)
         with RestArchive(url, login=login, ca_file=args.ca_file) as archive:
             archive.check()
             with closing(open_station(settings, archive)) as station:
-                compare(station, archive)
+                check_same_queue_and_weights(station, archive)
                 return work(station, archive, args.alive)
     except KeyboardInterrupt:
         log.info("stopped before any job was taken")
@@ -109,19 +108,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except REFUSALS as why:
         log.error("%s", why)
         return 1
-
-
-def log_in(
-    url: str, password_file: Path | None, configuration: Mapping[str, Any]
-) -> tuple[str, Login | None]:
-    """The address without its user, and who to log in as: a user that the configuration knows, or
-    what `login_for` finds.
-    """
-    user = re.match(r"https?://([^:/@]+)@", url)
-    users = configuration.get("RegisteredUsers", {})
-    if user and password_file is None and user[1] in users:
-        return url.replace(f"{user[1]}@", "", 1), Login(user[1], users[user[1]])
-    return login_for(url, password_file)
 
 
 def open_station(settings: Settings, archive: RestArchive) -> Station:
@@ -150,7 +136,7 @@ def open_station(settings: Settings, archive: RestArchive) -> Station:
         raise Refusal(f"The database needs the Python package {error.name}.") from error
 
 
-def compare(station: Station, archive: RestArchive) -> None:
+def check_same_queue_and_weights(station: Station, archive: RestArchive) -> None:
     """Refuse to work on another queue, or with other weights, than Orthanc's plugin.
 
     A job's series would not be found; and its result would be another one than was asked for.
@@ -185,7 +171,6 @@ def work(station: Station, archive: RestArchive, alive: Path | None) -> int:
         return True
 
     worker = station.worker(reachable=reachable)
-    worker.start()
     segmenter = station.catalogue.get(station.catalogue.default)
     log.info(
         "orthanc-oar %s takes jobs on %s with model %s; research use only",
@@ -194,6 +179,7 @@ def work(station: Station, archive: RestArchive, alive: Path | None) -> int:
         segmenter.name,
     )
     try:
+        worker.start()
         while worker.alive:
             if alive is not None and _answers(station) and reachable():
                 alive.touch()

@@ -24,9 +24,7 @@ from plugin.objects.identity import Model, Origin
 from plugin.objects.results import Finding, build_results, find_results, seg_first, wanted_kinds
 from plugin.objects.seg import read_files_sha256, read_seg, read_warnings
 from plugin.settings import Settings
-from plugin.watch import PROGRESS_AT_END, Watch
-
-__all__ = ["PROGRESS_AT_END", "Watch", "segment_series"]
+from plugin.watch import Watch
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +73,7 @@ def segment_series(
     missing = [kind for kind in kinds if kind not in {one.kind for one in there}]
     if seg is not None:
         now = files_sha256(map(archive.file, series.instances))
-        if read_files_sha256(seg) not in ("", now):  # the queue tells, unless it is a new one
+        if read_files_sha256(seg) not in ("", now):  # a new queue does not know
             log.info("series %s came again, changed: its result goes", series.id)
             for one in find_results(get_args(ResultKind), origin, settings, archive):
                 archive.remove(one.orthanc_id)
@@ -169,7 +167,7 @@ def _files(
         file = archive.file(instance)
         hashes.append(hashlib.sha256(file).hexdigest())
         yield file
-        del file  # `read_series` lets it go as well
+        del file  # or it would be held until the next is there
         progress((number + 1) / len(series.instances))
 
 

@@ -1,4 +1,4 @@
-"""Text that quotes what a stranger wrote, and still is one line that looks like what it says."""
+"""Text for people: what a stranger wrote, as one line that looks like what it says; numbers."""
 
 import re
 from typing import Annotated
@@ -24,3 +24,8 @@ def plain(text: str) -> str:
 
 PlainText = Annotated[str, AfterValidator(plain)]
 """Of a field that people read, and that may quote a header or an address."""
+
+
+def counted(number: int, noun: str) -> str:
+    """Such as "1 slice" or "20 slices"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"

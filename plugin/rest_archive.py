@@ -14,12 +14,12 @@ import time
 from collections.abc import Mapping
 from http import HTTPStatus
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, NamedTuple, Self
 
 import httpx
 
-from plugin.archive import UNKNOWN_RESOURCE, ArchiveError, OrthancArchive
+from plugin.archive import UNKNOWN_RESOURCE, ArchiveError, OrthancArchive, parsed
 
 log = logging.getLogger(__name__)
 
@@ -114,9 +114,8 @@ class RestArchive(OrthancArchive):
 
     def _find(self, level: str, query: Mapping[str, str], *, expand: bool) -> Any:
         wanted = json.dumps({"Level": level, "Query": query, "Expand": expand})
-        return json.loads(
-            self._call("studies", self._remote.RestApiPost, "/tools/find", wanted),
-        )
+        answer = self._call("studies", self._remote.RestApiPost, "/tools/find", wanted)
+        return parsed(answer, "studies")
 
     def offer(self) -> Offer:
         """What the plugin there offers, and of which archive's queue.
@@ -226,20 +225,23 @@ class _RemoteOrthanc:
         return RemoteError(-1, f"{message} (HTTP status {status})")
 
 
-def login_for(url: str, password_file: Path | None = None) -> tuple[str, Login | None]:
+def login_for(
+    url: str, password_file: Path | None = None, *, known: Mapping[str, str] = MappingProxyType({})
+) -> tuple[str, Login | None]:
     """The address without its user and password, and who to log in as.
 
-    The password comes from the address, from a file, from the user's netrc, or is asked for if
-    there is a terminal; a password in the address can be read by everybody who lists processes.
+    The password comes from the address, from a file, from those that are known by user, from the
+    user's netrc, or is asked for if there is a terminal; a password in the address can be read by
+    everybody who lists processes.
 
     Raises:
         ArchiveError: the address is none, or there is no password for the user in it.
     """
-    parsed = _address(url)
-    user = parsed.username
-    plain = str(parsed.copy_with(username=None, password=None))
-    if parsed.password:
-        return plain, Login(user, parsed.password)
+    address = _address(url)
+    user = address.username
+    plain = str(address.copy_with(username=None, password=None))
+    if address.password:
+        return plain, Login(user, address.password)
     if password_file is not None:
         if not user:
             raise ArchiveError(f"{plain} needs a user before the host for the password file.")
@@ -247,7 +249,9 @@ def login_for(url: str, password_file: Path | None = None) -> tuple[str, Login |
             return plain, Login(user, password_file.read_text().rstrip("\r\n"))
         except OSError as error:
             raise ArchiveError(f"{password_file} cannot be read: {error.strerror}.") from error
-    if (found := _from_netrc(parsed.host)) is not None and user in ("", found.user):
+    if user in known:
+        return plain, Login(user, known[user])
+    if (found := _from_netrc(address.host)) is not None and user in ("", found.user):
         return plain, found
     if not user:
         return plain, None

@@ -24,8 +24,9 @@ from plugin.dicom_file import UnreadableFile, read_dicom
 from plugin.jobs.job import Outcome
 from plugin.objects.identity import MANUFACTURER
 from plugin.objects.rtstruct import Holes
-from plugin.pipeline import Watch, segment_series
+from plugin.pipeline import segment_series
 from plugin.settings import Settings
+from plugin.watch import Watch
 from plugin.web.explain import explain_series
 
 SEG = "seg.dcm"

@@ -45,7 +45,7 @@ MADE_BY: dict[ResultKind, str] = {
     "sr": "volume_report",
     "review": "review_pages",
 }
-"""The settings that have results beside the SEG made."""
+"""The settings that have results beside the SEG made, in the order of storing."""
 
 
 DATABASES = ("sqlite", "sqlite+pysqlite", "postgresql", "postgresql+psycopg")
@@ -56,12 +56,12 @@ MOST_THREADS = 1024
 """Of one network: more processors than a machine has."""
 
 MOST_ATTEMPTS = 20
-"""With a pause that doubles each time, the last one comes after three months, or far later."""
+"""By the default pause, doubled each time, the last attempt comes half a year after the first."""
 
 MOST_SECONDS = 86_400.0
 MOST_HOURS = 87_600.0
 MOST_DAYS = 3650
-"""A day and ten years: what is meant by more is as well served, and dates can be reckoned."""
+"""A day, and ten years twice: nobody needs longer, and sums of dates beyond would overflow."""
 
 
 class BadSettings(Exception):
@@ -319,9 +319,8 @@ class Settings(BaseModel):
         """
         if self.database:
             return self.database
-        storage = storage_folder(configuration, folder)
-        index = folder / configuration.get("IndexDirectory", storage)
-        return f"sqlite:///{index.resolve() / DATABASE_FILE}"
+        _, index = _storage_and_index(configuration)
+        return f"sqlite:///{(folder / index).resolve() / DATABASE_FILE}"
 
 
 def configuration_folder(path: Path, configuration: Mapping[str, Any]) -> Path:
@@ -337,9 +336,8 @@ def configuration_folder(path: Path, configuration: Mapping[str, Any]) -> Path:
     """
     if not path.is_dir():
         return path.parent
-    storage = configuration.get("StorageDirectory", ORTHANC_STORAGE)
-    index = configuration.get("IndexDirectory", storage)
-    for key, folder in (("StorageDirectory", storage), ("IndexDirectory", index)):
+    keys = ("StorageDirectory", "IndexDirectory")
+    for key, folder in zip(keys, _storage_and_index(configuration), strict=True):
         if not Path(folder).is_absolute():
             raise BadSettings(
                 f"{key} must be an absolute path: Orthanc was given a folder of configurations "
@@ -355,7 +353,14 @@ def storage_folder(configuration: Mapping[str, Any], folder: Path) -> Path:
         configuration: Orthanc's whole configuration.
         folder: of Orthanc's configuration file.
     """
-    return folder / configuration.get("StorageDirectory", ORTHANC_STORAGE)
+    storage, _ = _storage_and_index(configuration)
+    return folder / storage
+
+
+def _storage_and_index(configuration: Mapping[str, Any]) -> tuple[str, str]:
+    """As they are written, or Orthanc's own defaults."""
+    storage = configuration.get("StorageDirectory", ORTHANC_STORAGE)
+    return storage, configuration.get("IndexDirectory", storage)
 
 
 def authenticates(configuration: Mapping[str, Any]) -> bool:

@@ -49,7 +49,7 @@ class Station:
             database_url: SQLAlchemy URL of the queue.
             owner: name of this process among those that share the queue; see `Jobs`.
             changed: told of each change of a job's state that this process makes.
-            does_jobs: whether this process will; the models of one that will not stay off the GPU.
+            does_jobs: whether this process does jobs; if not, its models stay on the CPU.
 
         Raises:
             UnknownModel: the settings name a model that is not there.
@@ -59,6 +59,7 @@ class Station:
         if settings.threads:
             torch.set_num_threads(settings.threads)
         self.settings = settings
+        self._does_jobs = does_jobs
         self.archive = archive
         self.catalogue = Catalogue(
             default=settings.model,
@@ -106,7 +107,6 @@ class Station:
     def worker(
         self,
         *,
-        takes_jobs: bool = True,
         catch_up: Callable[[], None] = lambda: None,
         catch_up_after_s: float | None = None,
         between: Callable[[], None] = lambda: None,
@@ -126,7 +126,7 @@ class Station:
             catch_up=catch_up,
             catch_up_after_s=catch_up_after_s,
             between=between,
-            paused=lambda: not takes_jobs or self.pause.holds(),
+            paused=lambda: not self._does_jobs or self.pause.holds(),
             time_limit_s=self.settings.time_limit_seconds or float("inf"),
             reachable=reachable,
         )

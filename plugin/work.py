@@ -15,9 +15,10 @@ from plugin.drawn.structure_sets import UnusableStructureSet
 from plugin.jobs.job import Job, Outcome, Provenance, Result
 from plugin.jobs.jobs import Jobs
 from plugin.late_slices import remove_wrong, replace_older, slices_sha256
-from plugin.pipeline import Watch, segment_series
+from plugin.pipeline import segment_series
 from plugin.sending.routing import parcels
 from plugin.settings import Settings
+from plugin.watch import Watch
 
 
 class Work:

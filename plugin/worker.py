@@ -14,7 +14,7 @@ from plugin.jobs.heartbeat import Heartbeat
 from plugin.jobs.job import Job, Outcome
 from plugin.jobs.jobs import Jobs
 from plugin.log import Faults
-from plugin.pipeline import Watch
+from plugin.watch import Watch
 
 log = logging.getLogger(__name__)
 
@@ -34,10 +34,10 @@ STOP_S = 10.0
 """How long Orthanc's stop waits for the network to reach a place where it can be interrupted."""
 
 GRACE = 0.1
-"""Of its time limit: so much longer may a job take to notice that it must stop."""
+"""Share of its time limit that a job gets on top, to notice that it must stop."""
 
 MOST_HANGING = 2
-"""Jobs that could not be stopped; each holds memory, so with as many no further one is taken."""
+"""Once so many jobs could not be stopped, no further one is taken: each still holds memory."""
 
 
 class Hangs(Exception):
@@ -109,7 +109,8 @@ class Worker:
     def catch_up_in(self, seconds: float) -> None:
         """Look for missed studies then, or earlier if that was asked for before."""
         at = time.monotonic() + seconds
-        self._catch_up_at = at if self._catch_up_at is None else min(at, self._catch_up_at)
+        before = self._catch_up_at  # asked once: the worker may clear it meanwhile
+        self._catch_up_at = at if before is None else min(at, before)
         self._jobs.wake()
 
     def stop(self, patience_s: float = STOP_S) -> None:

@@ -61,7 +61,7 @@ def check_pixel_header(header: Dataset) -> str | None:
     if header.get("NumberOfFrames") not in (None, "", 1):
         return f"an image has {header.NumberOfFrames} frames, expected 1"
     if _whole(header, "BitsAllocated") not in (8, 16, 32):
-        return f"BitsAllocated is {header.get('BitsAllocated')}, expected 16"
+        return f"BitsAllocated is {header.get('BitsAllocated')}, expected 8, 16 or 32"
     stored, high = _whole(header, "BitsStored"), _whole(header, "HighBit")
     if stored is not None and high is not None and high != stored - 1:
         return f"HighBit is {high} and BitsStored {stored}, expected HighBit one less"

@@ -21,7 +21,7 @@ from plugin.ct.hounsfield import (
     is_cut_short,
     shows_thin,
 )
-from plugin.ct.series_rules import SeriesRules, UnsuitableSeries, counted
+from plugin.ct.series_rules import SeriesRules, UnsuitableSeries
 from plugin.ct.stack import Stack, stack_slices, values_of
 from plugin.dicom_file import (
     LOSSY,
@@ -32,6 +32,7 @@ from plugin.dicom_file import (
     keep_readable,
     read_dicom,
 )
+from plugin.plain_text import counted
 from plugin.shelf import Shelf
 
 __all__ = [
@@ -68,10 +69,10 @@ OF_THE_FIRST = tuple(
         *("StationName", "InstitutionName"),
     )
 )
-"""What we and highdicom read of slices, beside whose they are: `sign` looks at that.
+"""The elements that we and highdicom use: of every slice, and of the first alone.
 
-To read a value takes longer than to read its file, so what the first slice says for all is read
-of it alone.
+Patient and study are not among them: `sign` copies those. To convert a value takes longer than to
+read its file, so what one slice says for all is converted once.
 """
 
 
@@ -216,7 +217,7 @@ def sort_and_check(headers: Sequence[Dataset], rules: SeriesRules) -> Stack:
         if fault := check_pixel_header(header):
             raise UnsuitableSeries(f"The pixels cannot be used: {fault}.")
     stack = stack_slices(headers, rules)
-    keep_readable(stack.slices[0], OF_THE_FIRST)
+    keep_readable(stack.slices[0], OF_THE_FIRST)  # another one may be the first now
     return stack
 
 

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.multival import MultiValue
 
-from plugin.ct.series_rules import SeriesRules, UnsuitableSeries, counted
+from plugin.ct.series_rules import SeriesRules, UnsuitableSeries
+from plugin.plain_text import counted
 
 Floats = NDArray[np.float64]
 

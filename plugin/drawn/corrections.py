@@ -10,14 +10,14 @@ from model.segmenter import Cancelled
 from plugin.archive import OrthancArchive, Series, UnknownResource
 from plugin.catalogue import Catalogue, UnknownModel
 from plugin.ct.series import UnsuitableSeries
-from plugin.ct.series_rules import counted
 from plugin.drawn.drawings import Drawings
 from plugin.drawn.drawn_organs import DrawnOrgans
-from plugin.drawn.quality import Drawing, Quality, agree
+from plugin.drawn.quality import ComparedPair, Quality, agree
 from plugin.drawn.structure_sets import StructureSet, UnusableStructureSet
 from plugin.jobs.job import Job, Outcome
 from plugin.jobs.jobs import Jobs
-from plugin.pipeline import Watch
+from plugin.plain_text import counted
+from plugin.watch import Watch
 
 log = logging.getLogger(__name__)
 
@@ -134,7 +134,7 @@ class Corrections:
             return False  # somebody has deleted our result
         found = list(agree(ours, theirs.labels, organs))
         self._quality.keep(
-            Drawing(
+            ComparedPair(
                 study=result.study,
                 series=result.series,
                 job=result.id,

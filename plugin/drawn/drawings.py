@@ -5,7 +5,7 @@ from collections.abc import Callable
 import highdicom as hd
 
 from model.sliding_window import never
-from plugin.archive import Archive, Series
+from plugin.archive import Archive, Series, UnknownResource
 from plugin.ct.series import read_headers, sort_and_check
 from plugin.ct.series_rules import SeriesRules
 from plugin.dicom_file import UnreadableFile, read_dicom
@@ -56,9 +56,12 @@ class Drawings:
         """The organs of a job's SEG on the grid of its CT.
 
         Raises:
+            UnknownResource: it has none any more.
             UnusableStructureSet: some of them cannot be read, and would count as not found.
         """
-        [seg] = [one.orthanc_id for one in job.results if one.kind == "seg"]
+        seg = next((one.orthanc_id for one in job.results if one.kind == "seg"), None)
+        if seg is None:
+            raise UnknownResource(f"Job {job.id} has no result any more.")
         drawn = self.draw(self.read(seg), grid)
         for organ, why in drawn.left_out.items():
             raise UnusableStructureSet(f"Our result cannot be compared: {organ.tg263}: {why}.")

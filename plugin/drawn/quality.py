@@ -5,7 +5,6 @@ outline left to draw. An organ that people did not draw says nothing: they may n
 """
 
 import csv
-import hashlib
 import io
 import math
 from collections import defaultdict
@@ -25,6 +24,7 @@ from model.metrics import TOLERANCE_MM, added_path_length_mm, agreement
 from model.organs import BY_NAME, Organ
 from model.volumes import MM3_PER_ML
 from plugin.jobs.job import Kind
+from plugin.jobs.job_changes import digest
 from plugin.jobs.job_table import Row, Utc, make_tables
 
 
@@ -67,7 +67,7 @@ class OrganAgreement(BaseModel):
     drawn_ml: Annotated[float, Field(description="as people drew it")]
 
 
-class Drawing(BaseModel):
+class ComparedPair(BaseModel):
     """What was compared with what."""
 
     model_config = ConfigDict(frozen=True, from_attributes=True, protected_namespaces=())
@@ -83,7 +83,7 @@ class Drawing(BaseModel):
     drawn_at: Annotated[str, Field(description="YYYYMMDDHHMMSS, as the file says; or empty")]
 
 
-class Comparison(Drawing, OrganAgreement):
+class Comparison(ComparedPair, OrganAgreement):
     """One organ of one drawing."""
 
     compared: datetime
@@ -142,14 +142,13 @@ class Quality:
         self._engine = engine
         self._now = now
 
-    def keep(self, drawing: Drawing, organs: Sequence[OrganAgreement]) -> None:
+    def keep(self, drawing: ComparedPair, organs: Sequence[OrganAgreement]) -> None:
         """Keep a comparison; the same one made again replaces the first."""
         with Session(self._engine) as session, session.begin():
             for one in organs:
-                name = "\n".join([drawing.drawn, drawing.job, one.organ])
                 session.merge(
                     QualityRow(
-                        id=hashlib.sha256(name.encode()).hexdigest()[:32],
+                        id=digest(drawing.drawn, drawing.job, one.organ)[:32],
                         compared=self._now(),
                         **drawing.model_dump(),
                         **one.model_dump(),
@@ -180,7 +179,8 @@ class Quality:
             if value is not None:
                 wanted = wanted.where(column == value)
         with Session(self._engine) as session:
-            return [Comparison.model_validate(row) for row in session.scalars(wanted)]
+            rows = session.scalars(wanted).all()
+        return [Comparison.model_validate(row) for row in rows]
 
 
 def trends(comparisons: Iterable[Comparison], *, last: int = 100) -> list[Trend]:

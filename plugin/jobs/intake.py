@@ -180,7 +180,7 @@ class Intake:
 
     def _before(self, series: Series) -> list[Job]:
         """The jobs that there are for these slices, the newest first."""
-        return self._jobs.of_source(source_of(series.id, series.instances))
+        return self._jobs.find(source=source_of(series.id, series.instances), kind="segment")
 
     def _run_of(self, series: Series, before: Sequence[Job]) -> str:
         """Empty, or a hash of the slices' files, if they came again as others than before.

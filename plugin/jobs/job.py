@@ -6,14 +6,14 @@ attempts) or *cancelled* (a person did not want it).
 """
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from plugin.plain_text import PlainText
 
 State = Literal["queued", "running", "done", "skipped", "failed", "cancelled"]
-STATES: tuple[State, ...] = ("queued", "running", "done", "skipped", "failed", "cancelled")
+STATES: tuple[State, ...] = get_args(State)
 
 AskedBy = Literal["stable study", "rest", "start"]
 

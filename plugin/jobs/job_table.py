@@ -226,11 +226,7 @@ def _is_sound(file: Path) -> bool:
 def _set_aside(file: Path) -> None:
     now = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
     aside = file.with_name(f"{file.name}.damaged-{now}")
-    for suffix in (
-        "-wal",
-        "-shm",
-        "",
-    ):  # the file itself last: without it, this is not come back to
+    for suffix in ("-wal", "-shm", ""):  # the file last: while it is there, this is done again
         part = Path(f"{file}{suffix}")
         if part.exists():
             part.rename(f"{aside}{suffix}")
@@ -245,7 +241,7 @@ def _set_aside(file: Path) -> None:
 def _configure_sqlite(connection: Any, _: Any) -> None:
     connection.isolation_level = None  # sqlite3 must not begin transactions of its own
     for pragma in (
-        "journal_mode = WAL",  # readers and the writer do not wait for each other
+        "journal_mode = WAL",  # a commit is one append to a file
         "synchronous = FULL",  # a committed job is on the disk
         f"busy_timeout = {BUSY_SECONDS * 1000}",
     ):
@@ -254,5 +250,6 @@ def _configure_sqlite(connection: Any, _: Any) -> None:
 
 def _begin_immediately(connection: Any) -> None:
     # A transaction that reads, then writes, fails if another has written between; one that
-    # announces itself as a writer waits instead.
+    # announces itself as a writer waits instead. All do, so that also who only reads keeps the
+    # others waiting, and must be short.
     connection.exec_driver_sql("BEGIN IMMEDIATE")

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from plugin.jobs.job import AskedBy, Job, Kind, Outcome, State
 from plugin.jobs.job_changes import JobChanges, Note, digest
-from plugin.jobs.job_list import JobList
+from plugin.jobs.job_reader import JobReader
 from plugin.jobs.job_table import BEHIND_SEGMENT, JobRow, clock_of
 from plugin.jobs.leases import Leases
 from plugin.plain_text import plain
@@ -43,7 +43,7 @@ def _ignore(_: Job) -> None:
     pass
 
 
-class Jobs(JobList):
+class Jobs(JobReader):
     """The queue. Every method is one transaction and may be called from any thread."""
 
     def __init__(
@@ -325,7 +325,7 @@ class Jobs(JobList):
         self._end(job_id, finished=self._now(), **CANCELLED)
 
     def put_back(self, job_id: str) -> None:
-        """Give a running job back because the service stops. The attempt does not count."""
+        """Give a running job back unfinished. The attempt does not count."""
         self._end(job_id, state="queued", attempts=JobRow.attempts - 1, progress=0.0, started=None)
 
     def fail(self, job_id: str, reason: str, *, again: bool = True) -> None:

@@ -22,7 +22,7 @@ from pydicom.valuerep import DA, DT, TM
 from model.organs import Organ
 from model.volumes import count_voxels
 from plugin.dicom_file import LOSSY, keep_readable, number_in
-from plugin.objects.identity import MANUFACTURER, NOTICE, Origin
+from plugin.objects.identity import MANUFACTURER, RESEARCH_USE_ONLY, Origin
 
 SERIES_NUMBER_OFFSET = {"SEG": 9000, "RTSTRUCT": 10000, "SR": 11000, "OT": 12000}
 """Added by modality to the CT's series number, so that results stand behind the images."""
@@ -142,7 +142,7 @@ def device_serial_number(origin: Origin) -> str:
 def series_description(origin: Origin) -> str:
     """The name of the series in every list of series."""
     what = "SHADOW, not for use" if origin.shadow else "Organs at risk"
-    return f"{what}, {NOTICE.lower()}, {origin.model.name}"[:64]
+    return f"{what}, {RESEARCH_USE_ONLY.lower()}, {origin.model.name}"[:64]
 
 
 def series_number(header: Dataset, modality: str) -> int:
@@ -193,7 +193,7 @@ def without_patient(header: Dataset) -> Dataset:
     """
     shown = Dataset()
     for keyword in NEEDED_OF_A_SLICE:
-        # Where one value belongs, several would go on into every result.
+        # Several values where DICOM allows one would be copied into every result.
         if keyword in header and (header[keyword].VM <= 1 or dictionary_VM(keyword) != "1"):
             shown.add(header[keyword])
     for keyword in TYPE_2_OF_PATIENT_AND_STUDY:
@@ -202,7 +202,10 @@ def without_patient(header: Dataset) -> Dataset:
 
 
 def say_what_was_lost(result: Dataset, slices: Sequence[Dataset]) -> None:
-    """Once lost, always said, also of what is made of it: of all slices, if of one."""
+    """Copy what the first slice with lossy compression says of it.
+
+    DICOM wants it in all that is made of an image.
+    """
     for header in slices:
         if header.get("LossyImageCompression") == "01":
             for keyword in LOSSY:
@@ -252,5 +255,5 @@ def _equipment(origin: Origin) -> hd.ContributingEquipment:
         software_versions=origin.model.version,
         device_serial_number=device_serial_number(origin),
         contribution_datetime=origin.created,
-        contribution_description=f"Automatic segmentation of organs at risk. {NOTICE}.",
+        contribution_description=f"Automatic segmentation of organs at risk. {RESEARCH_USE_ONLY}.",
     )

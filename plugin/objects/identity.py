@@ -9,7 +9,7 @@ from model.checkpoint import Card
 
 MANUFACTURER = "orthanc-oar"
 
-NOTICE = "Research use only"
+RESEARCH_USE_ONLY = "Research use only"
 """Stands in every object that we write."""
 
 

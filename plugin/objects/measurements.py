@@ -26,8 +26,8 @@ from plugin.objects.dicom_objects import (
     software_versions,
     without_patient,
 )
-from plugin.objects.identity import MANUFACTURER, NOTICE, Origin, result_uid
-from plugin.objects.seg import SegmentationType, seg_uid
+from plugin.objects.identity import MANUFACTURER, RESEARCH_USE_ONLY, Origin, result_uid
+from plugin.objects.seg import SegmentationType, seg_series_uid, seg_uid
 
 SEG_CLASS = {
     "BINARY": SegmentationStorage,
@@ -85,7 +85,7 @@ def build_volume_report(
         title=codes.DCM.ImagingMeasurementReport,
     )
     elsewhere = about_none_of(present, warnings, doubts)
-    for sentence in (f"{NOTICE}. Automatic, not reviewed by anybody.", *elsewhere):
+    for sentence in (f"{RESEARCH_USE_ONLY}. Automatic, not reviewed by anybody.", *elsewhere):
         report[0].ContentSequence.append(_comment(sentence))
     result = sr.Comprehensive3DSR(
         evidence=[seg, *map(_identity, slices)],
@@ -109,7 +109,7 @@ def _seg_header(source: Dataset, origin: Origin, segmentation_type: Segmentation
     seg = copy.deepcopy(source)
     seg.SOPClassUID = SEG_CLASS[segmentation_type]
     seg.SOPInstanceUID = seg_uid(origin, segmentation_type)
-    seg.SeriesInstanceUID = origin.uid(f"SEG {segmentation_type} series")
+    seg.SeriesInstanceUID = seg_series_uid(origin, segmentation_type)
     seg.Modality = "SEG"
     return seg
 

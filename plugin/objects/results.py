@@ -20,7 +20,7 @@ from plugin.objects.measurements import build_volume_report, volume_report_uid
 from plugin.objects.review import build_review, review_uid
 from plugin.objects.rtstruct import build_rtstruct, rtstruct_uid
 from plugin.objects.seg import build_seg, seg_uid
-from plugin.settings import Settings
+from plugin.settings import MADE_BY, Settings
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,14 +36,7 @@ class Finding:
 
 def wanted_kinds(settings: Settings) -> tuple[ResultKind, ...]:
     """What a result consists of, in the order of storing."""
-    kinds: list[ResultKind] = []
-    if settings.rtstruct:
-        kinds.append("rtstruct")
-    if settings.volume_report:
-        kinds.append("sr")
-    if settings.review_pages:
-        kinds.append("review")
-    return (*kinds, "seg")
+    return (*(kind for kind, setting in MADE_BY.items() if getattr(settings, setting)), "seg")
 
 
 def description(settings: Settings) -> str:

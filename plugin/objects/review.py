@@ -23,7 +23,7 @@ from plugin.objects.dicom_objects import (
     say_what_was_lost,
     sign,
 )
-from plugin.objects.identity import NOTICE, Origin
+from plugin.objects.identity import RESEARCH_USE_ONLY, Origin
 from plugin.objects.review_pages import draw_pages
 from plugin.objects.scene import Scene
 
@@ -92,7 +92,7 @@ def _capture(
     # No patient is drawn, but the time is, which is nearly that of the scan: let those who
     # remove identities look at the pixels.
     capture.BurnedInAnnotation = "YES"
-    capture.ImageComments = NOTICE
+    capture.ImageComments = RESEARCH_USE_ONLY
     capture.DerivationDescription = "Outlines of automatically segmented organs drawn on the CT"
     capture.SourceImageSequence = [reference_to(header) for header in slices]
     capture.SamplesPerPixel = 3

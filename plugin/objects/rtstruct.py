@@ -24,7 +24,7 @@ from plugin.objects.dicom_objects import (
     sign,
     software_versions,
 )
-from plugin.objects.identity import NOTICE, Origin
+from plugin.objects.identity import RESEARCH_USE_ONLY, Origin
 from plugin.objects.outlines import Floats, keyhole, outlines
 
 Holes = Literal["keyhole", "xor"]
@@ -90,9 +90,9 @@ def build_rtstruct(
         transfer_syntax_uid=ImplicitVRLittleEndian,
     )
     result.StructureSetLabel = "Organs at risk"
-    result.StructureSetName = f"Organs at risk, {NOTICE.lower()}"
+    result.StructureSetName = f"Organs at risk, {RESEARCH_USE_ONLY.lower()}"
     result.StructureSetDescription = _described(
-        f"{NOTICE}. Automatic contours, not reviewed by anybody.",
+        f"{RESEARCH_USE_ONLY}. Automatic contours, not reviewed by anybody.",
         about_none_of(present, warnings, doubts),
     )
     result.StructureSetDate = DA(origin.created.date())
@@ -147,7 +147,7 @@ def _roi(number: int, organ: Organ, ml: float, doubts: list[str], origin: Origin
     roi = Dataset()
     roi.ROINumber = number
     roi.ROIName = organ.tg263
-    roi.ROIDescription = _described(f"{ml:.2f} ml. {NOTICE}.", doubts)
+    roi.ROIDescription = _described(f"{ml:.2f} ml. {RESEARCH_USE_ONLY}.", doubts)
     roi.ROIVolume = format_number_as_ds(ml)
     roi.ROIGenerationAlgorithm = "AUTOMATIC"
     roi.ROIGenerationDescription = f"{origin.model.name} {software_versions(origin)}"[-64:]

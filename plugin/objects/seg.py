@@ -28,7 +28,7 @@ from plugin.objects.dicom_objects import (
     software_versions,
     without_patient,
 )
-from plugin.objects.identity import MANUFACTURER, NOTICE, Origin
+from plugin.objects.identity import MANUFACTURER, RESEARCH_USE_ONLY, Origin
 from plugin.objects.seg_frames import with_frames
 
 SegmentationType = Literal["BINARY", "LABELMAP"]
@@ -58,6 +58,11 @@ LABELS = {organ.tg263: organ.label for organ in ORGANS}
 def seg_uid(origin: Origin, segmentation_type: SegmentationType = "BINARY") -> str:
     """The SOP Instance UID that ``build_seg`` gives; known before the work is done."""
     return origin.uid(f"SEG {segmentation_type} instance")
+
+
+def seg_series_uid(origin: Origin, segmentation_type: SegmentationType = "BINARY") -> str:
+    """The SeriesInstanceUID of the same SEG."""
+    return origin.uid(f"SEG {segmentation_type} series")
 
 
 def build_seg(
@@ -107,7 +112,7 @@ def build_seg(
         segment_descriptions=[
             _describe(organ, number, algorithm) for number, organ in enumerate(present, 1)
         ],
-        series_instance_uid=origin.uid(f"SEG {segmentation_type} series"),
+        series_instance_uid=seg_series_uid(origin, segmentation_type),
         series_number=series_number(slices[0], "SEG"),
         sop_instance_uid=seg_uid(origin, segmentation_type),
         instance_number=1,
@@ -116,7 +121,7 @@ def build_seg(
         software_versions=software_versions(origin),
         device_serial_number=device_serial_number(origin),
         content_label="ORGANS_AT_RISK",
-        content_description=f"Automatic organs at risk, {NOTICE.lower()}",
+        content_description=f"Automatic organs at risk, {RESEARCH_USE_ONLY.lower()}",
         transfer_syntax_uid=TRANSFER_SYNTAX[segmentation_type],
         content_qualification="RESEARCH",
         content_date=origin.created.date(),

@@ -5,7 +5,6 @@ arrived after the time that the settings allow) or *refused* (a person must chan
 It is written in the transaction that ends its job, so none is lost and none is sent for nothing.
 """
 
-import hashlib
 import threading
 from collections.abc import Callable, Collection
 from datetime import datetime, timedelta
@@ -15,6 +14,7 @@ from sqlalchemy import ColumnElement, Engine, and_, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from plugin.jobs.job import Delivery, Job, Outcome, Parcel
+from plugin.jobs.job_changes import digest
 from plugin.jobs.job_table import DeliveryRow, clock_of
 
 POLL = timedelta(seconds=1)
@@ -27,8 +27,8 @@ LONGEST_PAUSE = timedelta(hours=1)
 """Between two attempts."""
 
 MOST_UNDER_WAY = 4
-"""Of the same courier; fewer than Orthanc remembers finished jobs, so that we learn how they ended.
-"""
+"""Sendings at once, of all processes. Orthanc remembers more finished jobs than these, so that we
+learn how each ended."""
 
 REASON_LENGTH = 500
 """Characters kept of a reason."""
@@ -87,10 +87,10 @@ class Deliveries:
     def add(self, session: Session, job_id: str, parcel: Parcel, content: dict[str, Any]) -> None:
         """Begin a delivery. One of the same kind to the same place for the same job begins anew."""
         now = self._now()
-        name = "\n".join([job_id, parcel.kind, parcel.target, *filter(None, [parcel.result])])
+        results = [parcel.result] if parcel.result else []
         session.merge(
             DeliveryRow(
-                id=hashlib.sha256(name.encode()).hexdigest()[:32],
+                id=digest(job_id, parcel.kind, parcel.target, *results)[:32],
                 job=job_id,
                 kind=parcel.kind,
                 target=parcel.target,
@@ -126,6 +126,7 @@ class Deliveries:
                     due=self._now(),
                     finished=None,
                     reason="",
+                    owner="",
                 )
                 .returning(DeliveryRow.id)
             ).all()

@@ -2,17 +2,13 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from plugin.audit import Audit, AuditLine, Verdict
-from plugin.web.router import Identifier, Number, Route
+from plugin.web.router import Identifier, Message, Number, Route
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class AuditQuery(_Strict):
+class AuditQuery(Message):
     """Which lines to give."""
 
     job: Annotated[Identifier | None, Field(description="Only those of this job.")] = None
@@ -20,14 +16,14 @@ class AuditQuery(_Strict):
     limit: Annotated[int, Field(ge=1, le=1000)] = 100
 
 
-class VerifyQuery(_Strict):
-    """A line that somebody has kept a note of, if anybody has; 0 and zeros: before the first."""
+class VerifyQuery(Message):
+    """A line that somebody noted earlier; number 0 and a hash of zeros are before the first."""
 
     number: Number | None = None
     hash: Annotated[str | None, Field(pattern="^[0-9a-f]{64}$")] = None
 
 
-class AuditLines(_Strict):
+class AuditLines(Message):
     """Lines of the record, the oldest first."""
 
     lines: tuple[AuditLine, ...]

@@ -6,14 +6,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from model.checkpoint import Card
 from plugin.jobs.job import Job, State
-from plugin.web.router import Identifier
+from plugin.web.router import Identifier, Message
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class JobRequest(_Strict):
+class JobRequest(Message):
     """What may be wished of a segmentation. An empty body wishes nothing special."""
 
     force: Annotated[
@@ -24,7 +20,7 @@ class JobRequest(_Strict):
     ] = None
 
 
-class JobQuery(_Strict):
+class JobQuery(Message):
     """Which jobs to list."""
 
     state: State | None = None
@@ -32,13 +28,13 @@ class JobQuery(_Strict):
     limit: Annotated[int, Field(ge=1, le=1000, description="The newest ones.")] = 100
 
 
-class JobList(_Strict):
+class JobList(Message):
     """Jobs, the newest first."""
 
     jobs: tuple[Job, ...]
 
 
-class ModelEntry(_Strict):
+class ModelEntry(Message):
     """One model that jobs may ask for."""
 
     name: str
@@ -47,7 +43,7 @@ class ModelEntry(_Strict):
     card: Card
 
 
-class ModelList(_Strict):
+class ModelList(Message):
     """The models that jobs may ask for."""
 
     models: tuple[ModelEntry, ...]
@@ -56,7 +52,7 @@ class ModelList(_Strict):
     ]
 
 
-class Health(_Strict):
+class Health(Message):
     """Whether the service works."""
 
     status: Annotated[Literal["ok", "stopped"], Field(description="stopped: no job is taken")]
@@ -74,7 +70,10 @@ class Health(_Strict):
     ]
     waiting_seconds: Annotated[
         float,
-        Field(description="of the job that has waited longest; long and none at work: no node is"),
+        Field(
+            description="of the job that has waited longest; if it grows while at_work is 0, "
+            "no worker is running"
+        ),
     ]
     model: str
     model_version: str

@@ -113,15 +113,17 @@ def download(into: Path) -> Path:
         done = subprocess.run(command, cwd=into, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise NoViewer(f"npm does not give it: {' '.join(done.stderr.split())[:300]}")
-        return into / done.stdout.split()[-1]
+        if not (said := done.stdout.split()):
+            raise NoViewer("npm does not say what it has fetched")
+        return into / said[-1]
     file = into / "package.tgz"
     try:
         with urllib.request.urlopen(f"{registry()}/@ohif%2Fapp/{VERSION}", timeout=60) as answer:
             address = json.load(answer)["dist"]["tarball"]
         with urllib.request.urlopen(address, timeout=60) as answer, file.open("wb") as copy:
             shutil.copyfileobj(answer, copy)
-    except OSError as why:
-        raise NoViewer(f"the npm registry does not give it: {why}") from why
+    except (OSError, ValueError, LookupError, TypeError) as why:  # also pages of others, and typos
+        raise NoViewer(f"the npm registry does not give it: {why!r}") from why
     return file
 
 

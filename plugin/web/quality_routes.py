@@ -2,20 +2,16 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, RootModel
+from pydantic import Field, RootModel
 
 from plugin.drawn.quality import Comparison, Quality, Trend, as_csv, trends
-from plugin.web.router import Identifier, Name, Route
+from plugin.web.router import Identifier, Message, Name, Route
 
 MOST = 50_000
 """Comparisons that count for the trends, the newest ones: some two thousand CTs of 22 organs."""
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class WhichQuery(_Strict):
+class WhichQuery(Message):
     """Which comparisons count."""
 
     study: Identifier | None = None
@@ -35,13 +31,13 @@ class TrendQuery(WhichQuery):
     last: Annotated[int, Field(ge=1, le=1000, description="Points of each trend.")] = 100
 
 
-class ComparisonList(_Strict):
+class ComparisonList(Message):
     """One entry for each organ of each drawing, the newest first."""
 
     comparisons: tuple[Comparison, ...]
 
 
-class TrendList(_Strict):
+class TrendList(Message):
     """One entry for each organ of each model."""
 
     trends: tuple[Trend, ...]

@@ -7,7 +7,7 @@ from plugin.archive import ArchiveError, OrthancArchive, Series, UnknownResource
 from plugin.catalogue import Catalogue, UnknownModel
 from plugin.jobs.intake import Intake
 from plugin.jobs.job import STATES, Job
-from plugin.jobs.job_list import UnknownJob
+from plugin.jobs.job_reader import UnknownJob
 from plugin.jobs.jobs import Jobs, WrongState
 from plugin.model_rules import ModelRules
 from plugin.sending.deliveries import Deliveries
@@ -230,7 +230,7 @@ class Rest:
     def deliver(self, job: str) -> Job:
         self._jobs.get(job)
         if not self._deliveries.send_again(job):
-            raise WrongState("Nothing of this job is left undelivered that is not tried already.")
+            raise WrongState("Everything of this job has arrived or is being tried now.")
         return self._jobs.get(job)
 
     def models(self) -> ModelList:

@@ -110,10 +110,14 @@ class BadRequest(Exception):
     """The request itself is wrong. The message is a sentence for who sent it."""
 
 
-class Problem(BaseModel):
-    """Every answer that is not what was asked for."""
+class Message(BaseModel):
+    """What is asked or answered; nothing but what is declared."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Problem(Message):
+    """Every answer that is not what was asked for."""
 
     error: Annotated[PlainText, Field(description="a sentence for a person")]
 

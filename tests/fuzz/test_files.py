@@ -25,8 +25,9 @@ from plugin.dicom_file import UnreadableFile, read_dicom
 from plugin.drawn.drawn_organs import draw_organs
 from plugin.drawn.structure_names import StructureNames
 from plugin.drawn.structure_sets import UnusableStructureSet, read_structure_set
-from plugin.pipeline import Watch, segment_series
+from plugin.pipeline import segment_series
 from plugin.settings import Settings
+from plugin.watch import Watch
 from tests.corpus.case import Case, as_file, phantom
 from tests.fuzz.damage import damages, elements, hurt
 from tests.phantoms import ct_slices

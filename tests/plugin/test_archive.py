@@ -111,6 +111,13 @@ def test_a_folder_lists_its_series_and_leaves_other_files_alone(small_phantom, c
             ask("nobody")
 
 
+def test_a_large_file_that_is_no_dicom_is_not_read(tmp_path, monkeypatch):
+    (tmp_path / "disc.iso").write_bytes(bytes(1000))
+    monkeypatch.setattr(Path, "read_bytes", lambda _: pytest.fail("it was read"))
+
+    assert FolderArchive(tmp_path, results=tmp_path).all_series() == []
+
+
 def test_a_folder_names_what_may_be_a_slice_and_cannot_be_read(
     small_phantom, tmp_path, monkeypatch
 ):

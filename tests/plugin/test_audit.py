@@ -139,6 +139,16 @@ def test_what_is_altered_behind_the_databases_back_shows(engine, audit, written,
     assert len(audit.lines()) == audit.lines()[-1].number - ("missing" in says)
 
 
+@pytest.mark.parametrize("line", ["no JSON", "[]", '{"number": 5}'])
+def test_a_line_of_another_shape_with_the_right_hash_shows(engine, audit, written, line):
+    without_triggers(engine)
+    before = audit.lines()[3].hash
+    forged = hashlib.sha256(f"{before}\n{line}".encode()).hexdigest()
+    execute(engine, f"UPDATE audit SET line = '{line}', hash = '{forged}' WHERE number = 5")
+
+    assert audit.verify().reason == "Line 5 is not as it was written."
+
+
 def test_lines_cut_off_at_the_end_show_to_whoever_has_kept_one(engine, audit, written):
     kept = audit.lines()[-1]
     without_triggers(engine)

@@ -5,7 +5,7 @@ from pydicom.dataset import Dataset
 
 from plugin.archive import UnknownResource
 from plugin.jobs.jobs import Jobs
-from plugin.pipeline import Watch
+from plugin.watch import Watch
 from tests.fake_orthanc import FakeOrthanc
 from tests.plugin.test_work import Clinic
 

@@ -16,8 +16,9 @@ from plugin.archive import OrthancArchive
 from plugin.ct.series import SeriesRules, UnsuitableSeries, read_series
 from plugin.jobs.job import Outcome
 from plugin.log import OURS, QUOTING, OrthancLog, attach
-from plugin.pipeline import Watch, segment_series
+from plugin.pipeline import segment_series
 from plugin.settings import Settings
+from plugin.watch import Watch
 from tests.fake_orthanc import FakeOrthanc
 from tests.plugin.ct.series_files import as_file
 

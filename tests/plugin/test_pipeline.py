@@ -10,8 +10,9 @@ from model.postprocess import clean
 from model.segmenter import Cancelled, Segmenter
 from plugin.archive import ArchiveError, OrthancArchive
 from plugin.jobs.job import Outcome
-from plugin.pipeline import PROGRESS_AT_END, Watch, segment_series
+from plugin.pipeline import segment_series
 from plugin.settings import Settings
+from plugin.watch import PROGRESS_AT_END, Watch
 from tests.fake_orthanc import FakeOrthanc, OrthancException
 
 

@@ -11,8 +11,8 @@ from plugin.drawn.quality import Quality
 from plugin.jobs.job import Job, Outcome
 from plugin.jobs.job_table import open_database
 from plugin.jobs.jobs import Jobs
-from plugin.pipeline import Watch
 from plugin.settings import Settings
+from plugin.watch import Watch
 from plugin.work import Work
 from tests.fake_orthanc import FakeOrthanc
 from tests.plugin.jobs.asking import add
@@ -114,6 +114,19 @@ def test_a_shadow_whose_first_result_was_deleted_is_kept_and_says_so(orthanc, jo
     shadow = clinic.do()
 
     assert (shadow.state, shadow.dice, len(orthanc.segs())) == ("done", {}, 1)
+    assert "no longer in the archive" in shadow.warnings[-1]
+
+
+def test_a_shadow_whose_first_job_has_no_result_any_more_is_kept_and_says_so(
+    orthanc, jobs, weights
+):
+    clinic = Clinic(orthanc, jobs, weights)
+    first = clinic.do(model="quick", shadow_model="quick")
+    jobs.replaced(first.id, "Further slices came.")
+
+    shadow = clinic.do()
+
+    assert (shadow.state, shadow.dice) == ("done", {})
     assert "no longer in the archive" in shadow.warnings[-1]
 
 

@@ -16,7 +16,7 @@ from plugin.jobs.heartbeat import Heartbeat
 from plugin.jobs.job import Job, Outcome, Result
 from plugin.jobs.job_table import open_database
 from plugin.jobs.jobs import Jobs
-from plugin.pipeline import Watch
+from plugin.watch import Watch
 from plugin.worker import Worker
 from tests.plugin.jobs.asking import add
 

@@ -181,7 +181,7 @@ def test_slices_as_wide_apart_as_is_allowed_are_taken_in_spite_of_rounding() -> 
 
 def test_twenty_degrees_oblique_is_axial_enough_and_forty_is_not() -> None:
     assert judge(ct_slices(phantom("oblique")), RULES).chosen
-    strict = SeriesRules(max_angle_from_axial_deg=10)
+    strict = SeriesRules(MaxAngleFromAxialDeg=10)
     assert "degrees from axial" in judge(ct_slices(phantom("oblique")), strict).reason
 
 
@@ -207,26 +207,26 @@ def test_derived_images_are_taken_when_the_rules_say_so() -> None:
     headers = slices()
     in_all(ImageType=["DERIVED", "PRIMARY", "AXIAL"])(headers)
     assert not judge(headers, RULES).chosen
-    assert judge(headers, SeriesRules(accept_derived=True)).chosen
+    assert judge(headers, SeriesRules(AcceptDerived=True)).chosen
 
 
 @pytest.mark.parametrize(
     ("keyword", "rule"),
     [
-        ("BodyPartExamined", "body_part"),
-        ("SeriesDescription", "series_description"),
-        ("StudyDescription", "study_description"),
+        ("BodyPartExamined", "BodyPart"),
+        ("SeriesDescription", "SeriesDescription"),
+        ("StudyDescription", "StudyDescription"),
     ],
 )
 def test_expressions_choose_by_description(keyword: str, rule: str) -> None:
     headers = slices()
     in_all(**{keyword: "KOPFHALS NATIV"})(headers)
-    assert judge(headers, SeriesRules(**{f"include_{rule}": "hals"})).chosen
-    assert not judge(headers, SeriesRules(**{f"include_{rule}": "thorax"})).chosen
-    assert not judge(headers, SeriesRules(**{f"exclude_{rule}": "nativ$"})).chosen
+    assert judge(headers, SeriesRules(**{f"Include{rule}": "hals"})).chosen
+    assert not judge(headers, SeriesRules(**{f"Include{rule}": "thorax"})).chosen
+    assert not judge(headers, SeriesRules(**{f"Exclude{rule}": "nativ$"})).chosen
     in_all(**{keyword: ""})(headers)
-    assert not judge(headers, SeriesRules(**{f"include_{rule}": "hals"})).chosen
-    assert judge(headers, SeriesRules(**{f"exclude_{rule}": "nativ$"})).chosen
+    assert not judge(headers, SeriesRules(**{f"Include{rule}": "hals"})).chosen
+    assert judge(headers, SeriesRules(**{f"Exclude{rule}": "nativ$"})).chosen
 
 
 def test_rules_are_written_as_in_orthancs_configuration() -> None:
@@ -239,11 +239,12 @@ def test_rules_are_written_as_in_orthancs_configuration() -> None:
     "section",
     [
         {"MinSlice": 40},
+        {"min_slices": 40},  # as Python calls it, and Orthanc's configuration does not
         {"IncludeBodyPart": "HEAD("},
         {"MinSlices": 50, "MaxSlices": 40},
         {"MinLengthMm": 500.0, "MaxLengthMm": 400.0},
     ],
 )
 def test_a_mistake_in_the_rules_is_refused_at_once(section: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match=r"MinSlice|regular expression|MinLengthMm"):
+    with pytest.raises(ValueError, match=r"MinSlice|min_slices|regular expression|MinLengthMm"):
         SeriesRules.model_validate(section)

@@ -142,6 +142,6 @@ def test_real_jpeg_2000_slices_are_decoded_once_they_have_uids() -> None:
         dataset.StudyInstanceUID, dataset.SeriesInstanceUID = "1.2.3.1", "1.2.3.2"
     with pytest.raises(UnsuitableSeries, match="cover 40 mm, expected 100"):
         read(datasets)
-    volume = read(datasets, SeriesRules(min_length_mm=20)).volume
+    volume = read(datasets, SeriesRules(MinLengthMm=20)).volume
     assert volume.spacing[0] == pytest.approx(2.0)
     assert volume.array.max() == max(int(ds.pixel_array.max()) for ds in datasets) - 1024

@@ -19,8 +19,8 @@ from plugin.jobs.job import Job
 from plugin.jobs.job_table import open_database
 from plugin.jobs.jobs import Jobs
 from plugin.model_rules import ModelRules
-from plugin.pipeline import Watch
 from plugin.settings import Settings
+from plugin.watch import Watch
 from plugin.work import Work
 from tests.fake_orthanc import FakeOrthanc
 from tests.phantoms import Phantom, ct_slices, make_phantom

@@ -7,12 +7,20 @@ import numpy as np
 import pytest
 
 from model.organs import BY_NAME
-from plugin.drawn.quality import Comparison, Drawing, OrganAgreement, Quality, agree, as_csv, trends
+from plugin.drawn.quality import (
+    ComparedPair,
+    Comparison,
+    OrganAgreement,
+    Quality,
+    agree,
+    as_csv,
+    trends,
+)
 from plugin.jobs.job_table import open_database
 
 BRAINSTEM, CORD, LENS = (BY_NAME[name] for name in ("brainstem", "spinal_cord", "lens_left"))
 
-DRAWING = Drawing(
+DRAWING = ComparedPair(
     study="study",
     series="ct",
     job="job",

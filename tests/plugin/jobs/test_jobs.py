@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from plugin.jobs.job import Job, Outcome
-from plugin.jobs.job_list import UnknownJob
+from plugin.jobs.job_reader import UnknownJob
 from plugin.jobs.job_table import open_database
 from plugin.jobs.jobs import Jobs, WrongState
 from plugin.plain_text import LONGEST

@@ -179,6 +179,18 @@ def test_who_has_repaired_a_receiver_need_not_wait_for_the_next_attempt(jobs, de
     assert taken(deliveries).attempts == 1
 
 
+def test_what_another_process_left_in_a_pause_is_sent_again_at_once(
+    jobs, deliveries, database, clock
+):
+    job = done(jobs, PACS)
+    deliveries.failed(taken(deliveries), "The receiver is down.")
+    other = Deliveries(open_database(database), owner="two", now=clock)
+
+    other.send_again(job.id)
+
+    assert taken(other).attempts == 1
+
+
 def test_a_job_done_again_sends_its_result_again_and_an_old_errand_changes_nothing(
     jobs, deliveries, clock
 ):

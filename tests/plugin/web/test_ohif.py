@@ -103,6 +103,16 @@ def test_a_set_up_without_it_says_so_and_goes_on(monkeypatch, capsys, tmp_path):
     assert "The OHIF viewer is left out: npm is not installed" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("answer", [b"<html>Sign in</html>", b"{}", b'{"dist": []}'])
+def test_a_registry_that_answers_something_else_is_as_good_as_none(monkeypatch, tmp_path, answer):
+    monkeypatch.setenv("PATH", str(tmp_path))  # without npm
+    monkeypatch.setenv("npm_config_registry", "http://127.0.0.1:4873")
+    monkeypatch.setattr(ohif.urllib.request, "urlopen", lambda *_, **__: io.BytesIO(answer))
+
+    with pytest.raises(NoViewer, match="the npm registry does not give it"):
+        ohif.download(tmp_path)
+
+
 def test_npms_own_settings_name_the_registry(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("npm_config_registry", raising=False)

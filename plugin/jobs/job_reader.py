@@ -11,7 +11,7 @@ class UnknownJob(LookupError):
     """There is no job of this identifier."""
 
 
-class JobList:
+class JobReader:
     """All jobs, whatever became of them. Every method may be called from any thread."""
 
     def __init__(self, engine: Engine) -> None:
@@ -35,31 +35,24 @@ class JobList:
         state: State | None = None,
         study: str | None = None,
         series: str | None = None,
+        source: str | None = None,
         kind: Kind | None = None,
         limit: int | None = None,
     ) -> list[Job]:
-        """Jobs, the newest first."""
+        """Jobs, the newest first; `source` is a hash of their slices."""
         wanted = select(JobRow).order_by(JobRow.created.desc(), JobRow.id).limit(limit)
         for column, value in (
             (JobRow.state, state),
             (JobRow.study, study),
             (JobRow.series, series),
+            (JobRow.source, source),
             (JobRow.kind, kind),
         ):
             if value is not None:
                 wanted = wanted.where(column == value)
         with Session(self._engine) as session:
-            return [Job.model_validate(row) for row in session.scalars(wanted)]
-
-    def of_source(self, source: str) -> list[Job]:
-        """All jobs that segment these slices, of whatever model, the newest first."""
-        wanted = (
-            select(JobRow)
-            .where(JobRow.source == source, JobRow.kind == "segment")
-            .order_by(JobRow.created.desc(), JobRow.id)
-        )
-        with Session(self._engine) as session:
-            return [Job.model_validate(row) for row in session.scalars(wanted)]
+            rows = session.scalars(wanted).all()
+        return [Job.model_validate(row) for row in rows]
 
     def counts(self) -> dict[State, int]:
         """Number of jobs in each state."""
