@@ -97,7 +97,8 @@ class MaskDecoder(nn.Module):
         nn.init.constant_(self.channel.bias, 4.0)
 
     def forward(self, tokens: Tensor, embedding: Tensor) -> tuple[Tensor, Tensor]:
-        with torch.autocast(embedding.device.type, enabled=False):
+        device = "cpu" if embedding.is_meta else embedding.device.type  # autocast knows no meta
+        with torch.autocast(device, enabled=False):
             return self._gates(*(t.to(self.mask_bias.dtype) for t in (tokens, embedding)))
 
     def _gates(self, tokens: Tensor, embedding: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,6 @@
 """The blocks that the encoder-decoder is built from; the four networks differ in these alone.
 
-Letters in shapes: batch ``B``, channels ``C``, and ``(Z, Y, X)`` for feet-to-head, front-to-back
+Letters in shapes: batch ``B``, channels ``C``, and ``(Z, Y, X)`` for head-to-feet, front-to-back
 and right-to-left extents.
 """
 
@@ -62,7 +62,7 @@ class MaxPool(nn.MaxPool3d):
 
 
 class Pointwise(nn.Conv3d):
-    """1x1x1 convolution: of each voxel's channels others.
+    """1x1x1 convolution: mixes each voxel's channels.
 
     Shapes: ``(B, C_in, Z, Y, X)`` in, ``(B, C, Z, Y, X)`` out, channels last in memory.
     """

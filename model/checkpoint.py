@@ -8,7 +8,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,7 @@ class Card:
     seen: tuple[str, ...] = ()  # hashes of the CTs that trained or chose them; (): it is not known
     measured: dict[str, dict[str, float]]  # organ -> dice_mean, dice_sd, patients: unseen ones
     weights_sha256: str = ""  # hex digest of weights.safetensors, set by `save`
-    notice: str = field(default=NOTICE)
+    notice: str = NOTICE
 
     def __post_init__(self) -> None:
         check_names(self.name, self.version)
@@ -99,6 +99,7 @@ def save(folder: Path, network: UNet, card: Card) -> Card:
 
     Raises:
         BadCheckpoint: if a weight is beyond half precision.
+        OSError: it could not be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     state = {
@@ -106,7 +107,10 @@ def save(folder: Path, network: UNet, card: Card) -> Card:
         for key, value in network.state_dict().items()
     }
     _check_finite(folder, state)
-    save_file(state, folder / WEIGHTS)
+    try:
+        save_file(state, folder / WEIGHTS)
+    except SafetensorError as error:
+        raise OSError(f"{folder / WEIGHTS} cannot be written to its end: {error}") from error
     (folder / WEIGHTS).chmod(0o644)  # Orthanc is another user, and safetensors lets none read it
     digest = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
     values = card.to_json() | {"weights_sha256": digest}

@@ -5,23 +5,11 @@ patches of 16 x 16 pixels with learned positions, as in Lin and Zhang (Advances 
 Medicine 16(3), 2026). Planning CT is a volume, so a patch here is also a few slices deep.
 """
 
-from typing import Protocol
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.blocks import attend
-
-
-class ImageEncoder(Protocol):
-    """What the network needs of an image encoder."""
-
-    width: int  # channels of the embedding
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """``(B, 1, Z, Y, X)`` normalised CT to a ``(B, D, z, y, x)`` embedding."""
-        ...
 
 
 class TransformerBlock(nn.Module):

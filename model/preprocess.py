@@ -31,6 +31,10 @@ BLOCK = 32
 Grid = TypeVar("Grid", hd.Volume, hd.VolumeGeometry)
 
 
+WINDOW_HU = (-300.0, 1200.0)
+"""What grey values are clipped to if nobody says otherwise."""
+
+
 class NoBody(ValueError):
     """The volume shows nothing but air."""
 
@@ -40,7 +44,7 @@ class Preprocessing:
     """Saved beside the weights, because weights mean nothing without it."""
 
     spacing_mm: tuple[float, float, float] = (3.0, 1.0, 1.0)  # (z, y, x); the paper's grid
-    window_hu: tuple[float, float] = (-300.0, 1200.0)  # clipped to this before standardising
+    window_hu: tuple[float, float] = WINDOW_HU  # clipped to this before standardising
     mean_hu: float = 0.0  # of the body in the training data, after clipping
     std_hu: float = 300.0
 

@@ -74,8 +74,8 @@ class Segmenter:
         self.organs = card.organ_rows() if unmeasured else card.measured_rows()
         if not self.organs:
             raise BadCheckpoint(
-                f"{card.name} {card.version} was never measured on patients that it had not seen, "
-                "and is not for others before: see --write-card of training.evaluate"
+                f"{card.name} {card.version} has not been measured on unseen patients, so it may "
+                "not be used on others yet: run training.evaluate with --write-card"
             )
         try:
             self._network = channels_last(fold_normalisation(network.eval())).to(device)
@@ -100,8 +100,7 @@ class Segmenter:
             folder: of the model.
             device: where the network runs.
             compiled: whether a GPU is to have the network compiled, see `torch.compile`.
-            unmeasured: whether organs are looked for too that nobody has measured yet: for whom
-                does that.
+            unmeasured: also look for organs that nobody has measured yet; for evaluation only.
 
         Raises:
             BadCheckpoint: if they cannot be used, or no organ has been measured.

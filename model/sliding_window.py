@@ -24,7 +24,7 @@ class Cancelled(Exception):
 
 
 class NotFinite(BadCheckpoint):
-    """The network's numbers are none, or too large: of its weights, not of the patient."""
+    """The network's numbers are NaN or infinite: of its weights, not of the patient."""
 
 
 def never() -> bool:
@@ -76,7 +76,7 @@ def predict_tiled(
 
     Raises:
         Cancelled: as soon as `cancelled` says so.
-        NotFinite: a logit is infinite or no number, which would read as background.
+        NotFinite: a logit is infinite or NaN, which would read as background.
     """
     if not 0 <= overlap < 1:
         raise ValueError(f"overlap is a fraction in [0, 1), got {overlap}")
@@ -118,7 +118,7 @@ def predict_tiled(
         out.copy_(logits.softmax(dim=0))
     if not checked.isfinite():
         raise NotFinite(
-            "the network answers with numbers that are infinite or none, so that nothing it says "
+            "the network answers with numbers that are infinite or NaN, so that nothing it says "
             "can be used: its weights are damaged, or its features are beyond half precision"
         )
     inside = tuple(slice(m // 2, m // 2 + n) for m, n in zip(missing, shape, strict=True))

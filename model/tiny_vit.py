@@ -274,10 +274,6 @@ class LiteMedSamEncoder(nn.Module):
         """Take the published weights, from `path` or from the installed package."""
         self.tiny_vit.load_state_dict(load_litemedsam(path or find_litemedsam()))
 
-    def grid(self, size: tuple[int, int, int]) -> tuple[int, int, int]:
-        """The embedding's grid for a CT of `size` voxels, both as (z, y, x)."""
-        return size[0] // self.every, self.side, self.side
-
     def train(self, mode: bool = True) -> "LiteMedSamEncoder":
         super().train(mode)
         # Batch normalisation keeps the statistics it was trained with, fine-tuned or not: those

@@ -20,6 +20,7 @@ TRAINING_MAY_READ_DICOM_WITH = (
     "plugin.configuration",
     "plugin.rest_archive",
     "plugin.settings",
+    "plugin.ct.hounsfield",
     "plugin.ct.series",
     "plugin.dicom_file",
     "plugin.drawn.drawn_organs",

@@ -6,7 +6,8 @@ from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from typing import Any
 
-from training.cases import Dataset
+from training.augment import AugmentConfig
+from training.cases import Dataset, ct_hashes
 from training.config import TrainConfig
 from training.json_file import write_json
 
@@ -25,13 +26,16 @@ _UNSAID: dict[str, Any] = json.loads(
 )
 """What a run was asked for by a version that did not know a setting yet."""
 
+_UNSAID_OF_AUGMENT: dict[str, Any] = json.loads(json.dumps(asdict(AugmentConfig())))
+
 
 def asked(config: TrainConfig) -> dict[str, Any]:
     """All that decides what the weights become, as JSON would give it back."""
     dataset = Dataset.read(config.cases)
     values: dict[str, Any] = json.loads(json.dumps(asdict(config), default=str))
-    del values["out"]  # a folder may be moved
+    del values["out"], values["cases"]  # folders may be moved
     return values | {
+        "ct_sha256": sorted(ct_hashes(config.cases, dataset.cases)),
         "patients": list(dataset.cases),
         "organs": list(dataset.organs),
         "preprocessing": json.loads(json.dumps(asdict(dataset.preprocessing))),
@@ -47,6 +51,7 @@ def check_same(
         ValueError: it was asked for something else, but for what is `free`.
     """
     known = _UNSAID | dict(before)
+    known["augment"] = _UNSAID_OF_AUGMENT | known.get("augment", {})
     if differing := sorted(k for k in now if k not in free and known.get(k, now[k]) != now[k]):
         raise ValueError(f"{out} holds a run with another {', '.join(differing)}")
 

@@ -33,6 +33,22 @@ class AugmentConfig:
     blur: float = 0.25  # fraction of patches that are blurred
     invent: float = 0.6  # fraction of patches with something else than air where nothing is known
 
+    def __post_init__(self) -> None:
+        for key in ("still", "blur", "invent"):
+            if not 0 <= getattr(self, key) <= 1:
+                raise ValueError(f"{key} is a fraction of the patches, got {getattr(self, key)}")
+        for key in ("scale", "contrast"):
+            low, high = getattr(self, key)
+            if not 0 < low <= high:
+                raise ValueError(f"{key} is two factors, the lower first, got {low} {high}")
+        for key in ("brightness", "noise"):
+            if getattr(self, key) < 0:
+                raise ValueError(f"{key} is not negative, got {getattr(self, key)}")
+        if not 0 <= self.stretch < 1:
+            raise ValueError(f"stretch is in [0, 1), got {self.stretch}")
+        if min(self.rotation_degrees) < 0:
+            raise ValueError(f"rotation_degrees are not negative, got {self.rotation_degrees}")
+
 
 class Scan(NamedTuple):
     """What patches are taken from: a whole case."""

@@ -88,6 +88,18 @@ def ct_hashes(folder: Path, names: Iterable[str]) -> set[str]:
     return set() if "" in found else found
 
 
+def twins(folder: Path, names: Iterable[str]) -> list[tuple[str, str]]:
+    """Pairs of cases of a folder that are the same CT; those of an earlier version are not seen."""
+    first: dict[str, str] = {}
+    found = []
+    for name in names:
+        digest = json.loads((folder / name / "case.json").read_text()).get("ct_sha256", "")
+        other = first.setdefault(digest, name)
+        if digest and other != name:
+            found.append((other, name))
+    return found
+
+
 def in_table_order(names: set[str]) -> tuple[str, ...]:
     """Organ names sorted as in the table of organs."""
     return tuple(organ.name for organ in ORGANS if organ.name in names)

@@ -30,7 +30,7 @@ from model.tiny_vit import LiteMedSamEncoder
 from model.validation import explained
 from training.config import TrainConfig
 from training.evaluate import held_out_folders, measure_once
-from training.prepare import case_folders
+from training.labelled import case_folders
 from training.runs import Run, finish
 from training.scores import Row, dice_by_organ, mean_dice
 from training.train import Diverged

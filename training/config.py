@@ -1,6 +1,7 @@
 """The configuration of one training run, read from a TOML file, and the plan it may rest on."""
 
 import tomllib
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -41,8 +42,7 @@ class Plan:
     estimated_gib: float  # what it is estimated to take
 
     def __post_init__(self) -> None:
-        if len(self.widths) != len(self.strides) + 1:
-            raise ValueError(f"{len(self.strides)} strides need one more widths")
+        _check_levels(self.widths, self.strides)
 
     @classmethod
     def read(cls, path: Path) -> "Plan":
@@ -72,8 +72,8 @@ class TrainConfig:
     data: str = ""  # where the cases come from, for the model's card
     cases: Path  # folder written by `python -m training.prepare`
     out: Path  # checkpoints and log; must not hold another run
-    start: Path | None = None  # a model folder whose weights to start from, for fine-tuning
-    plan: Plan | None = None  # in TOML the path of a plan.toml; keys beside it go before the plan's
+    start: Path | None = None  # a model folder: its network and weights, whatever is said below
+    plan: Plan | None = None  # in TOML the path of a plan.toml; keys beside it override the plan's
     attention: Literal["plain", "gate", "scse", "sam"] = "sam"
     widths: tuple[PositiveInt, ...] = (32, 64, 128, 256, 320)
     strides: tuple[Shape, ...] | None = None  # pooling between levels; absent: from spacing, patch
@@ -97,7 +97,7 @@ class TrainConfig:
     ema: float = 0.998  # decay of the averaged weights; they are what is saved
     mixed_precision: bool = True  # bf16, or fp16 on a GPU without it; float32 on a CPU without it
     foreground: float = 0.75  # fraction of patches centred on an organ
-    small_organs: NonNegativeFloat = 0.0  # an organ is drawn as its volume to minus this; 0: alike
+    small_organs: NonNegativeFloat = 0.0  # an organ is drawn in proportion to 1 / volume ** this
     balance: float = 0.0  # share of the cross-entropy averaged by organ; for very small organs
     workers: PositiveInt = 1  # threads that draw the next patches while the network computes
     validate_every: PositiveInt = 500  # steps
@@ -116,8 +116,8 @@ class TrainConfig:
             raise ValueError(f"balance is a share in [0, 1], got {self.balance}")
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema is a decay in [0, 1), got {self.ema}")
-        if self.strides is not None and len(self.widths) != len(self.strides) + 1:
-            raise ValueError(f"{len(self.strides)} strides need one more widths")
+        if self.strides is not None:
+            _check_levels(self.widths, self.strides)
         if len(self.widths) < 2:
             raise ValueError(f"a U-Net has two levels or more, got widths {self.widths}")
         if self.encoder_width % self.encoder_heads:
@@ -136,9 +136,19 @@ class TrainConfig:
         """
         values = _loaded(path)
         if "plan" in values:
+            if not isinstance(values["plan"], str):
+                raise ValueError(f"{path}: plan is the path of a plan.toml, in quotation marks")
             plan = Plan.read(Path(values["plan"]))
             values = plan.of_config | values | {"plan": asdict(plan)}
         return _validated(cls, values, path)
+
+
+def _check_levels(widths: Sequence[int], strides: Sequence[Shape]) -> None:
+    if len(widths) != len(strides) + 1:
+        raise ValueError(
+            f"widths have {len(widths)} levels and strides make {len(strides) + 1}: with a plan, "
+            "delete `widths` beside it"
+        )
 
 
 def _loaded(path: Path) -> dict[str, Any]:

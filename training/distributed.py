@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from model.segmenter import NoSuchDevice
 from model.unet import UNet
 
 T = TypeVar("T")
@@ -71,14 +72,30 @@ class Deep(nn.Module):
 
 
 def join(device: str) -> tuple[Ranks, str]:
-    """Meet the other processes, if `torchrun` started some; this one's rank and device."""
+    """Meet the other processes, if `torchrun` started some; this one's rank and device.
+
+    Raises:
+        NoSuchDevice: PyTorch does not see it.
+    """
+    _check_device(device)
     if not dist.is_torchelastic_launched():
         return Ranks(), device
     if torch.device(device).type == "cuda":
         device = f"cuda:{os.environ['LOCAL_RANK']}"
+        _check_device(device)
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
     return Ranks(dist.get_rank(), dist.get_world_size()), device
+
+
+def _check_device(name: str) -> None:
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise NoSuchDevice(f"{name} is no device: say cpu, cuda or cuda:0") from error
+    here = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device.type == "cuda" and (device.index or 0) >= here:
+        raise NoSuchDevice(f"the device is {name}, but PyTorch sees {here} GPUs")
 
 
 def leave() -> None:

@@ -30,9 +30,8 @@ from training.cases import Dataset
 from training.checks import examine
 from training.config import TrainConfig
 from training.json_file import write_json
-from training.labelled import read_nifti
+from training.labelled import LabelledCt, case_folders, read_case, read_nifti
 from training.plots import View, draw_boxes, draw_view
-from training.prepare import LabelledCt, case_folders, read_case
 from training.published import COARSE_MM, SECOND_READER, TABLE_1
 from training.scores import Row, dice_by_organ, mean_dice, read_rows, summary, write_rows
 from training.split import Split, split_of
@@ -261,16 +260,16 @@ def write_report(measured: Measured, out: Path, whom: str) -> str:
 def write_measured(model: Path, rows: Sequence[Row]) -> None:
     """Put the summary into the model's card."""
     path = model / CARD
-    values = json.loads(path.read_text())
-    values["measured"] = summary(rows)
-    path.write_text(json.dumps(values, indent=2) + "\n")
+    write_json(path, json.loads(path.read_text()) | {"measured": summary(rows)})
 
 
-def held_out_folders(folders: Sequence[Path], config: TrainConfig) -> list[Path]:
+def held_out_folders(
+    folders: Sequence[Path], config: TrainConfig, *, all_of_them: bool = False
+) -> list[Path]:
     """Of `folders`, the test patients of a training run.
 
     Raises:
-        ValueError: if there are none.
+        ValueError: if there are none, or not `all_of_them`.
     """
     # As dealt when the run was begun, or as they would be of the prepared cases: `folders` may hold
     # fewer, and would be dealt otherwise.
@@ -280,6 +279,11 @@ def held_out_folders(folders: Sequence[Path], config: TrainConfig) -> list[Path]
     found = [by_name[name] for name in test if name in by_name]
     if not found:
         raise ValueError(f"none of the test patients of {config.name} is there to be measured")
+    if missing := sorted(set(test) - by_name.keys()):
+        sentence = f"{len(missing)} of {len(test)} test patients are not there: {' '.join(missing)}"
+        if all_of_them:
+            raise ValueError(f"{sentence}. A card tells of all of them.")
+        print(f"training.evaluate: {sentence}", file=sys.stderr)
     return found
 
 
@@ -306,7 +310,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--write-card",
         action="store_true",
-        help="put the result into the model's card: the plugin finds measured organs alone",
+        help="put the result into the model's card: the plugin writes measured organs alone",
     )
     args = parser.parse_args(argv)
     if args.write_card and args.model is None:
@@ -318,7 +322,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         whom = f"all {len(folders)} cases there, among them perhaps some that trained the network"
         if args.test_of is not None:
             config = TrainConfig.read(args.test_of)
-            folders = sorted(held_out_folders(folders, config))
+            held_out = held_out_folders(folders, config, all_of_them=args.write_card)
+            folders = sorted(held_out)
             whom = f"{len(folders)} patients held out of the training of {config.name}"
         organs: Sequence[Organ] = ORGANS
         seen: Collection[str] = ()

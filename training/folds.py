@@ -25,8 +25,8 @@ from model.segmenter import Segmenter
 from training.cases import Dataset
 from training.config import TrainConfig
 from training.evaluate import measure_once
+from training.labelled import case_folders
 from training.plots import draw_boxes
-from training.prepare import case_folders
 from training.published import TABLE_1
 from training.runs import Run, finish
 from training.scores import Row, dice_by_organ, mean_dice

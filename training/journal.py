@@ -101,7 +101,7 @@ class Journal:
         return [entry["value"] for entry in self._entries if entry["kind"] == kind]
 
     def add(self, kind: str, value: Any) -> None:
-        """Note a finished step; it is on disk when this returns."""
+        """Note a finished step; it is in the file when this returns."""
         entry = {"kind": kind, "value": value}
         self._file.write(json.dumps(entry) + "\n")
         self._file.flush()

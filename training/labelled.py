@@ -10,6 +10,7 @@ import gzip
 import hashlib
 import json
 import shutil
+import struct
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ from pydantic import TypeAdapter
 
 from model.organs import BY_NAME, ORGANS, Organ
 from model.preprocess import ORIENTATION
+from plugin.ct.hounsfield import check_scale
+from plugin.ct.series_rules import UnsuitableSeries
 
 CT, LABELS = "data.nii.gz", "label.nii.gz"
 LABELLED, AFFINE = "labelled.json", "affine.json"
@@ -30,6 +33,12 @@ SAME_GRID_MM = 1e-3
 
 CHUNK = 2**24
 """Bytes that are unpacked at a time."""
+
+NIFTI_1_HEADER = 348
+"""Bytes, and what its first four say."""
+
+NIFTI_FLOATS = {16: "f4", 64: "f8"}
+"""Codes of the data types that can hold what is no number."""
 
 X_Y_Z = (2, 1, 0)
 """Axes of a CT, slices first, as NIfTI has them."""
@@ -61,7 +70,8 @@ def case_folders(folder: Path) -> list[Path]:
     Raises:
         FileNotFoundError: if there are none.
     """
-    found = sorted(path.parent for path in folder.glob(f"*/{CT}"))
+    # What begins with a dot was left half written by a preparation that was killed.
+    found = sorted(path.parent for path in folder.glob(f"[!.]*/{CT}"))
     if not found:
         raise FileNotFoundError(f"no case folders with a {CT} under {folder}")
     return found
@@ -75,10 +85,14 @@ def read_case(folder: Path, unknown_hu: float | None = None) -> LabelledCt:
         unknown_hu: voxels of exactly this value hold no information (a cropped CT's filling).
 
     Raises:
-        ValueError: if a file cannot be read, CT and labels are not on one grid, or a label is no
-            organ's.
+        ValueError: if a file cannot be read, the CT's grey values cannot be HU, CT and labels are
+            not on one grid, or a label is no organ's.
     """
     ct = _read_nifti(folder, CT).astype(np.float32)
+    try:
+        check_scale(ct.array, float(ct.array.max()))
+    except UnsuitableSeries as why:
+        raise ValueError(f"{folder.name}: {why}") from why
     labels = _read_nifti(folder, LABELS)
     if not ct.geometry_equal(labels, tol=SAME_GRID_MM):
         raise ValueError(f"{folder.name}: CT and labels are not on the same grid")
@@ -140,6 +154,8 @@ def read_nifti(path: Path) -> hd.Volume:
     """
     if not _is_whole(path):
         raise ValueError(f"{path.name} is missing, cut short or not compressed")
+    if not _is_finite(path):
+        raise ValueError(f"{path.name} has voxels that are infinite or no numbers")
     try:
         image = sitk.ReadImage(str(path))
     except RuntimeError as error:  # what SimpleITK raises on all that it cannot read
@@ -155,6 +171,24 @@ def _is_whole(path: Path) -> bool:
                 pass
     except (OSError, EOFError, zlib.error):
         return False
+    return True
+
+
+def _is_finite(path: Path) -> bool:
+    # SimpleITK reads zeros, which are water, where a voxel is no number.
+    with gzip.open(path) as file:
+        header = file.read(NIFTI_1_HEADER)
+        for order in "<>":
+            size, kind, begin = (
+                struct.unpack_from(f"{order}{letter}", header, offset)[0]
+                for letter, offset in (("i", 0), ("h", 70), ("f", 108))
+            )
+            if size == NIFTI_1_HEADER and kind in NIFTI_FLOATS:
+                file.seek(int(begin))
+                dtype = np.dtype(f"{order}{NIFTI_FLOATS[kind]}")
+                while part := file.read(CHUNK):
+                    if not np.isfinite(np.frombuffer(part, dtype)).all():
+                        return False
     return True
 
 

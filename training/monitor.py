@@ -60,8 +60,8 @@ class Monitor:
         """The validation patients were segmented."""
         if self._log is not None:
             for name, value in dice.items():
-                self._log.add_scalar(f"dice/{name}", value, step)
-            self._log.add_scalar("dice/mean", mean, step)
+                self._log.add_scalar(f"dice/{name}", value, step - 1)
+            self._log.add_scalar("dice/mean", mean, step - 1)
         numbers = " ".join(f"{name} {value:.3f}" for name, value in dice.items())
         self._bar.console.print(
             f"step {step}: {hours:.2f} h, {self._left(done, hours)}, Dice {mean:.4f}: {numbers}"

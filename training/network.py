@@ -1,6 +1,5 @@
 """The network that a training run starts with: its shape, and the weights it begins from."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -52,42 +51,33 @@ def build_network(config: TrainConfig, dataset: Dataset) -> UNet:
 
     Raises:
         BadCheckpoint: if the weights to start from cannot be used.
-        ValueError: if they are of another network, or the plan is for another grid.
+        ValueError: if they are of other organs or grey values, or the plan is for another grid.
     """
     torch.manual_seed(config.seed)
-    wanted = network_config(config, dataset)
     if config.start is not None:
-        return channels_last(_started_from(config.start, wanted, dataset))
-    network = UNet(wanted)
+        return channels_last(_started_from(config.start, dataset))
+    network = UNet(network_config(config, dataset))
     if isinstance(network.image_encoder, LiteMedSamEncoder):
         network.image_encoder.load_pretrained()
     return channels_last(network)
 
 
-def _started_from(folder: Path, config: UNetConfig, dataset: Dataset) -> UNet:
+def _started_from(folder: Path, dataset: Dataset) -> UNet:
     """The network of a finished model, to go on from, for the organs and grey values it knows.
 
     The patch may be another one: positions stay on the grid that they were learned on, and are
     interpolated as they are for any tile.
     """
     trained, card = load_network(folder)
-    if card.organs != dataset.organs:
-        raise ValueError(
-            f"{folder} knows {', '.join(card.organs)}, the cases to train on "
-            f"{', '.join(dataset.organs)}: prepare them with --like {folder}"
-        )
-    if card.preprocessing != dataset.preprocessing:
-        raise ValueError(
-            f"{folder} saw {card.preprocessing}, the cases are prepared by "
-            f"{dataset.preprocessing}: prepare them with --like {folder}"
-        )
-    config = replace(config, encoder_grid=trained.config.encoder_grid)
-    if trained.config != config:
-        theirs, ours = vars(trained.config), vars(config)
-        differing = ", ".join(
-            f"{key} {theirs[key]} and not {ours[key]}" for key in ours if theirs[key] != ours[key]
-        )
-        raise ValueError(f"{folder} is another network than the run's: {differing}")
+    for what, theirs, ours in (
+        ("organs", card.organs, dataset.organs),
+        ("preprocessing", card.preprocessing, dataset.preprocessing),
+    ):
+        if theirs != ours:
+            raise ValueError(
+                f"the {what} of {folder} are {theirs}, of the cases {ours}: prepare them with "
+                f"--like {folder}"
+            )
     trained.requires_grad_(True)
     encoder = trained.image_encoder
     if isinstance(encoder, LiteMedSamEncoder):

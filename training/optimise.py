@@ -90,8 +90,8 @@ def build_scaler(device: str, dtype: torch.dtype) -> torch.amp.GradScaler:
 
 def take_step(
     network: UNet, optimisers: Sequence[torch.optim.Optimizer], scaler: torch.amp.GradScaler
-) -> None:
-    """Move all weights by their gradients, or none of them.
+) -> bool:
+    """Move all weights by their gradients, or none of them if one is infinite or NaN.
 
     The scaler of fp16 knows for each optimiser whether its gradients are numbers, but they are
     scaled down by a norm that all share: what is infinite in one would spoil the other's.
@@ -99,10 +99,12 @@ def take_step(
     for optimiser in optimisers:
         scaler.unscale_(optimiser)
     norm = torch.nn.utils.clip_grad_norm_(network.parameters(), LARGEST_GRADIENT)
-    if not scaler.is_enabled() or norm.isfinite():
+    moves = bool(norm.isfinite())
+    if moves:
         for optimiser in optimisers:
             scaler.step(optimiser)
     scaler.update()
+    return moves
 
 
 @torch.no_grad()

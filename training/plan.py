@@ -17,14 +17,14 @@ from pathlib import Path
 import numpy as np
 from rich.progress import track
 
-from model.preprocess import Preprocessing
+from model.preprocess import WINDOW_HU, Preprocessing
 from model.unet import UNetConfig, plan_strides
 from training.cases import Dataset
 from training.config import Plan, Shape, TrainConfig
 from training.fingerprint import FILE, Fingerprint, Millimetres, measure
+from training.labelled import case_folders, read_case
 from training.memory import step_gib
 from training.network import network_config
-from training.prepare import case_folders, read_case
 
 RECIPE = Path(__file__).parent / "configs" / "hn22-gpu.toml"
 
@@ -39,8 +39,6 @@ DEEPEST = 4.0
 
 SHARE = 0.05
 """A batch holds no larger part of all voxels of the data, as in nnU-Net."""
-
-WINDOW_HU = (-300.0, 1200.0)
 
 
 def make_plan(

@@ -13,8 +13,8 @@ faces are still in the images. DIR-private gets report.md, which says what match
 what looks wrong, and key.csv, which says whose each case is: it stays in the department.
 
 A run that was stopped goes on with the same command; what came into SOURCE since is left for
-another DIR. To leave out more than the report does, take organs from labelled.json of a case and
-prepare the folder of cases anew. Research use only.
+another DIR, as is what was refused and is mended now. To leave out more than the report does, take
+organs from labelled.json of a case and prepare the folder of cases anew. Research use only.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from pydantic import TypeAdapter
 from rich.progress import track
 
 from model.checkpoint import BadCheckpoint, read_card
-from model.preprocess import ORIENTATION, Preprocessing, resample_labels
+from model.preprocess import ORIENTATION, WINDOW_HU, Preprocessing, resample_labels
 from plugin.archive import ArchiveError
 from plugin.drawn.structure_names import StructureNames
 from plugin.rest_archive import RestArchive
@@ -40,14 +40,9 @@ from training.checks import examine, without
 from training.collect import Collector, Finished
 from training.fingerprint import CaseFingerprint, Fingerprint, measure
 from training.journal import Journal, OtherRun, private_folder
-from training.labelled import LabelledCt, case_folders, read_case
+from training.labelled import LabelledCt, read_case
 from training.report import CaseReport, Refusal, Report
 from training.sources import Options, Source, hash_of, open_source, series_rules
-
-__all__ = ["LabelledCt", "case_folders", "main", "prepare", "read_case"]
-
-WINDOW_HU = (-300.0, 1200.0)
-"""What grey values are clipped to if nobody says."""
 
 CONTENT, MEASURED = "content", "measured"
 """Kinds of the journal's lines: what there was at the first start, and each case when measured."""
@@ -94,9 +89,16 @@ def collect(
 
 
 def at_first(source: Source, journal: Journal, options: Options) -> list[str]:
-    """What the source held when the preparation was begun: studies, or folders of cases."""
+    """What the source held when the preparation was begun: studies, or folders of cases.
+
+    Raises:
+        ValueError: nothing.
+    """
     if not journal.of_kind(CONTENT):
-        journal.add(CONTENT, source.content(options.query))
+        found = source.content(options.query)
+        if not found:  # a share that is away, or a query with a mistake: not to be noted for good
+            raise ValueError(f"{source.name} holds no study to prepare, or none that is asked for.")
+        journal.add(CONTENT, found)
     [content] = journal.of_kind(CONTENT)
     return list(content)
 
@@ -281,7 +283,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--names",
         type=Path,
         metavar="FILE",
-        help="TOML of structure names, as plugin/drawn/structure_names.toml, that go before its",
+        help="TOML of structure names, as plugin/drawn/structure_names.toml, that override its",
     )
     parser.add_argument(
         "--configuration",
@@ -310,6 +312,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"training.prepare: {why}", file=sys.stderr)
         return 1
     print(f"{report.summary()}: {private_folder(args.out.resolve()) / 'report.md'}")
+    if report.refused:
+        print("What is refused stays so in this DIR: mend it and prepare into another one.")
     return 0 if report.cases else 1
 
 

@@ -87,7 +87,7 @@ class Report:
             _table(("what", "why"), [(one.what, one.reason) for one in self.refused]),
             "## Names that mean an organ\n",
             _table(("name", "organ", "cases"), self._matched()),
-            "## Names that mean none: what is an organ after all belongs into a file for --names\n",
+            "## Names that mean none: list any that are organs in a file for --names\n",
             _table(("name", "cases"), self._unmatched()),
         ]
         return "\n".join(parts)

@@ -64,7 +64,7 @@ def open_source(text: str, *, password_file: Path | None, ca_file: Path | None) 
     folder = Path(text).resolve()
     if not folder.is_dir():
         raise ValueError(f"{folder} is no folder, and no address of an Orthanc either.")
-    holds_cases = any(folder.glob(f"*/{CT}"))
+    holds_cases = any(folder.glob(f"[!.]*/{CT}"))
     return Source(
         name=str(folder),
         archive=None if holds_cases else FolderArchive(folder, results=folder),

@@ -1,4 +1,4 @@
-"""Train a network: `python -m training.train training/configs/hn6-cpu.toml`.
+"""Train a network: `python -m training.train CONFIG`, such as training/configs/hn22-gpu.toml.
 
 Stopped at any moment, `--resume` goes on from the last checkpoint. The weights with the best Dice
 on the validation patients are in OUT/model, ready for the plugin. On several GPUs:
@@ -18,8 +18,9 @@ import numpy as np
 import torch
 
 from model.checkpoint import BadCheckpoint, Card, read_card
+from model.unet import UNet
 from training.asked import begin, check_goes_on
-from training.cases import Case, Dataset, ct_hashes
+from training.cases import Case, Dataset, ct_hashes, twins
 from training.config import TrainConfig
 from training.distributed import Ranks, for_all, join, leave
 from training.loss import deep_loss
@@ -43,13 +44,13 @@ from training.validate import OVERLAP, validation_dice
 
 LAST = "last.pt"
 
-LOST_IN_FP16 = 50
-"""Steps in a row whose loss may be no number while the scale of fp16 is looked for: it is halved
-after each, and 20 halvings are enough where any are."""
+MOST_LOST = 50
+"""Steps in a row that move nothing, as their gradients are infinite or NaN. The scale of fp16 is
+halved after each, and 20 halvings are enough where any are."""
 
 
 class Diverged(Exception):
-    """The loss is no number any more, and more steps would not bring it back."""
+    """The loss is NaN or infinite, and more steps would not bring it back."""
 
 
 def train(config: TrainConfig, *, device: str, resume: bool) -> None:
@@ -57,15 +58,23 @@ def train(config: TrainConfig, *, device: str, resume: bool) -> None:
 
     Raises:
         FileExistsError: if OUT holds a run and `resume` is off.
-        ValueError: if configuration, cases and weights to start from do not go together.
+        ValueError: if configuration, cases and weights to start from do not go together, or need
+            more memory than the GPU has.
+        NoSuchDevice: if the device is not there.
         BadCheckpoint: if the weights to start from cannot be used.
-        Diverged: if the loss is no number any more.
+        Diverged: if the loss stays NaN or infinite.
     """
     if (config.out / LAST).exists() and not resume:
         raise FileExistsError(f"{config.out} holds a run: resume it or choose another folder")
     ranks, device = join(device)
     try:
         _train(config, device, ranks)
+    except torch.OutOfMemoryError as error:
+        shape = " x ".join(map(str, config.patch))
+        raise ValueError(
+            f"{config.batch} patches of {shape} voxels do not fit into the GPU's memory: make the "
+            "plan again with a smaller --memory-gib, or `batch` or `patch` smaller"
+        ) from error
     finally:
         leave()
 
@@ -75,7 +84,10 @@ def _train(config: TrainConfig, device: str, ranks: Ranks) -> None:
     dataset = Dataset.read(config.cases)
     split = _split(config, dataset)
     training = [Case.read(config.cases / name) for name in split.training]
-    dataset = _drawn_in(training, dataset, ranks)
+    if config.start is None:
+        dataset = _drawn_in(training, dataset, ranks)
+    else:  # the model knows its organs already, drawn here or not
+        dataset = replace(dataset, organs=_known_to(config.start, dataset))
     mine = split.validation[ranks.rank :: ranks.count]
     validation = [Case.read(config.cases / name) for name in mine]
     if not any(ranks.gather(any(organs_in(case, dataset) for case in validation))):
@@ -100,8 +112,10 @@ def _train(config: TrainConfig, device: str, ranks: Ranks) -> None:
         split.write(config.out)
         begin(config)
 
+    if ranks.first:
+        print(_in_words(config, dataset, split, network, device, dtype))
     trained = for_all(network, ranks, device).train()
-    lost = 0  # steps in a row whose loss was no number
+    lost = 0  # steps in a row that moved nothing
     clock = Clock(state)
     done = fraction_done(state.step, config, state.cpu_hours)
     steps = range(state.step, config.steps)
@@ -117,7 +131,7 @@ def _train(config: TrainConfig, device: str, ranks: Ranks) -> None:
             loss = deep_loss(levels, target, labelled, config.balance, ranks.mean)
             network.zero_grad(set_to_none=True)
             scaler.scale(loss).backward()
-            take_step(network, optimisers, scaler)
+            lost = 0 if take_step(network, optimisers, scaler) else lost + 1
             follow(average, network, min(config.ema, (1 + state.step) / (10 + state.step)))
 
             state.step += 1
@@ -126,13 +140,19 @@ def _train(config: TrainConfig, device: str, ranks: Ranks) -> None:
                 state.cpu_hours = clock.cpu_hours(ranks)
             done = fraction_done(state.step, config, state.cpu_hours)
             value = ranks.mean(loss.detach()).item()
-            lost = 0 if math.isfinite(value) else lost + 1
-            if lost > (LOST_IN_FP16 if scaler.is_enabled() else 0):
-                raise Diverged(f"the loss is {value} at step {state.step}: learn more slowly")
+            if lost > MOST_LOST or not (math.isfinite(value) or scaler.is_enabled()):
+                raise Diverged(
+                    f"the loss is {value} at step {state.step}, and its gradient infinite or NaN: "
+                    "train in another `out` with a lower learning_rate, from nothing or from the "
+                    "best weights in OUT/model"
+                )
             monitor.step(state.step, loss=value, rate=rate, done=done, hours=state.hours)
             if state.step % config.validate_every == 0 or done >= 1:
                 if not all(values.isfinite().all() for values in average.state_dict().values()):
-                    raise Diverged(f"weights are no numbers at step {state.step}: use bf16")
+                    raise Diverged(
+                        f"weights are NaN or infinite at step {state.step}: train in another `out` "
+                        "with mixed_precision = false"
+                    )
                 dice = validation_dice(
                     average,
                     validation,
@@ -156,6 +176,25 @@ def _train(config: TrainConfig, device: str, ranks: Ranks) -> None:
                 state.save(config.out / LAST)
 
 
+def _in_words(
+    config: TrainConfig,
+    dataset: Dataset,
+    split: Split,
+    network: UNet,
+    device: str,
+    dtype: torch.dtype,
+) -> str:
+    """What is about to be done, for whoever would have wanted something else."""
+    shape = " x ".join(map(str, config.patch))
+    millions = sum(weight.numel() for weight in network.parameters()) / 1e6
+    return (
+        f"{config.name}: {device} in {str(dtype).removeprefix('torch.')}; {len(split.training)} "
+        f"patients train, {len(split.validation)} choose the weights, {len(split.test)} are held "
+        f"out; {len(dataset.organs)} organs; {config.batch} patches of {shape} voxels a step; "
+        f"{millions:.1f} million weights"
+    )
+
+
 def _split(config: TrainConfig, dataset: Dataset) -> Split:
     """Who trains, validates and is held out; from the first step on it stays as it was.
 
@@ -168,6 +207,11 @@ def _split(config: TrainConfig, dataset: Dataset) -> Split:
         raise ValueError(
             f"{config.out} was begun with other patients to train on or to hold out: seed, fold, "
             f"numbers of patients and the cases in {config.cases} must be as they were"
+        )
+    if twice := twins(config.cases, dataset.cases):
+        raise ValueError(
+            f"{' and '.join(twice[0])} in {config.cases} are the same CT: one might train what the "
+            "other one measures; prepare without one of them"
         )
     if config.start is not None and split.test:
         seen = read_card(config.start).seen
@@ -203,13 +247,30 @@ def _drawn_in(training: Sequence[Case], dataset: Dataset, ranks: Ranks) -> Datas
     return replace(dataset, organs=tuple(name for name in dataset.organs if name in drawn))
 
 
+def _known_to(model: Path, dataset: Dataset) -> tuple[str, ...]:
+    """The organs of a model, which must be all that the cases have labels for.
+
+    Raises:
+        ValueError: they have others.
+    """
+    organs = read_card(model).organs
+    if others := [name for name in dataset.organs if name not in organs]:
+        raise ValueError(
+            f"the cases have labels for {', '.join(others)}, which {model} does not know: prepare "
+            f"them with --like {model}"
+        )
+    return organs
+
+
 def _card(
     config: TrainConfig, dataset: Dataset, split: Split, state: State, dice: dict[str, float]
 ) -> Card:
     """Of the averaged weights as they are now."""
     seen = ct_hashes(config.cases, (*split.training, *split.validation))
-    places = {"name", "version", "description", "cases", "out", "start"}
-    settings = {key: value for key, value in asdict(config).items() if key not in places}
+    elsewhere = {"name", "version", "description", "cases", "out", "start"}
+    if config.start is not None:
+        elsewhere |= vars(state.average.config).keys()  # the network is the first model's
+    settings = {key: value for key, value in asdict(config).items() if key not in elsewhere}
     if config.start is not None:
         first = read_card(config.start)
         settings["started_from"] = f"{first.name} {first.version}"

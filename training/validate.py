@@ -41,7 +41,7 @@ def validation_dice(
         ranks: the processes.
 
     Raises:
-        NotFinite: the network's answers are none.
+        NotFinite: the network's answers are NaN or infinite.
     """
     network.eval()
     found: list[tuple[str, float]] = []

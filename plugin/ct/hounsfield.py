@@ -130,7 +130,26 @@ def fill_with_hounsfield(dataset: Dataset, out: np.ndarray) -> float:
     return highest
 
 
-def shows_thin(hounsfield: np.ndarray) -> bool:
+def check_scale(voxels: np.ndarray, highest: float) -> None:
+    """See whether these can be the Hounsfield units of a patient.
+
+    Args:
+        voxels: ``(slices, rows, columns)`` HU.
+        highest: of them.
+
+    Raises:
+        UnsuitableSeries: no voxel is tissue, or none is air.
+    """
+    if highest < TISSUE_HU:
+        raise UnsuitableSeries(f"The images show no patient: nothing is above {TISSUE_HU:.0f} HU.")
+    if not any(_shows_thin(plane) for plane in voxels):
+        raise UnsuitableSeries(
+            f"The images show no air: nothing is below {THIN_HU:.0f} HU but what may be padding, "
+            "so the rescale values in the header are probably wrong."
+        )
+
+
+def _shows_thin(hounsfield: np.ndarray) -> bool:
     """Whether a slice has a voxel between padding and ``THIN_HU``."""
     return bool(((hounsfield > AIR_HU) & (hounsfield < THIN_HU)).any())
 

@@ -14,12 +14,10 @@ from pydicom.uid import UID, CTImageStorage, EnhancedCTImageStorage
 
 from plugin.ct.hounsfield import (
     AIR_HU,
-    THIN_HU,
-    TISSUE_HU,
     check_pixel_header,
+    check_scale,
     fill_with_hounsfield,
     is_cut_short,
-    shows_thin,
 )
 from plugin.ct.series_rules import SeriesRules, UnsuitableSeries
 from plugin.ct.stack import Stack, stack_slices, values_of
@@ -126,13 +124,7 @@ def read_series(files: Iterable[bytes | Path], rules: SeriesRules) -> CtSeries:
     for number, dataset in enumerate(stack.slices):
         highest = max(highest, fill_with_hounsfield(dataset, voxels[number]))
         del dataset.PixelData  # one slice at a time, so that no more than one copy is held
-    if highest < TISSUE_HU:
-        raise UnsuitableSeries(f"The images show no patient: nothing is above {TISSUE_HU:.0f} HU.")
-    if not any(shows_thin(plane) for plane in voxels):
-        raise UnsuitableSeries(
-            f"The images show no air: nothing is below {THIN_HU:.0f} HU but what may be padding, "
-            "so the rescale values in the header are probably wrong."
-        )
+    check_scale(voxels, highest)
     return CtSeries(volume=stack.geometry.with_array(voxels), slices=stack.slices)
 
 

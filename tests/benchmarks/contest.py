@@ -55,9 +55,9 @@ class Row:
     def cells(self) -> tuple[str, ...]:
         """What | against | ours | theirs | times better | to reach | reached."""
         if not self.peer:
-            worst = float(np.median(self.ours))
+            median = float(np.median(self.ours))
             reach = "" if self.target is None else f"< {self.target:g} {self.unit}"
-            reached = "" if self.target is None else yes(worst < self.target)
+            reached = "" if self.target is None else yes(median < self.target)
             return (self.what, "", spread(self.ours, self.unit), "", "", reach, reached)
         ratios = np.divide(self.theirs, self.ours)
         return (

@@ -87,6 +87,7 @@ def our_run(
         out=out,
         attention=network.attention,
         widths=network.widths,
+        strides=network.strides,
         norm=network.norm,
         encoder_width=network.encoder_width,
         encoder_depth=network.encoder_depth,

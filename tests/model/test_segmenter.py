@@ -75,7 +75,7 @@ def test_a_model_that_nobody_measured_is_for_nobody_else() -> None:
     network = FindsBone()
     card = replace(tiny_card(network.config), measured={})
 
-    with pytest.raises(BadCheckpoint, match="was never measured on patients"):
+    with pytest.raises(BadCheckpoint, match="has not been measured on unseen patients"):
         Segmenter(network, card, "cpu")
 
 

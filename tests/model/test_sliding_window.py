@@ -70,7 +70,7 @@ def test_a_network_that_answers_no_numbers_has_not_found_that_there_is_nothing(
         found[:, 1, 2, 4, 3] = wrong  # in the middle, where it counts most
         return found
 
-    with pytest.raises(NotFinite, match="infinite or none"):
+    with pytest.raises(NotFinite, match="infinite or NaN"):
         predict_tiled(features, torch.zeros(9, 17, 13), TILE, 3)
 
 

@@ -17,7 +17,8 @@ from plugin.ct.series import SeriesRules, read_series
 from tests.phantoms import COSINES, Orientation, Phantom, make_phantom, write_case, write_series
 from tests.tiny_model import tiny_model
 from training.cases import UNKNOWN, Case, Dataset, in_table_order
-from training.prepare import case_folders, main, prepare, read_case
+from training.labelled import case_folders, read_case
+from training.prepare import main, prepare
 
 sitk: Any = SimpleITK  # half typed
 

@@ -12,6 +12,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from model.checkpoint import read_card
+from model.segmenter import NoSuchDevice
 from tests.training.cohort import prepare_cohort, tiny_run, toml
 from training.cases import Dataset
 from training.config import TrainConfig
@@ -107,3 +108,12 @@ def test_without_torchrun_a_process_is_alone(prepared: Path) -> None:
     image = torch.randn(2, 1, 8, 32, 32)
     network.eval()
     assert all(map(torch.equal, trained(image), network.forward_deep(image)))
+
+
+@pytest.mark.parametrize(
+    ("device", "says"),
+    [("gpu", "gpu is no device: say cpu, cuda"), ("cuda:7", "the device is cuda:7, but PyTorch")],
+)
+def test_a_device_that_is_not_there_is_said_in_a_sentence(device: str, says: str) -> None:
+    with pytest.raises(NoSuchDevice, match=says):
+        join(device)

@@ -22,7 +22,7 @@ from tests.tiny_model import ORGAN, tiny_model
 from tests.training.cohort import prepare_cohort, tiny_run, toml
 from training.cases import ct_hashes
 from training.evaluate import Measured, main, measure, measure_once, table
-from training.prepare import LabelledCt, read_case
+from training.labelled import LabelledCt, read_case
 from training.published import NETWORKS, SECOND_READER, TABLE_1
 from training.scores import Row
 from training.split import Split, split_cases
@@ -241,6 +241,9 @@ def test_the_result_goes_into_the_card_when_asked(cohort: Path, tmp_path: Path) 
         }
     }
     assert after.weights_sha256 == before.weights_sha256
+    Split(training=(), validation=(), test=("pt_0", "pt_7")).write(tmp_path)
+    assert main([*arguments.split(), "--write-card", "--test-of", str(config)]) == 1
+    assert read_card(tmp_path / "model") == after, "not of a part of the patients"
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """A case that is written is read as it was: every grey value, every label, at the same place."""
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +10,7 @@ import SimpleITK as sitk
 
 from model.organs import BY_NAME
 from tests.phantoms import COSINES, Orientation, make_phantom
-from training.labelled import AFFINE, CT, LabelledCt, read_case, write_case
+from training.labelled import AFFINE, CT, LabelledCt, case_folders, read_case, write_case
 
 ORGANS = (BY_NAME["brainstem"], BY_NAME["lens_left"])
 
@@ -63,4 +65,33 @@ def test_a_grid_that_is_not_the_images_is_refused(tmp_path: Path) -> None:
     text = (folder / AFFINE).read_text()
     (folder / AFFINE).write_text(text.replace("-6.9", "6.9").replace("[6.9", "[7.9"))
     with pytest.raises(ValueError, match=r"0007: affine\.json and data\.nii\.gz are not of"):
+        read_case(folder)
+
+
+def test_what_a_killed_run_left_half_written_is_no_case(tmp_path: Path) -> None:
+    folder = write_case(labelled_ct(), tmp_path)
+    shutil.copytree(folder, tmp_path / ".0008.part")
+
+    assert case_folders(tmp_path) == [folder]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_voxel_that_is_no_number_is_not_taken_for_water(tmp_path: Path, value: float) -> None:
+    case = labelled_ct()
+    case.ct.array[3, 4, 5] = value
+    image = case.ct.to_simpleitk()
+    folder = write_case(labelled_ct(), tmp_path)
+    (folder / AFFINE).unlink()
+    sitk.WriteImage(image, str(folder / CT), useCompression=True)
+
+    with pytest.raises(ValueError, match=r"0007: data\.nii\.gz has voxels that are infinite or no"):
+        read_case(folder)
+
+
+def test_grey_values_that_were_never_rescaled_are_no_hounsfield_units(tmp_path: Path) -> None:
+    case = labelled_ct()
+    raised = case.ct.with_array(case.ct.array + 1024)
+    folder = write_case(replace(case, ct=raised), tmp_path)
+
+    with pytest.raises(ValueError, match="0007: The images show no air"):
         read_case(folder)

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.training.cohort import tiny_run
 from training.distributed import Ranks
@@ -38,3 +39,15 @@ def test_only_the_first_process_speaks_and_writes(
 
     assert capsys.readouterr().out == ""
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_goes_on_keeps_what_was_validated_last(tmp_path: Path) -> None:
+    config = tiny_run(Path("a"), tmp_path / "run")
+    with Monitor(config, 0, Ranks()) as monitor:
+        monitor.dice(3, {"brainstem": 0.5}, 0.5, done=0.5, hours=1.0)
+    with Monitor(config, 3, Ranks()) as monitor:
+        monitor.step(4, loss=1.0, rate=0.1, done=0.6, hours=1.1)
+
+    log = EventAccumulator(str(config.out / "log")).Reload()
+
+    assert [(one.step, one.value) for one in log.Scalars("dice/mean")] == [(2, 0.5)]

@@ -190,3 +190,30 @@ def test_a_preparation_killed_at_its_very_first_line_begins_anew(tmp_path: Path)
     journal.write_text(first)
 
     assert run(tmp_path / "in", tmp_path / "out") == 0
+
+
+def test_a_share_that_was_away_is_not_taken_for_an_empty_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in").mkdir()
+    arguments = [str(tmp_path / "in"), "--out", str(tmp_path / "out"), "--spacing", "10", "8", "8"]
+
+    assert prepare.main(arguments) == 1
+    assert "holds no study to prepare" in capsys.readouterr().err
+
+    three_patients(tmp_path / "in")
+    assert prepare.main(arguments) == 0
+
+
+def test_what_is_refused_stays_refused_and_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed in (1, 2):
+        write_case(patient(seed), tmp_path / "in" / f"pt_{seed}")
+    (tmp_path / "in" / "pt_2" / "labelled.json").write_text('["Brainstem"]')
+
+    prepare.main(
+        [str(tmp_path / "in"), "--out", str(tmp_path / "out"), "--spacing", "10", "8", "8"]
+    )
+
+    assert "mend it and prepare into another one" in capsys.readouterr().out

@@ -1,6 +1,7 @@
 """Runs of a study: what is finished is not done again, and never taken for something else."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -48,7 +49,8 @@ def test_settings_or_patients_that_changed_are_not_taken_for_the_same(
     other = tmp_path / "other"
     other.mkdir()
     replace(dataset, cases=dataset.cases[:1]).write(other)
-    with pytest.raises(ValueError, match=r"another cases, patients$"):
+    shutil.copytree(prepared / dataset.cases[0], other / dataset.cases[0])
+    with pytest.raises(ValueError, match=r"another ct_sha256, patients$"):
         finish(replace(config, cases=other), device="cpu")
 
 

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from model.checkpoint import load_network, read_card
-from tests.training.cohort import last_of, prepare_cohort, same, tiny_run, toml
+from tests.training.cohort import last_of, prepare_cohort, same, tiny_run
 from training.cases import Dataset, ct_hashes
 from training.network import build_network
 from training.split import split_of
-from training.train import main, train
+from training.train import train
 
 
 @pytest.mark.slow
@@ -143,19 +143,65 @@ def test_a_run_starts_from_a_finished_model_and_says_which(prepared: Path, tmp_p
 
 
 @pytest.mark.slow
-def test_a_start_of_another_network_is_refused_with_what_differs(
-    prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_run_from_a_model_has_its_network_and_its_organs_whatever_its_own_cases_show(
+    tmp_path: Path,
 ) -> None:
-    first = replace(tiny_run(prepared, tmp_path / "first"), steps=1)
+    """A clinic that never drew an organ can still go on from a model that knows it."""
+    first = replace(tiny_run(prepare_cohort(tmp_path, 4), tmp_path / "first"), steps=1)
     train(first, device="cpu", resume=False)
-    config = replace(
-        tiny_run(prepared, tmp_path / "run"), widths=(4, 16), start=first.out / "model"
+    shutil.copytree(first.cases, tmp_path / "clinic")
+    dataset = Dataset.read(first.cases)
+    replace(dataset, organs=dataset.organs[:1]).write(tmp_path / "clinic")
+    second = replace(
+        first,
+        cases=tmp_path / "clinic",
+        out=tmp_path / "second",
+        start=first.out / "model",
+        widths=(4, 16),
     )
-    (tmp_path / "run.toml").write_text(toml(config))
 
-    assert main([str(tmp_path / "run.toml"), "--device", "cpu"]) == 1
+    train(second, device="cpu", resume=False)
 
-    complaint = capsys.readouterr().err
-    assert "is another network than the run's: widths (4, 8) and not (4, 16)" in complaint
-    assert "Traceback" not in complaint
-    assert not (config.out / "last.pt").exists()
+    card = read_card(second.out / "model")
+    assert card.organs == dataset.organs
+    assert card.network == read_card(first.out / "model").network
+    assert "widths" not in card.training
+
+
+@pytest.mark.slow
+def test_organs_that_the_model_does_not_know_are_refused(prepared: Path, tmp_path: Path) -> None:
+    cases = tmp_path / "fewer"
+    shutil.copytree(prepared, cases)
+    dataset = Dataset.read(prepared)
+    replace(dataset, organs=dataset.organs[:1]).write(cases)
+    first = replace(tiny_run(cases, tmp_path / "first"), steps=1)
+    train(first, device="cpu", resume=False)
+
+    with pytest.raises(ValueError, match=r"parotid_right, which .* does not know: prepare them"):
+        train(
+            replace(first, cases=prepared, out=tmp_path / "run", start=first.out / "model"),
+            device="cpu",
+            resume=False,
+        )
+
+
+def test_one_ct_under_two_names_trains_nothing(tmp_path: Path) -> None:
+    cases = prepare_cohort(tmp_path, 3)
+    shutil.copytree(cases / "pt_0", cases / "pt_9")
+    dataset = Dataset.read(cases)
+    replace(dataset, cases=(*dataset.cases, "pt_9")).write(cases)
+
+    with pytest.raises(ValueError, match=r"pt_0 and pt_9 in .* are the same CT"):
+        train(tiny_run(cases, tmp_path / "run"), device="cpu", resume=False)
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_though_its_cases_were_moved(tmp_path: Path) -> None:
+    cases = prepare_cohort(tmp_path, 3)
+    config = replace(tiny_run(cases, tmp_path / "run"), steps=1)
+    train(config, device="cpu", resume=False)
+    cases.rename(tmp_path / "moved")
+
+    train(replace(config, cases=tmp_path / "moved", steps=2), device="cpu", resume=True)
+
+    assert last_of(config)["step"] == 2
