@@ -14,11 +14,12 @@ from model.organs import ORGANS
 from model.plausibility import find_doubts
 from model.preprocess import NoBody
 from model.segmenter import Cancelled, Segmenter
+from model.sliding_window import ignore
 from model.volumes import volumes_ml
 from plugin.archive import Archive, ArchiveError, Series, UnknownResource
 from plugin.ct.series import UnsuitableSeries, read_series
 from plugin.jobs.job import Outcome, Result, ResultKind
-from plugin.late_slices import files_sha256, joined_sha256
+from plugin.late_slices import joined_sha256
 from plugin.objects.dicom_objects import NoOrganFound
 from plugin.objects.identity import Model, Origin
 from plugin.objects.results import Finding, build_results, find_results, seg_first, wanted_kinds
@@ -68,27 +69,19 @@ def segment_series(
         created=datetime.now().replace(microsecond=0),
     )
     kinds = ("seg",) if shadow else wanted_kinds(settings)
-    there = find_results(kinds, origin, settings, archive)
-    seg = next((archive.file(one.orthanc_id) for one in there if one.kind == "seg"), None)
+    there, seg, now = _still_right(
+        find_results(kinds, origin, settings, archive), series, origin, settings, archive, watch
+    )
     missing = [kind for kind in kinds if kind not in {one.kind for one in there}]
-    if seg is not None:
-        now = files_sha256(map(archive.file, series.instances))
-        if read_files_sha256(seg) not in ("", now):  # a new queue does not know
-            log.info("series %s came again, changed: its result goes", series.id)
-            for one in find_results(get_args(ResultKind), origin, settings, archive):
-                archive.remove(one.orthanc_id)
-            seg = None
-        elif not missing:
-            log.info("series %s has its result already", series.id)
-            return Outcome(
-                state="done",
-                results=seg_first(there),
-                volumes_ml=volumes_ml(read_seg(seg), ORGANS),
-                warnings=read_warnings(seg),
-                files_sha256=now,
-            )
-    if seg is None:  # whatever lies there was left by a job that did not come to its end
-        there, missing = (), list(kinds)
+    if seg is not None and not missing:
+        log.info("series %s has its result already", series.id)
+        return Outcome(
+            state="done",
+            results=seg_first(there),
+            volumes_ml=volumes_ml(read_seg(seg), ORGANS),
+            warnings=read_warnings(seg),
+            files_sha256=now,
+        )
     warnings: tuple[str, ...] = ()
     hashes: list[str] = []
     try:
@@ -120,7 +113,8 @@ def segment_series(
             warnings=warnings,
             files_sha256=joined_sha256(hashes),
         )
-    log.info("series %s segmented in %.0f s", series.id, watch.total_s)
+    what = "segmented" if seg is None else "completed"
+    log.info("series %s %s in %.0f s", series.id, what, watch.total_s)
     return Outcome(
         state="done",
         results=seg_first([*stored, *there]),
@@ -129,6 +123,35 @@ def segment_series(
         warnings=warnings,
         files_sha256=joined_sha256(hashes),
     )
+
+
+def _still_right(
+    there: tuple[Result, ...],
+    series: Series,
+    origin: Origin,
+    settings: Settings,
+    archive: Archive,
+    watch: Watch,
+) -> tuple[tuple[Result, ...], bytes | None, str]:
+    """Those results that need not be made again, their SEG, and the hash of the files.
+
+    Without a SEG there are none: what lies there was left by a job that did not come to its end.
+    A SEG of other files, which a queue that was begun anew does not know of, is removed, and all
+    that was made with it.
+    """
+    seg = next((archive.file(one.orthanc_id) for one in there if one.kind == "seg"), None)
+    if seg is None:
+        return (), None, ""
+    hashes: list[str] = []
+    for _ in _files(series, archive, watch, ignore, hashes):
+        pass
+    now = joined_sha256(hashes)
+    if read_files_sha256(seg) in ("", now):
+        return there, seg, now
+    log.info("series %s came again, changed: its result goes", series.id)
+    for one in find_results(get_args(ResultKind), origin, settings, archive):
+        archive.remove(one.orthanc_id)
+    return (), None, ""
 
 
 def _store(

@@ -199,10 +199,7 @@ class Panel {
   }
 
   failed(why) {
-    if (!(why instanceof service.Problem)) {
-      throw why;
-    }
-    setText(this.message, why.message);
+    setText(this.message, service.problem(why).message);
   }
 }
 

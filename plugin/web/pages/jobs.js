@@ -1,7 +1,7 @@
 // One job as a person sees it, in Orthanc Explorer and on the page of the queue alike.
 
 import { counted, make, organName, percent, setChildren, setText } from "./elements.js";
-import { isGone, order, orthancOnce, pageOfSeries, Problem, viewerOf } from "./service.js";
+import { isGone, order, orthancOnce, pageOfSeries, problem, viewerOf } from "./service.js";
 
 export const isActive = (job) => job.state === "queued" || job.state === "running";
 export const isUnderWay = (job) =>
@@ -45,10 +45,7 @@ export class JobItem {
         await order(`jobs/${job.id}/${path}`);
         changed();
       } catch (why) {
-        if (!(why instanceof Problem)) {
-          throw why;
-        }
-        failed(why.message);
+        failed(problem(why).message);
       } finally {
         this.busy(false);
       }
@@ -76,11 +73,11 @@ export class JobItem {
     this.element.dataset.state = job.state;
     setText(this.title, this.titleOf(job));
     setText(this.state, job.state);
-    const percent = `${Math.round(100 * job.progress)} %`;
-    setText(this.stage, job.state === "running" ? `${job.stage || "starting"}, ${percent}` : "");
+    const done = `${Math.round(100 * job.progress)} %`;
+    setText(this.stage, job.state === "running" ? `${job.stage || "starting"}, ${done}` : "");
     this.bar.hidden = job.state !== "running";
     this.bar.value = job.progress;
-    this.bar.setAttribute("aria-valuetext", percent);
+    this.bar.setAttribute("aria-valuetext", done);
     setText(this.facts, facts(job));
     setText(this.reason, job.reason);
     this.reason.hidden = !job.reason;

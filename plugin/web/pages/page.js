@@ -25,10 +25,7 @@ document.body.append(spoken.element);
 let wanted = ""; // state to show; or all
 
 function failed(why) {
-  if (!(why instanceof service.Problem)) {
-    throw why;
-  }
-  setText(at("message"), why.message);
+  setText(at("message"), service.problem(why).message);
 }
 
 // --- the service ---------------------------------------------------------------------------------
@@ -112,10 +109,7 @@ async function learnStudies(jobs) {
         ];
         studies.set(study, parts.filter(Boolean).join(" · ") || shortName(study));
       } catch (why) {
-        if (!(why instanceof service.Problem)) {
-          throw why;
-        }
-        if (service.isGone(why)) {
+        if (service.isGone(service.problem(why))) {
           studies.set(study, `${shortName(study)} (no longer in Orthanc)`);
         }
       }
@@ -137,10 +131,7 @@ async function learnSeries(jobs) {
       try {
         there = await service.orthanc(`studies/${study}/series`);
       } catch (why) {
-        if (!(why instanceof service.Problem)) {
-          throw why;
-        }
-        if (!service.isGone(why)) {
+        if (!service.isGone(service.problem(why))) {
           return; // the next look asks again
         }
       }

@@ -128,10 +128,7 @@ async function update() {
     setText(at("nothing"), trends.length ? "" : "Nothing was compared yet.");
     setText(at("message"), "");
   } catch (why) {
-    if (!(why instanceof service.Problem)) {
-      throw why;
-    }
-    setText(at("message"), why.message);
+    setText(at("message"), service.problem(why).message);
   }
   return LOOK_MS;
 }

@@ -15,6 +15,14 @@ export class Problem extends Error {
   }
 }
 
+/** The problem that was caught. Anything else is a mistake of ours, and goes on. */
+export function problem(why) {
+  if (!(why instanceof Problem)) {
+    throw why;
+  }
+  return why;
+}
+
 /** Whether Orthanc has said that it does not hold it; other problems may pass. */
 export const isGone = (why) => why.status === 404;
 

@@ -4,7 +4,7 @@
 // viewer?study=ID&seg=ID. OHIF's own way to name them by UIDs works too.
 
 import { make } from "./elements.js";
-import { isGone, oar, orthanc, Problem } from "./service.js";
+import { isGone, oar, orthanc, Problem, problem } from "./service.js";
 
 const OAR = new URL(".", location.href).pathname; // …/oar/
 const OHIF = new URL("../oar-ohif/", location.href).pathname;
@@ -33,7 +33,7 @@ async function newestSeg(study) {
       await orthanc(`instances/${instance}`);
       return instance;
     } catch (why) {
-      if (!(why instanceof Problem && isGone(why))) {
+      if (!isGone(why)) {
         throw why;
       }
     }
@@ -42,7 +42,7 @@ async function newestSeg(study) {
 }
 
 function sayIfGone(why) {
-  if (why instanceof Problem && isGone(why)) {
+  if (isGone(why)) {
     throw new Problem("The study is not (or no longer) in Orthanc.", why.status);
   }
   throw why;
@@ -220,9 +220,6 @@ try {
   window.config = configuration(segmented);
   document.head.append(make("script", { src: `${OHIF}app.bundle.js` }));
 } catch (why) {
-  if (!(why instanceof Problem)) {
-    throw why;
-  }
-  const sentence = `The viewer cannot start. ${why.message}`;
+  const sentence = `The viewer cannot start. ${problem(why).message}`;
   document.body.prepend(make("p", { class: "oar-alert", role: "alert" }, sentence));
 }
