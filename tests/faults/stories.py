@@ -114,6 +114,8 @@ def bad_weights(ward: Ward) -> None:
     except AssertionError:
         assert "is damaged or not the file that its card describes" in ward.log()
         ward.notes["start refused"] += 1
+    else:
+        raise AssertionError("Orthanc started with damaged weights")
     ward.kill()
     kept.replace(weights)
     ward.start()
@@ -185,7 +187,9 @@ def damaged_queue_at_rest(ward: Ward) -> None:
     damage(ward.queue_file, ward.random.randrange(3))
     ward.start()
     ward.finish()
-    ward.notes["set aside"] = len(list(ward.queue_file.parent.glob("oar-jobs.db.damaged-*[0-9]")))
+    aside = len(list(ward.queue_file.parent.glob("oar-jobs.db.damaged-*[0-9]")))
+    assert aside > ward.notes["set aside"], "the damaged file was not kept"
+    ward.notes["set aside"] = aside
 
 
 def damaged_queue_at_work(ward: Ward) -> None:
@@ -210,6 +214,7 @@ def locked_queue(ward: Ward) -> None:
         ward.admit()
         time.sleep(5)
         status, _, _ = ward.request("GET", "/oar/health")
+        assert status == 503, "health said that the queue works while nobody could write to it"
         ward.notes[f"health {status}"] += 1
         other.execute("ROLLBACK")
     ward.finish()

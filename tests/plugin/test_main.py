@@ -12,6 +12,7 @@ import pytest
 from model.organs import BY_NAME
 from plugin.belonging import NotOurs
 from plugin.catalogue import UnknownModel
+from plugin.jobs.intake import Intake
 from plugin.jobs.job import Job, Result
 from plugin.settings import BadSettings
 from plugin.status import summary
@@ -392,3 +393,30 @@ def test_the_version_is_that_of_the_project():
     version = importlib.import_module("plugin").__version__
 
     assert f'version = "{version}"' in (ROOT / "pyproject.toml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("settings", "looks"),
+    [
+        ({}, True),
+        ({"CatchUpDays": 0}, False),
+        ({"Automatic": False}, True),  # for corrections
+        ({"Automatic": False, "CompareCorrections": False}, False),
+    ],
+)
+def test_missed_studies_are_looked_for_at_start_unless_nobody_wants_that(
+    orthanc, ct, monkeypatch, settings, looks
+):
+    looked: list[float] = []
+    monkeypatch.setattr(Intake, "catch_up", lambda self, days: looked.append(days))
+    orthanc.configuration["StableAge"] = 0
+    orthanc.configuration["Oar"] |= settings
+    script = load()
+    study = orthanc.receive(ct)
+    change(orthanc, orthanc.ChangeType.ORTHANC_STARTED)
+    [series] = script["archive"].series_of_study(study)
+    script["intake"].request(series)
+    orthanc.wait_for_metric("oar_jobs_done", 1, SOON_S)  # it would have looked before
+    change(orthanc, orthanc.ChangeType.ORTHANC_STOPPED)
+
+    assert looked == ([7] if looks else [])

@@ -1,5 +1,6 @@
 """What every process that shares the queue is built of."""
 
+import math
 from contextlib import closing
 from pathlib import Path
 
@@ -13,9 +14,9 @@ from plugin.station import Station
 from tests.fake_orthanc import FakeOrthanc
 
 
-def station(model: Path, folder: Path, *, does_jobs: bool) -> Station:
+def station(model: Path, folder: Path, *, does_jobs: bool = True, **settings: object) -> Station:
     return Station(
-        Settings(Model=str(model), Device="cuda"),
+        Settings(Model=str(model), **settings),
         archive=OrthancArchive(FakeOrthanc({}, str(folder / "orthanc.json"))),
         database_url=f"sqlite:///{folder / 'jobs.db'}",
         owner="here",
@@ -28,7 +29,37 @@ def station(model: Path, folder: Path, *, does_jobs: bool) -> Station:
 def test_an_orthanc_whose_nodes_do_its_jobs_leaves_the_gpu_to_them(
     weights: Path, tmp_path: Path
 ) -> None:
-    with closing(station(weights / "quick", tmp_path, does_jobs=False)) as idle:
+    with closing(station(weights / "quick", tmp_path, does_jobs=False, Device="cuda")) as idle:
         assert idle.catalogue.get("quick").device == "cpu"
     with pytest.raises(NoSuchDevice, match="sees no GPU"):
-        station(weights / "quick", tmp_path, does_jobs=True)
+        station(weights / "quick", tmp_path, Device="cuda")
+
+
+@pytest.mark.parametrize(("setting", "limit_s"), [(0, math.inf), (90, 90)])
+def test_no_limit_of_time_is_no_limit(
+    weights: Path, tmp_path: Path, setting: float, limit_s: float
+) -> None:
+    with closing(station(weights / "quick", tmp_path, TimeLimitSeconds=setting)) as one:
+        assert one.worker()._time_limit_s == limit_s
+
+
+def test_the_network_has_as_many_threads_as_the_settings_say(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
+    for number in (0, 3):  # 0 is PyTorch's own choice
+        station(weights / "quick", tmp_path, Threads=number).close()
+
+    assert threads == [3]
+
+
+def test_the_network_is_compiled_if_the_settings_say_so(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled: list[str] = []
+    monkeypatch.setattr(torch, "compile", lambda f, mode: compiled.append(mode) or f)
+    for wanted in (False, True):
+        station(weights / "quick", tmp_path, Compile=wanted).close()
+
+    assert compiled == ["reduce-overhead"]

@@ -1,5 +1,6 @@
 """A series that cannot be used, or is not wanted, is refused by its headers with the reason."""
 
+import math
 import re
 from collections.abc import Callable
 
@@ -179,8 +180,19 @@ def test_slices_as_wide_apart_as_is_allowed_are_taken_in_spite_of_rounding() -> 
     assert judge(headers, RULES).chosen
 
 
+def turned(degrees: float) -> list[Dataset]:
+    """The stack turned about the patient's left-right axis."""
+    headers = slices()
+    c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    for number, header in enumerate(headers):
+        header.ImageOrientationPatient = [1, 0, 0, 0, round(c, 9), round(s, 9)]
+        header.ImagePositionPatient = [0, round(-4 * s * number, 6), round(4 * c * number, 6)]
+    return headers
+
+
 def test_twenty_degrees_oblique_is_axial_enough_and_forty_is_not() -> None:
     assert judge(ct_slices(phantom("oblique")), RULES).chosen
+    assert "40 degrees from axial" in judge(turned(40.0), RULES).reason
     strict = SeriesRules(MaxAngleFromAxialDeg=10)
     assert "degrees from axial" in judge(ct_slices(phantom("oblique")), strict).reason
 

@@ -1,13 +1,13 @@
+import threading
 import time
 
 import pytest
 
-from plugin.jobs.job import Outcome
 from plugin.jobs.job_table import open_database
 from plugin.jobs.pause import Pause
 from plugin.worker import Worker
 from tests.plugin.jobs.asking import add
-from tests.plugin.test_worker import DONE, Ended
+from tests.plugin.test_worker import DONE, SOON_S, Ended
 
 
 @pytest.fixture
@@ -16,22 +16,24 @@ def pause(database, jobs) -> Pause:
 
 
 def test_no_job_is_taken_while_a_person_pauses_the_queue(jobs, pause):
-    ended, begun = Ended(jobs), []
+    ended, looks = Ended(jobs), threading.Semaphore(0)
 
-    def run(job, watch) -> Outcome:
-        begun.append(pause.holds())
-        return DONE
+    def paused() -> bool:
+        looks.release()
+        return pause.holds()
 
     pause.pause()
-    add(jobs)
-    worker = Worker(jobs, run, paused=pause.holds)
+    job = add(jobs)
+    worker = Worker(jobs, lambda job, watch: DONE, paused=paused)
     worker.start()
-    jobs.wake()  # as news of any kind would
+    for _ in range(2):  # when the worker looks again, it has gone by the first answer
+        assert looks.acquire(timeout=SOON_S)
+        jobs.wake()  # as news of any kind would
+    assert (jobs.get(job.id).state, jobs.get(job.id).attempts) == ("queued", 0)
+
     pause.resume()
     ended.wait_for("done")
     worker.stop()
-
-    assert begun == [False]
 
 
 def test_a_pause_outlives_the_process_and_may_be_asked_for_twice(database, jobs, pause):
