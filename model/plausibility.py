@@ -57,13 +57,12 @@ def find_doubts(labels: hd.Volume, organs: Sequence[Organ]) -> tuple[Doubt, ...]
         if (box := boxes.get(organ.label)) is not None
     }
     doubts = []
-    for organ in organs:
-        if organ in found:
-            one = found[organ]
-            for said in (_side(one, found), _volume(one, labels), _ends(one), _pieces(one)):
-                doubts += [Doubt(organ, sentence) for sentence in said]
-        else:
-            doubts += [Doubt(organ, sentence) for sentence in _missing(organ, found)]
+    if missing := [organ for organ in organs if organ not in found]:
+        names = ", ".join(organ.tg263 for organ in missing)
+        doubts.append(Doubt(missing[0], f"Looked for and not found: {names}"))
+    for organ, one in found.items():
+        for said in (_side(one, found), _volume(one, labels), _ends(one), _pieces(one)):
+            doubts += [Doubt(organ, sentence) for sentence in said]
     return tuple(doubts)
 
 
@@ -99,17 +98,25 @@ def _side(one: _Found, found: dict[Organ, _Found]) -> Iterator[str]:
     partner = opposite(one.organ)
     if partner is None:
         return
-    if partner in found:
-        middle_mm = (one.left_mm.mean() + found[partner].left_mm.mean()) / 2
-    else:
-        midline = [other.left_mm.mean() for other in found.values() if other.organ.side is None]
-        if not midline:
-            return
-        middle_mm = np.mean(midline)
     to_its_side = 1.0 if one.organ.side == "left" else -1.0
-    across = float(np.mean(to_its_side * (one.left_mm - middle_mm) < -ACROSS_MM))
+    midline = [other.left_mm.mean() for other in found.values() if other.organ.side is None]
+    middle_mm = float(np.mean(midline)) if midline else None
+    if partner in found:
+        between_mm = (one.left_mm.mean() + found[partner].left_mm.mean()) / 2
+        across = _across(one, to_its_side, between_mm)
+    elif middle_mm is not None:
+        across = _across(one, to_its_side, middle_mm)
+    else:
+        return
     if across > ACROSS:
         yield f"{one.organ.tg263} lies by {across:.0%} on the other side"
+    elif middle_mm is not None and to_its_side * (one.left_mm.mean() - middle_mm) < -ACROSS_MM:
+        yield f"{one.organ.tg263} lies on the other side of the organs on the midline"
+
+
+def _across(one: _Found, to_its_side: float, middle_mm: float) -> float:
+    """How much of an organ lies further on the other side of a middle than it may."""
+    return float(np.mean(to_its_side * (one.left_mm - middle_mm) < -ACROSS_MM))
 
 
 def _volume(one: _Found, labels: hd.Volume) -> Iterator[str]:
@@ -147,9 +154,3 @@ def _pieces(one: _Found) -> Iterator[str]:
     _, pieces = ndimage.label(one.mask, TOUCHING)
     if pieces > 1:
         yield f"{one.organ.tg263} is in {pieces} pieces"
-
-
-def _missing(organ: Organ, found: dict[Organ, _Found]) -> Iterator[str]:
-    partner = opposite(organ)
-    if partner in found and not found[partner].cut:
-        yield f"{organ.tg263} was not found, but {partner.tg263} was"

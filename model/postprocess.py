@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from model.organs import ORGANS, Organ, opposite
+from model.organs import Organ, opposite
 from model.volumes import MM3_PER_ML, TOUCHING, Box, box_within, boxes_by_label, labelled_box
 
 MIN_PAIR_DISTANCE_MM = 5.0
@@ -21,7 +21,28 @@ NO_TISSUE_HU = -900.0
 """HU: below this there is no tissue; what a cropped CT is filled with lies below it too."""
 
 LARGE_PIECE = 0.2
-"""A piece of this share of the largest is no crumb: that it was left out is said."""
+LONG_PIECE_MM = 10.0
+"""Pieces that have together this share of the largest, or of which one is as long as this along the
+patient, are no crumbs: that they were left out is said."""
+
+OUT_OF_ORDER_MM = 10.0
+"""Organs are out of order if one lies so far on the wrong side of another, by their centres."""
+
+CENTRAL = ("brainstem", "spinal_cord")
+EYES = ("eye_left", "eye_right", "lens_left", "lens_right")
+MANDIBLE = ("mandible_left", "mandible_right")
+
+ORDER = (
+    (2, ("brainstem",), ("spinal_cord",), "above"),
+    (2, EYES, MANDIBLE, "above"),
+    (1, EYES + MANDIBLE, CENTRAL, "in front of"),
+)
+"""What is so in every patient, however the head is held: axis of LPS, organs, other organs, how."""
+
+
+class OutOfOrder(ValueError):
+    """The organs do not lie as in a patient, so that no side and no name can be relied on."""
+
 
 HOLDS_AIR = frozenset({"middle_ear_left", "middle_ear_right"})
 """The organs of the table that are cavities."""
@@ -45,7 +66,8 @@ def clean(
 ) -> tuple[hd.Volume, tuple[str, ...]]:
     """Take organs out of air, keep the largest piece of each, leave out what is on the wrong side.
 
-    A left organ that is not left of its right partner, in patient coordinates, means that
+    Pieces are those of the network, which a dark streak of metal does not part. A left organ that
+    is not left of its right partner, in patient coordinates, means that
     something is wrong, and which of the two is not known: both are left out, never swapped.
 
     Args:
@@ -55,38 +77,73 @@ def clean(
 
     Returns:
         The cleaned labels, and sentences on what was left out and why.
+
+    Raises:
+        OutOfOrder: they lie as in no patient.
     """
     labelled = labelled_box(labels.array)
-    pieces = _pieces(_without_air(labels.array[labelled], ct.array[labelled]), labelled)
+    pieces = _pieces(labels.array[labelled], labelled)
     warnings: list[str] = []
     kept: dict[Organ, Piece] = {}
     for organ in organs:
-        found = sorted(pieces.get(organ.label, ()), key=lambda piece: -piece.voxels)
+        found = pieces.get(organ.label, [])
+        if organ.name not in HOLDS_AIR:
+            found = [part for piece in found if (part := _without_air(piece, ct)).voxels]
+        found.sort(key=lambda piece: -piece.voxels)
         if found:
             kept[organ] = found[0]
-        if len(found) > 1 and found[1].voxels >= LARGE_PIECE * found[0].voxels:
-            ml = found[1].voxels * labels.voxel_volume / MM3_PER_ML
-            warnings.append(
-                f"{organ.tg263} was found in pieces, and one of {ml:.1f} ml was left out"
-            )
+        warnings += _left_out(organ, found, labels)
+    centres_mm = {organ: _centre_mm(piece, labels) for organ, piece in kept.items()}
+    _check_order(centres_mm)
     # LPS x, which grows to the patient's left
-    centres_mm = {organ: float(_centre_mm(piece, labels)[0]) for organ, piece in kept.items()}
-    wrong, sides = on_wrong_sides(centres_mm)
+    wrong, sides = on_wrong_sides({organ: float(mm[0]) for organ, mm in centres_mm.items()})
     cleaned = np.zeros_like(labels.array)
     for organ, piece in kept.items():
         if organ not in wrong:
             cleaned[piece.box][piece.mask] = organ.label
-    return labels.with_array(cleaned), (*warnings, *sides)
+    return labels.with_array(cleaned), (*sides, *warnings)
 
 
-def _without_air(labels: NDArray[np.uint8], hu: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """The labels, but none in air that is not of a cavity."""
-    holds_air = np.zeros(256, bool)
-    holds_air[[organ.label for organ in ORGANS if organ.name in HOLDS_AIR]] = True
-    labels = labels.copy()
-    in_air = ((hu < NO_TISSUE_HU) & (labels > 0)).nonzero()
-    labels[in_air] *= holds_air[labels[in_air]]
-    return labels
+def _without_air(piece: Piece, ct: hd.Volume) -> Piece:
+    """What of a piece is in tissue."""
+    mask = piece.mask & (ct.array[piece.box] >= NO_TISSUE_HU)
+    return Piece(piece.box, mask, int(np.count_nonzero(mask)))
+
+
+def _left_out(organ: Organ, found: Sequence[Piece], labels: hd.Volume) -> Iterator[str]:
+    """What to say of the pieces behind the first, which is kept."""
+    others = found[1:]
+    if not others:
+        return
+    voxels = sum(piece.voxels for piece in others)
+    longest_mm = max(piece.mask.shape[0] for piece in others) * labels.spacing[0]
+    if voxels >= LARGE_PIECE * found[0].voxels or longest_mm >= LONG_PIECE_MM:
+        ml = voxels * labels.voxel_volume / MM3_PER_ML
+        what = "one" if len(others) == 1 else f"{len(others)}"
+        were = "was" if len(others) == 1 else "were"
+        yield f"{organ.tg263} was found in pieces, and {what} of {ml:.1f} ml {were} left out"
+
+
+def _check_order(centres_mm: Mapping[Organ, NDArray[np.float64]]) -> None:
+    """Refuse organs in an order that no patient has: then the CT's orientation is wrong, or they.
+
+    Raises:
+        OutOfOrder: which of them.
+    """
+    by_name = {organ.name: (organ, mm) for organ, mm in centres_mm.items()}
+    for axis, ones, others, how in ORDER:
+        forward = -1.0 if how == "in front of" else 1.0  # LPS y grows to the back, z to the head
+        for one in ones:
+            for other in others:
+                if one not in by_name or other not in by_name:
+                    continue
+                (organ, mm), (other_organ, other_mm) = by_name[one], by_name[other]
+                if forward * (mm[axis] - other_mm[axis]) < -OUT_OF_ORDER_MM:
+                    raise OutOfOrder(
+                        f"{organ.tg263} was not found {how} {other_organ.tg263}, where it is in "
+                        "every patient: the position of the patient may be registered wrongly, "
+                        "and left and right with it."
+                    )
 
 
 def _pieces(labels: NDArray[np.uint8], place: Box) -> dict[int, list[Piece]]:

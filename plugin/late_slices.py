@@ -40,14 +40,15 @@ def joined_sha256(hashes: Iterable[str]) -> str:
 def remove_wrong(job: Job, outcome: Outcome, *, archive: OrthancArchive, jobs: Jobs) -> Outcome:
     """Remove results of the same slices as they were before they came again, changed.
 
-    When to call it: see `replace_older`.
+    Also if nothing comes of them as they are now: contours of a CT that is no more are worse than
+    none. When to call it: see `replace_older`.
 
     Returns:
         The outcome to note. It is `skipped`, and this job's result is removed, if an earlier job
         has the result of exactly these files: the slices have changed back meanwhile.
     """
     made_of = outcome.provenance
-    if outcome.state != "done" or made_of is None:
+    if outcome.state not in ("done", "skipped") or made_of is None or not made_of.files_sha256:
         return outcome
     for one in jobs.find(series=job.series, state="done"):
         theirs = one.provenance
@@ -58,8 +59,9 @@ def remove_wrong(job: Job, outcome: Outcome, *, archive: OrthancArchive, jobs: J
         if theirs.files_sha256 != made_of.files_sha256:
             log.info("the slices of job %s came again, changed: its result goes", one.id)
             _remove(one.results, archive)
-            jobs.replaced(one.id, f"Replaced by the result of job {job.id}: {CHANGED}")
-        elif job.run == made_of.files_sha256 and _same_wish(one, job):
+            by = "Replaced by the result" if outcome.state == "done" else "Removed because"
+            jobs.replaced(one.id, f"{by} of job {job.id}: {CHANGED}")
+        elif outcome.state == "done" and job.run == made_of.files_sha256 and _same_wish(one, job):
             _remove(outcome.results, archive)
             reason = f"Job {one.id} has the result of these slices."
             return Outcome(state="skipped", reason=reason, seconds=outcome.seconds)

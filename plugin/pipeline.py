@@ -12,6 +12,7 @@ from pydicom import Dataset
 
 from model.organs import ORGANS
 from model.plausibility import find_doubts
+from model.postprocess import OutOfOrder
 from model.preprocess import NoBody
 from model.segmenter import Cancelled, Segmenter
 from model.sliding_window import ignore
@@ -104,7 +105,7 @@ def segment_series(
         with watch.stage("storing"):
             stored = _store(made, archive, watch)
             _still_wanted(series, archive, stored)
-    except (UnsuitableSeries, NoBody, NoOrganFound) as why:
+    except (UnsuitableSeries, NoBody, NoOrganFound, OutOfOrder) as why:
         log.info("series %s skipped: %s", series.id, why)
         return Outcome(
             state="skipped",

@@ -24,6 +24,7 @@ from rich.progress import track
 from model.checkpoint import CARD, NOTICE, BadCheckpoint
 from model.metrics import TOLERANCE_MM, agreement
 from model.organs import BY_NAME, ORGANS, Organ
+from model.postprocess import OutOfOrder
 from model.preprocess import ORIENTATION, NoBody
 from model.segmenter import Segmenter
 from training.cases import Dataset
@@ -53,8 +54,15 @@ class Measured:
 
 
 def by_model(segmenter: Segmenter) -> Labeller:
-    """Label cases with a model."""
-    return lambda case: segmenter(case.ct).labels
+    """Label cases with a model; what lies as in no patient is as good as not found."""
+
+    def label(case: LabelledCt) -> hd.Volume:
+        try:
+            return segmenter(case.ct).labels
+        except OutOfOrder:
+            return case.labels.with_array(np.zeros_like(case.labels.array))
+
+    return label
 
 
 def by_files(folder: Path) -> Labeller:

@@ -26,6 +26,7 @@ from plugin.objects.dicom_objects import (
 )
 from plugin.objects.identity import RESEARCH_USE_ONLY, Origin
 from plugin.objects.outlines import Floats, keyhole, outlines
+from plugin.plain_text import counted
 
 Holes = Literal["keyhole", "xor"]
 """How a hole is written: as a part of the curve around it, over a bridge of no width; or as a curve
@@ -92,7 +93,8 @@ def build_rtstruct(
     result.StructureSetLabel = "Organs at risk"
     result.StructureSetName = f"Organs at risk, {RESEARCH_USE_ONLY.lower()}"
     result.StructureSetDescription = _described(
-        f"{RESEARCH_USE_ONLY}. Automatic contours, not reviewed by anybody.",
+        f"{RESEARCH_USE_ONLY}. Automatic contours, not reviewed by anybody. Made of "
+        f"{counted(len(slices), 'slice')} of series {_series_in_words(first)}.",
         about_none_of(present, warnings, doubts),
     )
     result.StructureSetDate = DA(origin.created.date())
@@ -120,8 +122,21 @@ def build_rtstruct(
 
 
 def _described(first: str, sentences: Sequence[str]) -> str:
-    """As a value of VR ST; of sentences that do not fit in, the beginning."""
-    return " ".join([first, *(f"{sentence}." for sentence in sentences)])[:ST_LENGTH]
+    """As a value of VR ST; those sentences that do not fit in are counted."""
+    for count in range(len(sentences), -1, -1):
+        parts = [first, *(f"{sentence}." for sentence in sentences[:count])]
+        if count < len(sentences):
+            parts.append(f"And {len(sentences) - count} more: see the SEG or the job.")
+        text = " ".join(parts)
+        if len(text) <= ST_LENGTH:
+            return text
+    return first[:ST_LENGTH]
+
+
+def _series_in_words(header: Dataset) -> str:
+    """What tells a series from others of its study, if the scanner has numbered it."""
+    number = header.get("SeriesNumber")
+    return str(number) if isinstance(number, int) else "without a number"
 
 
 def _kind(holes: Holes) -> str:

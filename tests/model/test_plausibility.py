@@ -83,9 +83,33 @@ def test_an_organ_without_its_partner_is_judged_by_the_organs_in_the_middle() ->
     labels = swapped(patient(), "eye_left")
     labels = changed(labels, "eye_right", np.zeros(labels.shape, bool))
     assert sentences(labels) == [
+        "Looked for and not found: Eye_R",
         "Eye_L lies by 100% on the other side",
-        "Eye_R was not found, but Eye_L was",
     ]
+
+
+def test_all_that_was_looked_for_and_not_found_is_said() -> None:
+    labels = patient()
+    gone = ("brainstem", "parotid_left", "parotid_right")
+    for name in gone:
+        labels = changed(labels, name, np.zeros(labels.shape, bool))
+
+    assert sentences(labels, "brainstem") == [
+        "Looked for and not found: " + ", ".join(o.tg263 for o in ORGANS if o.name in gone)
+    ]
+
+
+def test_a_pair_on_one_side_of_the_brainstem_and_cord_is_seen() -> None:
+    labels = patient()
+    right = labels.array == BY_NAME["eye_right"].label
+    along = int(np.argmax(np.abs(labels.affine[0, :3])))  # the axis from side to side
+    left = np.argwhere(labels.array == BY_NAME["eye_left"].label)[:, along].mean()
+    shift = round(0.7 * (left - np.argwhere(right)[:, along].mean()))
+
+    moved = changed(labels, "eye_right", np.zeros(labels.shape, bool))
+    moved.array[np.roll(right, shift, axis=along)] = BY_NAME["eye_right"].label
+
+    assert "Eye_R lies on the other side of the organs on the midline" in sentences(moved)
 
 
 def test_an_organ_of_a_model_that_knows_no_partner_lacks_none() -> None:

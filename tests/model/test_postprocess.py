@@ -6,7 +6,7 @@ import pytest
 from scipy import ndimage
 
 from model.organs import BY_NAME, Organ
-from model.postprocess import clean
+from model.postprocess import OutOfOrder, clean
 
 BRAINSTEM, LEFT, RIGHT = (BY_NAME[n] for n in ("brainstem", "parotid_left", "parotid_right"))
 ALL = (BRAINSTEM, LEFT, RIGHT)
@@ -209,3 +209,66 @@ def test_the_piece_that_is_kept_is_the_largest_wherever_others_lie(seed: int) ->
     kept = pieces[cleaned.array == BRAINSTEM.label]
     assert len(set(kept)) == 1
     assert len(kept) == sizes.max()
+
+
+def test_a_dark_streak_does_not_part_an_organ() -> None:
+    labels = volume()
+    labels.array[2:6, 5:9, 12:20] = BRAINSTEM.label
+    ct = tissue(labels)
+    ct.array[:, :, 15] = -1024  # beside dental metal
+
+    cleaned, warnings = clean(labels, ALL, ct)
+
+    assert (cleaned.array == BRAINSTEM.label).sum() == 4 * 4 * 7
+    assert warnings == ()
+
+
+def test_a_long_piece_that_is_left_out_is_spoken_of_however_thin_it_is() -> None:
+    labels = volume()
+    labels.array[0:9, 2:9, 12:16] = BRAINSTEM.label
+    labels.array[0:6, 15, 20] = BRAINSTEM.label  # 12 mm, a fortieth of it
+
+    _, [sentence] = clean(labels, ALL, tissue(labels))
+
+    assert sentence == "Brainstem was found in pieces, and one of 0.0 ml was left out"
+
+
+def test_many_small_pieces_that_are_left_out_are_added_up() -> None:
+    labels = volume()
+    labels.array[2:4, 5:9, 12:16] = BRAINSTEM.label
+    labels.array[2:4, 15:19:2, 4:29:4] = BRAINSTEM.label
+
+    _, [sentence] = clean(labels, ALL, tissue(labels))
+
+    assert sentence == "Brainstem was found in pieces, and 14 of 0.2 ml were left out"
+
+
+CORD, EYE, MANDIBLE = (BY_NAME[n] for n in ("spinal_cord", "eye_left", "mandible_left"))
+
+
+@pytest.mark.parametrize(
+    ("organ", "place", "other", "other_place", "says"),
+    [
+        (BRAINSTEM, (8, 10, 15), CORD, (1, 10, 15), "Brainstem was not found above SpinalCord"),
+        (EYE, (8, 3, 20), MANDIBLE, (1, 3, 20), "Eye_L was not found above Bone_Mandible_L"),
+        (MANDIBLE, (5, 15, 20), CORD, (5, 5, 15), "Bone_Mandible_L was not found in front of"),
+        (EYE, (5, 15, 20), BRAINSTEM, (5, 5, 15), "Eye_L was not found in front of Brainstem"),
+    ],
+)
+def test_organs_that_lie_as_in_no_patient_are_refused_as_a_whole(
+    organ: Organ,
+    place: tuple[int, int, int],
+    other: Organ,
+    other_place: tuple[int, int, int],
+    says: str,
+) -> None:
+    """As when a patient who lay with the feet first, or prone, was registered otherwise."""
+    labels = volume()
+    labels.array[place] = organ.label
+    labels.array[other_place] = other.label
+
+    with pytest.raises(OutOfOrder, match=f"{says}.*left and right with it"):
+        clean(labels, (organ, other), tissue(labels))
+
+    labels.array[place], labels.array[other_place] = other.label, organ.label
+    clean(labels, (organ, other), tissue(labels))

@@ -1,3 +1,4 @@
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -109,3 +110,23 @@ def test_a_study_that_is_deleted_while_it_runs_is_not_made_anew_by_its_result(jo
         clinic.work(job, Watch(report=report))
 
     assert clinic.orthanc.files == {}
+
+
+def test_contours_of_a_ct_that_was_changed_go_also_if_it_is_refused_as_it_is_now(jobs, weights, ct):
+    orthanc = FakeOrthanc()
+    orthanc.receive(ct)
+    clinic = Clinic(orthanc, jobs, weights)
+    first = clinic.do(model="quick")
+    changed = deepcopy(ct)
+    changed[5].ImagePositionPatient[0] += 10  # sent again under its old UID
+    orthanc.receive(changed)
+
+    second = clinic.do(model="quick", force=True)
+
+    assert (second.state, orthanc.segs()) == ("skipped", [])
+    assert "beside each other" in second.reason or "shifted" in second.reason
+    assert jobs.get(first.id).state == "skipped"
+    assert jobs.get(first.id).reason == (
+        f"Removed because of job {second.id}: the slices came again with the same UIDs and another "
+        "content."
+    )

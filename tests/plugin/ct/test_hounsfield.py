@@ -27,6 +27,15 @@ def test_a_ct_whose_intercept_makes_water_of_its_air_is_refused() -> None:
         read(datasets)
 
 
+@pytest.mark.parametrize(("slope", "intercept"), [(1, -424), (1, -1224), (2, -1024)])
+def test_a_ct_whose_tissue_is_not_near_water_is_refused(slope: float, intercept: float) -> None:
+    datasets = slices()
+    for dataset in datasets:
+        dataset.RescaleSlope, dataset.RescaleIntercept = slope, intercept
+    with pytest.raises(UnsuitableSeries, match="rescale values in the header are probably wrong"):
+        read(datasets)
+
+
 def test_padding_outside_the_scanners_circle_becomes_air() -> None:
     made = phantom(padding_hu=-3024)
     assert made.ct.array.min() == -3024
