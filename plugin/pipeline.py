@@ -18,7 +18,8 @@ from model.segmenter import Cancelled, Segmenter
 from model.sliding_window import ignore
 from model.volumes import volumes_ml
 from plugin.archive import Archive, ArchiveError, Series, UnknownResource
-from plugin.ct.series import UnsuitableSeries, read_series
+from plugin.ct.series import CtSeries, UnsuitableSeries, read_series
+from plugin.ct.stack import from_axial_deg
 from plugin.jobs.job import Outcome, Result, ResultKind
 from plugin.late_slices import joined_sha256
 from plugin.objects.dicom_objects import NoOrganFound
@@ -29,6 +30,9 @@ from plugin.settings import Settings
 from plugin.watch import Watch
 
 log = logging.getLogger(__name__)
+
+OBLIQUE_DEG = 0.5
+"""From axial: within a contour 20 cm wide, z then differs by 2 mm."""
 
 
 def segment_series(
@@ -97,7 +101,8 @@ def segment_series(
             else:
                 labels, warnings = read_seg(seg, on=ct.volume), read_warnings(seg)
             doubts = find_doubts(labels, segmenter.organs)
-            warnings = tuple(dict.fromkeys([*warnings, *(doubt.sentence for doubt in doubts)]))
+            said = [*warnings, *(doubt.sentence for doubt in doubts), *_oblique(ct, kinds)]
+            warnings = tuple(dict.fromkeys(said))
         with watch.stage("writing"):
             origin = replace(origin, files_sha256=joined_sha256(hashes))
             finding = Finding(ct, labels, segmenter.organs, warnings, doubts)
@@ -124,6 +129,16 @@ def segment_series(
         warnings=warnings,
         files_sha256=joined_sha256(hashes),
     )
+
+
+def _oblique(ct: CtSeries, kinds: Sequence[ResultKind]) -> Iterator[str]:
+    """What to say of contours whose points have not one z."""
+    angle_deg = from_axial_deg(ct.volume.unit_vectors()[0])
+    if "rtstruct" in kinds and angle_deg > OBLIQUE_DEG:
+        yield (
+            f"The slices are {angle_deg:.1f} degrees from axial, and so are the contours: planning "
+            "systems that want axial ones may refuse or misplace them"
+        )
 
 
 def _still_right(

@@ -68,7 +68,7 @@ def stack_slices(headers: Sequence[Dataset], rules: SeriesRules) -> Stack:
         raise UnsuitableSeries("ImageOrientationPatient differs between the slices, expected one.")
     across, down = _right_angled(directions.mean(axis=0))
     normal = np.cross(across, down)  # (3,), towards the head in an ordinary axial series
-    angle_deg = np.degrees(np.arccos(min(1.0, abs(normal[2]))))
+    angle_deg = from_axial_deg(normal)
     if angle_deg > rules.max_angle_from_axial_deg:
         raise UnsuitableSeries(
             f"The slices are {angle_deg:.0f} degrees from axial, "
@@ -92,6 +92,11 @@ def stack_slices(headers: Sequence[Dataset], rules: SeriesRules) -> Stack:
         frame_of_reference_uid=str(headers[0].FrameOfReferenceUID),
     )
     return Stack(slices=tuple(headers[i] for i in order), geometry=geometry)
+
+
+def from_axial_deg(normal: Floats) -> float:
+    """Between the normal of slices, of length one in LPS, and the patient's head-foot axis."""
+    return float(np.degrees(np.arccos(min(1.0, abs(normal[2])))))
 
 
 def _check_tilt(positions: Floats, normal: Floats, rules: SeriesRules) -> None:

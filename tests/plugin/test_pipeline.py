@@ -14,6 +14,7 @@ from plugin.pipeline import segment_series
 from plugin.settings import Settings
 from plugin.watch import PROGRESS_AT_END, Watch
 from tests.fake_orthanc import FakeOrthanc, OrthancException
+from tests.phantoms import ct_slices, make_phantom
 
 
 def run(
@@ -419,3 +420,15 @@ def test_a_pair_that_was_left_out_is_told_everywhere(orthanc, quick, monkeypatch
     files = {result.kind: orthanc.files[result.orthanc_id] for result in outcome.results}
     for kind in ("seg", "rtstruct", "sr"):
         assert left_out.encode() in files[kind], kind
+
+
+@pytest.mark.parametrize(("rtstruct", "says"), [(True, True), (False, False)])
+def test_contours_that_are_not_axial_say_so(quick, rtstruct, says):
+    oblique = make_phantom(spacing_mm=(5.0, 6.0, 6.0), shape=(24, 40, 40), orientation="oblique")
+    orthanc = FakeOrthanc()
+    orthanc.receive(ct_slices(oblique))
+
+    outcome = run(orthanc, quick, settings=Settings(Rtstruct=rtstruct))
+
+    assert outcome.state == "done", outcome.reason
+    assert any("degrees from axial, and so are" in one for one in outcome.warnings) == says
