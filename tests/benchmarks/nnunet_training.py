@@ -1,8 +1,9 @@
 """nnU-Net v2 on our patients, in our CPU time: `python -m tests.benchmarks.nnunet_training`.
 
     make peers
-    OMP_WAIT_POLICY=PASSIVE .venv-peers/bin/python -m tests.benchmarks.nnunet_training \\
-        --cases CASES --config training/configs/hn6-cpu.toml --out runs/nnunet --cpu-hours 2
+    OMP_NUM_THREADS=1 nnUNet_n_proc_DA=1 .venv-peers/bin/python -m \\
+        tests.benchmarks.nnunet_training --cases CASES \\
+        --config training/configs/hn6-equal-time.toml --out runs/nnunet --cpu-hours 1.5
     .venv/bin/python -m training.evaluate --predictions runs/nnunet/predictions ...
 
 Its own planner, preprocessing, trainer and predictor; the patients and the split of CONFIG. Where

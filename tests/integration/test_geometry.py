@@ -31,7 +31,7 @@ ORIENTATIONS: tuple[Orientation, ...] = tuple(COSINES)
 SIDES = {"parotid_left": 1, "parotid_right": -1}
 """The organs, and how many times the contrast each is brighter than the rest of the patient."""
 
-REST_HU, CONTRAST_HU = 200.0, 800.0
+REST_HU, CONTRAST_HU = 100.0, 800.0
 
 
 @cache

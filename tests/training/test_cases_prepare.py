@@ -175,8 +175,8 @@ def test_a_label_of_no_organ_is_refused(tmp_path: Path, label: int) -> None:
 def test_grey_values_are_standardised_by_the_body_within_the_window(tmp_path: Path) -> None:
     one = phantom()
     values = np.full(one.ct.array.shape, -1000, np.int16)
-    values[:10] = 100
-    values[10:20] = 300
+    values[:10] = 60
+    values[10:20] = 140
     values[20] = 3000
     volume = one.ct.with_array(values)
     write_case(Phantom(volume, one.labels, one.patient, one.recipe), tmp_path / "cases" / "pt_1")
@@ -184,7 +184,7 @@ def test_grey_values_are_standardised_by_the_body_within_the_window(tmp_path: Pa
     main(f"{tmp_path / 'cases'} --out {tmp_path / 'out'} --window -300 1200".split())
 
     found = Dataset.read(tmp_path / "out").preprocessing
-    body = np.array([100.0] * 10 + [300.0] * 10 + [1200.0])
+    body = np.array([60.0] * 10 + [140.0] * 10 + [1200.0])
     assert found.mean_hu == pytest.approx(body.mean(), abs=0.05)
     assert found.std_hu == pytest.approx(body.std(), abs=0.05)
 
