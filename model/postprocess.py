@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import highdicom as hd
 import numpy as np
@@ -33,16 +34,12 @@ EYES = ("eye_left", "eye_right", "lens_left", "lens_right")
 MANDIBLE = ("mandible_left", "mandible_right")
 
 ORDER = (
-    (2, ("brainstem",), ("spinal_cord",), "above"),
-    (2, EYES, MANDIBLE, "above"),
-    (1, EYES + MANDIBLE, CENTRAL, "in front of"),
+    ("above", 2, 1.0, ("brainstem",), ("spinal_cord",)),
+    ("above", 2, 1.0, EYES, MANDIBLE),
+    ("in front of", 1, -1.0, EYES + MANDIBLE, CENTRAL),
 )
-"""What is so in every patient, however the head is held: axis of LPS, organs, other organs, how."""
-
-
-class OutOfOrder(ValueError):
-    """The organs do not lie as in a patient, so that no side and no name can be relied on."""
-
+"""What is so in every patient, however the head is held: how organs lie to others, along which axis
+of LPS and which way, which organs, which others."""
 
 HOLDS_AIR = frozenset({"middle_ear_left", "middle_ear_right"})
 """The organs of the table that are cavities."""
@@ -50,6 +47,10 @@ HOLDS_AIR = frozenset({"middle_ear_left", "middle_ear_right"})
 
 CELL = 4
 """Rows and columns of a cell: as many labels as the bytes of an integer, looked at together."""
+
+
+class OutOfOrder(ValueError):
+    """The organs do not lie as in a patient, so that no side and no name can be relied on."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,19 +132,17 @@ def _check_order(centres_mm: Mapping[Organ, NDArray[np.float64]]) -> None:
         OutOfOrder: which of them.
     """
     by_name = {organ.name: (organ, mm) for organ, mm in centres_mm.items()}
-    for axis, ones, others, how in ORDER:
-        forward = -1.0 if how == "in front of" else 1.0  # LPS y grows to the back, z to the head
-        for one in ones:
-            for other in others:
-                if one not in by_name or other not in by_name:
-                    continue
-                (organ, mm), (other_organ, other_mm) = by_name[one], by_name[other]
-                if forward * (mm[axis] - other_mm[axis]) < -OUT_OF_ORDER_MM:
-                    raise OutOfOrder(
-                        f"{organ.tg263} was not found {how} {other_organ.tg263}, where it is in "
-                        "every patient: the position of the patient may be registered wrongly, "
-                        "and left and right with it."
-                    )
+    for how, axis, forward, ones, others in ORDER:
+        for one, other in product(ones, others):
+            if one not in by_name or other not in by_name:
+                continue
+            (organ, mm), (other_organ, other_mm) = by_name[one], by_name[other]
+            if forward * (mm[axis] - other_mm[axis]) < -OUT_OF_ORDER_MM:
+                raise OutOfOrder(
+                    f"{organ.tg263} was not found {how} {other_organ.tg263}, where it is in "
+                    "every patient: the position of the patient may be registered wrongly, "
+                    "and left and right with it."
+                )
 
 
 def _pieces(labels: NDArray[np.uint8], place: Box) -> dict[int, list[Piece]]:

@@ -144,6 +144,7 @@ class Segmenter:
         Raises:
             Cancelled: as soon as `cancelled` says so.
             NoBody: if there is nothing but air.
+            OutOfOrder: if the organs lie as in no patient.
             DeviceLost: if the GPU has failed: the process must be started again.
         """
         seconds: dict[str, float] = {}

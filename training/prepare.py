@@ -92,7 +92,7 @@ def at_first(source: Source, journal: Journal, options: Options) -> list[str]:
     """What the source held when the preparation was begun: studies, or folders of cases.
 
     Raises:
-        ValueError: nothing.
+        ValueError: it holds nothing.
     """
     if not journal.of_kind(CONTENT):
         found = source.content(options.query)

@@ -17,25 +17,20 @@ class PauseRoutes:
 
     def __init__(self, pause: Pause) -> None:
         self._pause = pause
-        self.routes = (
+        self.routes = tuple(
             Route(
                 method="POST",
-                path="/oar/queue/pause",
-                summary="Take no further job; the running one goes on",
-                function=self.pause,
+                path=f"/oar/queue/{name}",
+                summary=summary,
+                function=function,
                 user=True,
                 role="administer",
                 answer=QueueState,
-            ),
-            Route(
-                method="POST",
-                path="/oar/queue/resume",
-                summary="Take jobs again",
-                function=self.resume,
-                user=True,
-                role="administer",
-                answer=QueueState,
-            ),
+            )
+            for name, summary, function in (
+                ("pause", "Take no further job; the running one goes on", self.pause),
+                ("resume", "Take jobs again", self.resume),
+            )
         )
 
     def pause(self, user: str = "") -> QueueState:
