@@ -11,8 +11,9 @@
 #   make folds              all 22 organs in five folds on 60 synthetic patients, from nothing; over two hours
 #   make test-debian13      the tests that need Orthanc, on that of Debian 13, which is built into a folder; needs root
 #   make fuzz               damage and requests that nobody thought of, until 5000 of each are harmless
-#   make lock               the hashes of requirements.txt, after a change of it
-#   make setup              only what the others need: Debian's Orthanc, and .venv
+#   make lock               the hashes of requirements.txt and requirements-dev.txt, after a change of them
+#   make setup              only what it takes to run and to train: Debian's Orthanc, and .venv
+#   make tools              also what `make test` needs in .venv
 
 # Where Debian has Orthanc, which is not in the path of everybody.
 export PATH := $(PATH):/usr/sbin
@@ -33,7 +34,7 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 # Whether Debian packages are installed; one that was removed may still be known.
 are_here = test $(words $(1)) -eq "$$(dpkg-query -W -f='$${Status}\n' $(1) 2>/dev/null | grep -c 'ok installed')"
 
-.PHONY: setup lock fuzz viewer browser servers encoders demo test run bench faults load capacity lint folds peers test-debian13
+.PHONY: setup tools lock fuzz viewer browser servers encoders demo test run bench faults load capacity lint folds peers test-debian13
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/ready
@@ -58,12 +59,22 @@ $(VENV)/ready: requirements.txt requirements.lock
 	$(VENV)/bin/python -m plugin.web.ohif
 	touch $@
 
+# What tests and linters need has no place on a hospital's server.
+tools: $(VENV)/tools
+
+$(VENV)/tools: requirements-dev.lock $(VENV)/ready
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes \
+	  -r requirements-dev.lock
+	touch $@
+
 lock: | setup
 	$(PYTHON) -m venv --clear $(VENV)-lock
 	$(VENV)-lock/bin/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
-	grep -v '^torch==' requirements.txt \
-	  | $(VENV)-lock/bin/uv pip compile --quiet --universal --no-deps --no-header --no-annotate \
-	    --generate-hashes --output-file requirements.lock -
+	for list in requirements requirements-dev; do \
+	  grep -v '^torch==' $$list.txt \
+	    | $(VENV)-lock/bin/uv pip compile --quiet --universal --no-deps --no-header --no-annotate \
+	      --generate-hashes --output-file $$list.lock - || exit 1; \
+	done
 	rm -r $(VENV)-lock
 
 # Asks again for what the set-up could not fetch.
@@ -96,7 +107,7 @@ run: setup
 	$(VENV)/bin/python -m plugin.serve --data "$(DATA)" --http-port $(HTTP_PORT) \
 	  --dicom-port $(DICOM_PORT) $(if $(MODEL),--model "$(MODEL)")
 
-lint: setup
+lint: tools
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/hadolint docker/Dockerfile
@@ -107,19 +118,19 @@ test: lint browser servers encoders
 	$(VENV)/bin/python -m pytest -n 2 --dist loadfile
 
 # Orthanc 1.12.7, its plugin 5.0 and Python 3.13. What is built stays in the folder, 4.3 GB; it belongs to root.
-test-debian13: setup
+test-debian13: tools
 	@command -v mmdebstrap > /dev/null || { $(SUDO) apt-get update -q && \
 	  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends mmdebstrap; }
 	$(VENV)/bin/python -m tests.debian13 "$(DEBIAN13)"
 
-fuzz: setup
+fuzz: tools
 	$(VENV)/bin/python -m pytest --hypothesis-profile long --show-capture no tests/fuzz
 
 # What the benchmarks are measured against, apart from what the product needs. The list is whole: no dependencies are
 # looked for, since one of them (timm, unused) would bring a torchvision that there is not for the CPU.
 peers: $(PEERS)/ready
 
-$(PEERS)/ready: requirements.txt tests/benchmarks/requirements.txt | setup
+$(PEERS)/ready: requirements.txt requirements-dev.txt tests/benchmarks/requirements.txt | setup
 	$(PYTHON) -m venv --clear $(PEERS)
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r tests/benchmarks/requirements.txt
 	touch $@

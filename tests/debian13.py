@@ -82,8 +82,9 @@ def make_system(system: Path) -> None:
 
 
 def pins() -> list[str]:
-    """requirements.txt, without what is Debian's."""
-    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    """Both lists of requirements, without what is Debian's."""
+    lists = [ROOT / "requirements.txt", ROOT / "requirements-dev.txt"]
+    lines = [line for one in lists for line in one.read_text().splitlines()]
     return [line for line in lines if line[:1] not in ("", "#") and not line.startswith("torch==")]
 
 
