@@ -142,10 +142,10 @@ bench: setup peers
 capacity: setup servers
 	$(VENV)/bin/python -m tests.benchmarks.capacity
 
-faults: setup
+faults: tools
 	$(VENV)/bin/python -m tests.faults $(if $(ONLY),--only "$(ONLY)")
 
-load: setup
+load: tools
 	$(VENV)/bin/python -m tests.faults.load
 
 FOLDS := training/configs/hn22-phantom-folds.toml
