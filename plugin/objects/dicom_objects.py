@@ -13,19 +13,30 @@ import highdicom as hd
 import numpy as np
 from highdicom.sr import CodedConcept
 from pydicom import Dataset
+from pydicom.charset import convert_encodings
 from pydicom.datadict import dictionary_VM
+from pydicom.dataelem import RawDataElement
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 from pydicom.uid import ExplicitVRLittleEndian
-from pydicom.valuerep import DA, DT, TM
+from pydicom.valuerep import DA, DT, TM, PersonName
 
 from model.organs import Organ
 from model.volumes import count_voxels
+from plugin import __version__
 from plugin.dicom_file import LOSSY, keep_readable, number_in
 from plugin.objects.identity import MANUFACTURER, RESEARCH_USE_ONLY, Origin
 
 SERIES_NUMBER_OFFSET = {"SEG": 9000, "RTSTRUCT": 10000, "SR": 11000, "OT": 12000}
 """Added by modality to the CT's series number, so that results stand behind the images."""
+
+WHAT = {
+    "SEG": "Organs at risk",
+    "RTSTRUCT": "Contours of organs at risk",
+    "SR": "Volumes of organs at risk",
+    "OT": "Pages of organs at risk",
+}
+"""By modality, how the description of a series begins: in many lists it is all that is seen."""
 
 HIGHEST_SERIES_NUMBER = 2**31 - 1
 """Limit of the value representation IS."""
@@ -34,6 +45,9 @@ LABEL_MAP_SEGMENTATION_STORAGE = "1.2.840.10008.5.1.4.1.1.66.7"
 """SOP class; pydicom 3.0 does not know it yet."""
 
 ANATOMICAL_STRUCTURE = Code("123037004", "SCT", "Anatomical Structure")
+
+SOFTWARE = f"{MANUFACTURER} {__version__}"
+"""What wrote the object: masks and outlines depend on it too, and not on the weights alone."""
 
 LATERALITY = {
     "left": Code("7771000", "SCT", "Left"),
@@ -129,6 +143,11 @@ def side_code(organ: Organ) -> CodedConcept | None:
     return CodedConcept.from_code(LATERALITY[organ.side]) if organ.side else None
 
 
+def tracking_uid(organ: Organ, origin: Origin) -> str:
+    """By which a segment of the SEG and its measurements in the SR are known to be one thing."""
+    return origin.uid(f"tracking {organ.name}")
+
+
 def software_versions(origin: Origin) -> str:
     """The model's version, and enough of its weights' hash to tell them from all others."""
     return f"{origin.model.version} {origin.model.weights_sha256[:12]}"
@@ -139,9 +158,9 @@ def device_serial_number(origin: Origin) -> str:
     return origin.model.weights_sha256[:16]
 
 
-def series_description(origin: Origin) -> str:
+def series_description(origin: Origin, modality: str) -> str:
     """The name of the series in every list of series."""
-    what = "SHADOW, not for use" if origin.shadow else "Organs at risk"
+    what = "SHADOW, not for use" if origin.shadow else WHAT[modality]
     return f"{what}, {RESEARCH_USE_ONLY.lower()}, {origin.model.name}"[:64]
 
 
@@ -217,13 +236,15 @@ def say_what_was_lost(result: Dataset, slices: Sequence[Dataset]) -> None:
 def sign(result: hd.SOPClass, header: Dataset, origin: Origin) -> None:
     """Say whose an object is, who made it and when; nothing is left to chance or to the clock.
 
-    Patient and study are as the scanner wrote them, in its own character set.
+    Patient and study are as the scanner wrote them, in its own character set; names to the byte,
+    even where they are not of that set, for by them other systems match.
 
     Args:
         result: complete but for this.
         header: of any slice of the CT.
         origin: of the result.
     """
+    written = header
     header = deepcopy(header)
     keep_readable(header)
     if "SpecificCharacterSet" in header:
@@ -232,13 +253,21 @@ def sign(result: hd.SOPClass, header: Dataset, origin: Origin) -> None:
     for keyword in TYPE_2_OF_PATIENT_AND_STUDY:
         if keyword not in result:
             setattr(result, keyword, None)
+    for element in result:
+        raw = written.get_item(element.tag)
+        if element.VR == "PN" and isinstance(raw, RawDataElement) and raw.value:
+            encodings = convert_encodings(header.get("SpecificCharacterSet"))
+            element.value = PersonName(raw.value, encodings)
+    if "BodyPartExamined" in header and header["BodyPartExamined"].VM == 1:
+        result.add(header["BodyPartExamined"])
     created = origin.created
     result.SeriesDate = result.InstanceCreationDate = DA(created.date())
     result.SeriesTime = result.InstanceCreationTime = TM(created.time())
-    result.SeriesDescription = series_description(origin)
+    result.SeriesDescription = series_description(origin, result.Modality)
+    result.ContentQualification = "RESEARCH"
     result.Manufacturer = MANUFACTURER
     result.ManufacturerModelName = origin.model.name
-    result.SoftwareVersions = software_versions(origin)
+    result.add_new("SoftwareVersions", "LO", [software_versions(origin), SOFTWARE])
     result.DeviceSerialNumber = device_serial_number(origin)
     equipment = [*result.get("ContributingEquipmentSequence", []), _equipment(origin)]
     for item in equipment:  # highdicom has added itself, with the clock's time
@@ -252,7 +281,7 @@ def _equipment(origin: Origin) -> hd.ContributingEquipment:
         manufacturer=MANUFACTURER,
         purpose_of_reference=codes.DCM.ProcessingEquipment,
         manufacturer_model_name=origin.model.name,
-        software_versions=origin.model.version,
+        software_versions=(origin.model.version, SOFTWARE),
         device_serial_number=device_serial_number(origin),
         contribution_datetime=origin.created,
         contribution_description=f"Automatic segmentation of organs at risk. {RESEARCH_USE_ONLY}.",

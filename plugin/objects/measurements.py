@@ -24,6 +24,7 @@ from plugin.objects.dicom_objects import (
     side_code,
     sign,
     software_versions,
+    tracking_uid,
     without_patient,
 )
 from plugin.objects.identity import MANUFACTURER, RESEARCH_USE_ONLY, Origin, result_uid
@@ -146,7 +147,7 @@ def _group(
     """One organ: what it is, which segment it is, its volume, and what is doubted."""
     group = sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
         tracking_identifier=sr.TrackingIdentifier(
-            uid=origin.uid(f"SR tracking {organ.name}"), identifier=organ.tg263
+            uid=tracking_uid(organ, origin), identifier=organ.tg263
         ),
         referenced_segment=sr.ReferencedSegment(
             sop_class_uid=seg.SOPClassUID,

@@ -86,7 +86,7 @@ def _capture(
     )
     capture.ConversionType = "WSD"
     capture.ImageType = ["DERIVED", "SECONDARY", "OTHER"]
-    capture.PatientOrientation = capture.Laterality = None  # of many pictures, and of both sides
+    capture.PatientOrientation = None  # of many pictures
     capture.ContentDate = capture.DateOfSecondaryCapture = DA(origin.created.date())
     capture.ContentTime = capture.TimeOfSecondaryCapture = TM(origin.created.time())
     # No patient is drawn, but the time is, which is nearly that of the scan: let those who

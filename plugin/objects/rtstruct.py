@@ -23,6 +23,7 @@ from plugin.objects.dicom_objects import (
     side_code,
     sign,
     software_versions,
+    without_patient,
 )
 from plugin.objects.identity import RESEARCH_USE_ONLY, Origin
 from plugin.objects.outlines import Floats, keyhole, outlines
@@ -47,6 +48,15 @@ ST_LENGTH = 1024
 def rtstruct_uid(origin: Origin, holes: Holes = "keyhole") -> str:
     """The SOP Instance UID that ``build_rtstruct`` gives; known before the work is done."""
     return origin.uid(f"{_kind(holes)} instance 1")
+
+
+def structure_set_label(origin: Origin) -> str:
+    """What planning systems show as its name, often alone: what it is, and which of several runs.
+
+    In 16 characters, the limit of the value representation SH.
+    """
+    uid = int(origin.uid("RTSTRUCT label").rpartition(".")[2])
+    return f"AI RESEARCH {uid % 0x10000:04X}"
 
 
 def build_rtstruct(
@@ -90,7 +100,7 @@ def build_rtstruct(
         # In the explicit syntaxes, a contour of more than 64 KiB has no room for its length.
         transfer_syntax_uid=ImplicitVRLittleEndian,
     )
-    result.StructureSetLabel = "Organs at risk"
+    result.StructureSetLabel = structure_set_label(origin)
     result.StructureSetName = f"Organs at risk, {RESEARCH_USE_ONLY.lower()}"
     result.StructureSetDescription = _described(
         f"{RESEARCH_USE_ONLY}. Automatic contours, not reviewed by anybody. Made of "
@@ -102,7 +112,7 @@ def build_rtstruct(
     result.OperatorsName = None
     result.ApprovalStatus = "UNAPPROVED"
     result.FrameOfReferenceUID = first.FrameOfReferenceUID
-    result.PositionReferenceIndicator = None
+    result.PositionReferenceIndicator = without_patient(first).get("PositionReferenceIndicator")
     result.ReferencedFrameOfReferenceSequence = [_references(slices)]
     millilitres = volumes_ml(labels, present)
     boxes = boxes_by_label(labels.array)

@@ -22,13 +22,15 @@ from plugin.objects.dicom_objects import (
     organ_code,
     present_organs,
     say_what_was_lost,
+    series_description,
     series_number,
     side_code,
     sign,
     software_versions,
+    tracking_uid,
     without_patient,
 )
-from plugin.objects.identity import MANUFACTURER, RESEARCH_USE_ONLY, Origin
+from plugin.objects.identity import MANUFACTURER, Origin
 from plugin.objects.seg_frames import with_frames
 
 SegmentationType = Literal["BINARY", "LABELMAP"]
@@ -110,7 +112,7 @@ def build_seg(
         pixel_array=one,
         segmentation_type=segmentation_type,
         segment_descriptions=[
-            _describe(organ, number, algorithm) for number, organ in enumerate(present, 1)
+            _describe(organ, number, algorithm, origin) for number, organ in enumerate(present, 1)
         ],
         series_instance_uid=seg_series_uid(origin, segmentation_type),
         series_number=series_number(slices[0], "SEG"),
@@ -120,8 +122,8 @@ def build_seg(
         manufacturer_model_name=model.name,
         software_versions=software_versions(origin),
         device_serial_number=device_serial_number(origin),
-        content_label="ORGANS_AT_RISK",
-        content_description=f"Automatic organs at risk, {RESEARCH_USE_ONLY.lower()}",
+        content_label="SHADOW_NOT_USE" if origin.shadow else "ORGANS_AT_RISK",
+        content_description=series_description(origin, "SEG"),
         transfer_syntax_uid=TRANSFER_SYNTAX[segmentation_type],
         content_qualification="RESEARCH",
         content_date=origin.created.date(),
@@ -185,7 +187,7 @@ def _numbered(labels: hd.Volume, present: Sequence[Organ]) -> hd.Volume:
 
 
 def _describe(
-    organ: Organ, number: int, algorithm: hd.AlgorithmIdentificationSequence
+    organ: Organ, number: int, algorithm: hd.AlgorithmIdentificationSequence, origin: Origin
 ) -> hd.seg.SegmentDescription:
     description = hd.seg.SegmentDescription(
         segment_number=number,
@@ -194,6 +196,8 @@ def _describe(
         segmented_property_type=organ_code(organ),
         algorithm_type="AUTOMATIC",
         algorithm_identification=algorithm,
+        tracking_uid=tracking_uid(organ, origin),
+        tracking_id=organ.tg263,
         # highdicom takes L*a*b* relative to D65, and so do the viewers that turn it back.
         display_color=CIELabColor.from_rgb(*organ.rgb),
     )

@@ -55,6 +55,13 @@ PATCHES = (
         "allPixelData = stream.readArrayBuffer(totalBytes);",
         "allPixelData = stream.readArrayBuffer(length);",
     ),
+    # A report of measurements without drawn coordinates, as ours of volumes, would be a black page:
+    # this sends it to the viewer's plain page for reports.
+    (
+        ".n7.ImagingMeasurementReport;\n",
+        '.n7.ImagingMeasurementReport && JSON.stringify(instance.ContentSequence || "")'
+        '.includes("SCOORD");\n',
+    ),
     ("url(/", "url("),
 )
 """What is replaced in the viewer's scripts and styles, each found at least once."""

@@ -40,6 +40,20 @@ LABELLED_VOXELS = """() => {
 """Of each slice with a label in OHIF: how many voxels have one, their columns and rows summed."""
 
 
+SHOW_REPORT = """() => {
+    const { displaySetService, viewportGridService } = window.services || {};
+    const report = displaySetService?.getActiveDisplaySets().find((one) => one.Modality === "SR");
+    if (report) {
+        viewportGridService.setDisplaySetsForViewport({
+            viewportId: viewportGridService.getActiveViewportId(),
+            displaySetInstanceUIDs: [report.displaySetInstanceUID],
+        });
+    }
+    return Boolean(report);
+}"""
+"""As a double click on the report in the list of series; whether there is one yet."""
+
+
 @pytest.fixture
 def ct() -> list[Dataset]:
     """A patient on slices of an odd number of pixels, so that frames of bits end within a byte."""
@@ -95,6 +109,17 @@ def test_the_organs_are_drawn_and_listed_in_three_planes_without_a_question(
     row = listed.locator("xpath=ancestor::div[.//span[contains(@style, 'background')]][1]")
     assert pixels_of(BRAINSTEM.rgb, row) > 10
     assert viewer.get_by_role("dialog").count() == 0
+
+
+def test_the_volumes_are_read_as_text_and_not_as_an_empty_picture(page, new_orthanc, quick_model):
+    orthanc = new_orthanc(quick_model, VolumeReport=True)
+    orthanc.start()
+    need_viewer(orthanc)
+    orthanc.push(ct_slices(make_phantom(spacing_mm=(6.0, 4.0, 4.0), shape=(30, 64, 64))))
+    study = orthanc.wait_for_job("done")["study"]
+    page.goto(f"{orthanc.url}/oar/viewer?study={study}")
+    page.wait_for_function(f"() => ({SHOW_REPORT})()")
+    expect(page.get_by_text("Imaging Measurement Report").first).to_be_visible()
 
 
 @pytest.mark.parametrize(

@@ -255,6 +255,7 @@ def test_every_page_says_research_use_only(texts: list[str]) -> None:
     for page in pages:
         assert "research use only" in page.SeriesDescription
         assert page.ImageComments == "Research use only"
+        assert page.ContentQualification == "RESEARCH"
 
 
 def test_millilitres_are_those_of_the_voxels(texts: list[str]) -> None:
