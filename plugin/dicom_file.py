@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pydicom
 from pydicom import Dataset
+from pydicom.charset import convert_encodings, encode_string
 from pydicom.dataelem import RawDataElement
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filebase import DicomBytesIO
 from pydicom.filereader import read_dataset, read_preamble
 from pydicom.filewriter import write_dataset
+from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
@@ -56,6 +58,11 @@ LOSSY = ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompr
 
 COMPRESSED = 0xFFFFFFFF
 """The undefined length: compressed pixels come in items, and a last item ends them."""
+
+
+DEEPEST = 4
+"""Sequences within sequences that are read. Nothing that we copy lies deeper, and pydicom's word of
+a fault doubles with each: that of an element twenty deep takes gigabytes."""
 
 
 class UnreadableFile(Exception):
@@ -111,22 +118,39 @@ def _put_pixels(dataset: Dataset, content: bytes, shelf: Shelf) -> int:
     return len(dataset.PixelData or b"")  # compressed, it is read now
 
 
-def keep_readable(dataset: Dataset, tags: Iterable[BaseTag] | None = None) -> None:
+def keep_readable(
+    dataset: Dataset, tags: Iterable[BaseTag] | None = None, *, depth: int = 0
+) -> None:
     """Remove the elements whose value cannot be had, so that they count as missing.
 
     Args:
         dataset: altered.
-        tags: of the elements to look at; None: all, and those within sequences.
+        tags: of the elements to look at; None: all, and those within sequences, of which also those
+            go that cannot be written again or that lie deeper than `DEEPEST`.
+        depth: of the dataset.
     """
     for tag in [*(dataset.keys() if tags is None else tags)]:
         try:
             value = dataset[tag].value if tag in dataset else None
+            if tags is None and isinstance(value, pydicom.Sequence):
+                if depth == DEEPEST:
+                    raise ValueError("nested too deep")
+                for item in value:
+                    keep_readable(item, depth=depth + 1)
+                if depth == 0:
+                    encoded(dataset, tag)
         except DAMAGE:
             del dataset[tag]
-            continue
-        if tags is None and isinstance(value, pydicom.Sequence):
-            for item in value:
-                keep_readable(item)
+
+
+def encoded(dataset: Dataset, tag: BaseTag | str) -> bytes:
+    """One element of it, as it stands in a file of ours."""
+    one = Dataset()
+    one.add(dataset[tag])
+    file = DicomBytesIO()
+    file.is_little_endian, file.is_implicit_VR = True, False
+    write_dataset(file, one)
+    return file.getvalue()
 
 
 def number_in(header: Dataset, keyword: str) -> float | None:
@@ -153,21 +177,16 @@ def comes_back(dataset: Dataset, keyword: str) -> bool:
     element = dataset.get_item(keyword)
     if not isinstance(element, RawDataElement) or not element.value:
         return True  # nothing, or not from a file
-    again = Dataset()
     try:
-        for one in ("SpecificCharacterSet", keyword):
-            if one in dataset:
-                again.add(dataset[one])
-        written = DicomBytesIO()
-        written.is_little_endian, written.is_implicit_VR = True, True
+        encodings = convert_encodings(dataset.get("SpecificCharacterSet") or "ISO_IR 6")
+        value = dataset[keyword].value
+        texts = value if isinstance(value, MultiValue) else [value]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that a letter cannot be written: that is the question
-            write_dataset(written, again)
+            again = b"\\".join(encode_string(str(text), encodings) for text in texts)
     except DAMAGE:
         return False
-    read = read_dataset(BytesIO(written.getvalue()), is_implicit_VR=True, is_little_endian=True)
-    value = read.get_item(keyword)
-    return isinstance(value, RawDataElement) and _bare(value.value) == _bare(element.value)
+    return _bare(again) == _bare(element.value)
 
 
 def _bare(value: bytes | None) -> bytes:

@@ -17,11 +17,10 @@ from highdicom.frame import encode_frame
 from pydicom import Dataset, dcmread
 from pydicom.dataelem import RawDataElement
 from pydicom.encaps import encapsulate
-from pydicom.filebase import DicomBytesIO
-from pydicom.filewriter import write_dataset
 from pydicom.tag import Tag
 
 from model.volumes import boxes_by_label, labelled_box
+from plugin.dicom_file import encoded
 from plugin.objects.dicom_objects import reference_to
 
 ITEM = b"\xfe\xff\x00\xe0"
@@ -112,17 +111,17 @@ def _items(
     derivation, position = {}, {}
     for plane in planes:
         source.ReferencedSOPInstanceUID = slices[plane].SOPInstanceUID
-        derivation[plane] = _encoded(pattern, "DerivationImageSequence")
+        derivation[plane] = encoded(pattern, "DerivationImageSequence")
         pattern.PlanePositionSequence = numbers.get_plane_position(plane)
-        position[plane] = _encoded(pattern, "PlanePositionSequence")
+        position[plane] = encoded(pattern, "PlanePositionSequence")
     identification: dict[int | None, bytes] = {}
     if "SegmentIdentificationSequence" in pattern:  # else it is shared, or the pixels say it
         for segment in {frame.segment for frame in frames}:
             pattern.SegmentIdentificationSequence[0].ReferencedSegmentNumber = segment
-            identification[segment] = _encoded(pattern, "SegmentIdentificationSequence")
+            identification[segment] = encoded(pattern, "SegmentIdentificationSequence")
     dimensions = len(np.atleast_1d(pattern.FrameContentSequence[0].DimensionIndexValues))
     indices = struct.Struct(f"<{dimensions}L")  # the value of the one element of its one item
-    content = _encoded(pattern, "FrameContentSequence")[: -indices.size]
+    content = encoded(pattern, "FrameContentSequence")[: -indices.size]
     index_of = {plane: index for index, plane in enumerate(planes, start=1)}
     items = []
     for frame in frames:
@@ -136,16 +135,6 @@ def _items(
         )
         items.append(ITEM + len(item).to_bytes(4, "little") + item)
     return b"".join(items)
-
-
-def _encoded(item: Dataset, keyword: str) -> bytes:
-    """One element, as it stands in the file."""
-    element = Dataset()
-    element.add(item[keyword])
-    file = DicomBytesIO()
-    file.is_little_endian, file.is_implicit_VR = True, False
-    write_dataset(file, element)
-    return file.getvalue()
 
 
 def _packed(numbers: np.ndarray, frames: Sequence[Frame]) -> Iterator[bytes]:

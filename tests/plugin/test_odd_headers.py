@@ -1,6 +1,7 @@
 """What stands in a header where it does not belong hinders no result and is repeated nowhere."""
 
 import logging
+import tracemalloc
 import warnings
 from collections.abc import Iterator
 
@@ -10,6 +11,7 @@ from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
+from pydicom.uid import ImplicitVRLittleEndian
 
 from model.segmenter import Segmenter
 from plugin.archive import OrthancArchive
@@ -23,6 +25,8 @@ from tests.fake_orthanc import FakeOrthanc
 from tests.plugin.ct.series_files import as_file
 
 NAME = b"ZZSMITH^ZZJOHN"
+
+PROCEDURE = Tag("ProcedureCodeSequence")
 
 HARMLESS = (
     "SpecificCharacterSet",
@@ -199,6 +203,47 @@ def test_a_patients_id_is_written_with_the_bytes_that_it_had(logged, quick, ct, 
     assert outcome.state == "done"
     [seg] = [logged.files[result.orthanc_id] for result in outcome.results]
     assert patient.strip() in seg
+
+
+def nested(depth: int, innermost: bytes = b"") -> bytes:
+    """The value of a sequence of codes within sequences of codes, implicit little endian."""
+    for level in range(depth):
+        if level:
+            innermost = b"\x08\x00\x32\x10" + len(innermost).to_bytes(4, "little") + innermost
+        innermost = b"\xfe\xff\x00\xe0" + len(innermost).to_bytes(4, "little") + innermost
+    return innermost
+
+
+CURVE_DATA = b"\x00\x50\x00\x30" + (2).to_bytes(4, "little") + b"ab"
+"""An element that pydicom reads and, not knowing of what kind it is, cannot write."""
+
+
+@pytest.mark.parametrize("innermost", [b"", CURVE_DATA])
+@pytest.mark.parametrize("depth", [1, 12, 100])
+def test_sequences_within_sequences_take_no_more_memory_than_others(
+    logged, quick, ct, depth, innermost
+):
+    value = nested(depth, innermost)
+    for image in ct:
+        image[PROCEDURE] = RawDataElement(PROCEDURE, "SQ", len(value), value, 0, True, True)
+        image.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+    tracemalloc.start()
+    outcome = segment(logged, ct, quick)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert outcome.state == "done"
+    assert peak < 400 * 2**20
+
+
+def test_one_slice_twice_with_deep_sequences_is_one_slice(ct):
+    value = nested(100)
+    for image in ct:
+        image[PROCEDURE] = RawDataElement(PROCEDURE, "SQ", len(value), value, 0, True, True)
+        image.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+    files = [as_file(image) for image in ct]
+
+    assert len(read_series([*files, files[0]], SeriesRules()).slices) == len(ct)
 
 
 def test_a_ct_of_nothing_but_specks_in_air_is_the_studys_fault(orthanc, quick, ct):
