@@ -78,8 +78,11 @@ class Archive(Protocol):
     def file(self, instance: str) -> bytes:
         """One instance as a DICOM file."""
 
-    def find_instance(self, sop_instance_uid: str) -> str | None:
-        """The archive's identifier of the instance with this UID, if the archive holds it."""
+    def find_instance(self, sop_instance_uid: str, *, study: str) -> str | None:
+        """The archive's identifier of the instance with this UID in this study, if there is one.
+
+        A study that was filed under another patient, and kept, holds copies with the same UIDs.
+        """
 
     def store(self, dataset: pydicom.Dataset) -> str:
         """Keep a result, in place of one of the same UID, and return the archive's identifier."""
@@ -125,12 +128,18 @@ class OrthancArchive:
     def file(self, instance: str) -> bytes:
         return self._call(f"instance {instance}", self._orthanc.GetDicomForInstance, instance)
 
-    def find_instance(self, sop_instance_uid: str) -> str | None:
+    def find_instance(self, sop_instance_uid: str, *, study: str) -> str | None:
+        for instance in self._with_uid(sop_instance_uid):
+            with suppress(UnknownResource):  # deleted meanwhile
+                if self._get(f"/instances/{instance}/study", "an instance")["ID"] == study:
+                    return instance
+        return None
+
+    def _with_uid(self, sop_instance_uid: str) -> list[str]:
         answer = self._call(
             "an instance", self._orthanc.RestApiPost, "/tools/lookup", sop_instance_uid
         )
-        found = parsed(answer, "an instance")
-        return next((one["ID"] for one in found if one["Type"] == "Instance"), None)
+        return [one["ID"] for one in parsed(answer, "an instance") if one["Type"] == "Instance"]
 
     def store(self, dataset: pydicom.Dataset) -> str:
         stored = self._upload(dataset)
@@ -218,7 +227,7 @@ class OrthancArchive:
                 "ReceivedInstanceFilter in a script of its configuration must let "
                 f"{dataset.Modality} pass."
             )
-        if self.find_instance(dataset.SOPInstanceUID) != stored["ID"]:
+        if stored["ID"] not in self._with_uid(dataset.SOPInstanceUID):
             self.remove(stored["ID"])
             raise ArchiveError(
                 f"Orthanc keeps a {dataset.Modality} under another UID than its own, and so "
@@ -344,7 +353,7 @@ class FolderArchive:
         except OSError as error:
             raise ArchiveError(f"cannot read {instance}: {error.strerror}") from error
 
-    def find_instance(self, sop_instance_uid: str) -> str | None:
+    def find_instance(self, sop_instance_uid: str, *, study: str) -> str | None:
         """None: a person who runs the command line wants the result made."""
         return None
 

@@ -75,7 +75,12 @@ def segment_series(
     )
     kinds = ("seg",) if shadow else wanted_kinds(settings)
     there, seg, now = _still_right(
-        find_results(kinds, origin, settings, archive), series, origin, settings, archive, watch
+        find_results(kinds, origin, settings, archive, series.study),
+        series,
+        origin,
+        settings,
+        archive,
+        watch,
     )
     missing = [kind for kind in kinds if kind not in {one.kind for one in there}]
     if seg is not None and not missing:
@@ -165,7 +170,7 @@ def _still_right(
     if read_files_sha256(seg) in ("", now):
         return there, seg, now
     log.info("series %s came again, changed: its result goes", series.id)
-    for one in find_results(get_args(ResultKind), origin, settings, archive):
+    for one in find_results(get_args(ResultKind), origin, settings, archive, series.study):
         archive.remove(one.orthanc_id)
     return (), None, ""
 

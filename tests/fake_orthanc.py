@@ -38,6 +38,7 @@ class FakeOrthanc:
         self.log: list[tuple[str, str]] = []
         self.unstable: set[str] = set()
         self.last_update: dict[str, str] = {}
+        self.series_update = ""  # of all series, as YYYYMMDDTHHMMSS
         self.received_from = {"CalledAET": "OAR", "RemoteAET": "SCANNER", "RemoteIP": "10.0.0.1"}
         self.broken = False
         self._metric_set = threading.Condition()
@@ -121,6 +122,9 @@ class FakeOrthanc:
             studies = {identifier(one.StudyInstanceUID): one for one in self.headers.values()}
             tags = {"StudyDescription": studies[found[1]].get("StudyDescription", "")}
             answer = {"ID": found[1], "MainDicomTags": tags}
+        elif found := re.fullmatch(r"/instances/([^/]+)/study", uri):
+            header = self.headers.get(found[1])
+            answer = header and {"ID": identifier(header.StudyInstanceUID)}
         elif found := re.fullmatch(r"/instances/([^/]+)/metadata\?expand", uri):
             answer = self.received_from
         elif found := re.fullmatch(r"/series/([^/]+)", uri):
@@ -146,6 +150,7 @@ class FakeOrthanc:
                 {
                     "ID": key,
                     "ParentStudy": identifier(header.StudyInstanceUID),
+                    "LastUpdate": self.series_update,
                     "MainDicomTags": {
                         "Modality": header.Modality,
                         "SeriesDescription": header.get("SeriesDescription", ""),

@@ -65,9 +65,13 @@ class Intake:
             if series.modality != "CT":
                 continue
             before = self._before(series)
-            if before and not _came_again(series, before[0]):
+            newest = _newest(before)
+            if before and not _came_again(series, newest or before[0]):
                 continue
-            job = self._add(series, before, asked_by=asked_by)
+            run = self._run_of(series, newest)
+            if newest and run == newest.run and not self._result_is_gone(newest):
+                continue  # the same files once more
+            job = self._add(series, run=run, asked_by=asked_by)
             if all(job.id != one.id for one in before):
                 made.append(job)
             elif self._result_is_gone(job):  # with the study, which is here again
@@ -122,8 +126,8 @@ class Intake:
             UnknownModel: there is no such model.
             ArchiveError: the archive did not say whether it holds the result.
         """
-        before = self._before(series)
-        job = self._add(series, before, asked_by="rest", force=force, model=model, user=user)
+        run = "" if force else self._run_of(series, _newest(self._before(series)))
+        job = self._add(series, run=run, asked_by="rest", force=force, model=model, user=user)
         if job.state in ("failed", "cancelled", "skipped") or self._result_is_gone(job):
             return self._jobs.redo(job.id, user=user)
         return job
@@ -152,8 +156,8 @@ class Intake:
     def _add(
         self,
         series: Series,
-        before: Sequence[Job],
         *,
+        run: str,
         asked_by: AskedBy,
         force: bool = False,
         model: str | None = None,
@@ -174,7 +178,7 @@ class Intake:
             user=user,
             shadow_model=shadow_model,
             received=series.received,
-            run="" if force else self._run_of(series, before),
+            run=run,
             force=force,
         )
 
@@ -182,25 +186,32 @@ class Intake:
         """The jobs that there are for these slices, the newest first."""
         return self._jobs.find(source=source_of(series.id, series.instances), kind="segment")
 
-    def _run_of(self, series: Series, before: Sequence[Job]) -> str:
+    def _run_of(self, series: Series, newest: Job | None) -> str:
         """Empty, or a hash of the slices' files, if they came again as others than before.
 
         A corrected CT may have the UIDs of the wrong one, whose result must not pass for its own.
         """
-        unforced = [one for one in before if one.run != one.id]
-        if not unforced:
+        if newest is None:
             return ""
-        newest = unforced[0]
         if not _came_again(series, newest):
             return newest.run
         files = files_sha256(map(self._archive.file, series.instances))
         made_of = newest.provenance.files_sha256 if newest.provenance else ""
-        return newest.run if files in (newest.run, made_of) else files
+        if files not in (newest.run, made_of):
+            return files
+        self._jobs.came_again(newest.id, received=series.received)  # and need not be read once more
+        return newest.run
 
     def _result_is_gone(self, job: Job) -> bool:
         return job.state == "done" and any(
-            self._archive.find_instance(result.sop_instance_uid) is None for result in job.results
+            self._archive.find_instance(result.sop_instance_uid, study=job.study) is None
+            for result in job.results
         )
+
+
+def _newest(before: Sequence[Job]) -> Job | None:
+    """Of the jobs for some slices the newest that nobody forced."""
+    return next((one for one in before if one.run != one.id), None)
 
 
 def _is_under_way(job: Job) -> bool:

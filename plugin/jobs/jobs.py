@@ -144,6 +144,11 @@ class Jobs(JobReader):
         self._work.set()
         return job
 
+    def came_again(self, job_id: str, *, received: str) -> None:
+        """Note that the archive has received the slices once more, and that they are the same."""
+        with Session(self._engine) as session, session.begin():
+            session.execute(update(JobRow).where(JobRow.id == job_id).values(received=received))
+
     def cancel(self, job_id: str, *, user: str = "") -> Job:
         """Cancel at once if the job is queued; ask the worker to stop if it is running.
 

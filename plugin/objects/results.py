@@ -47,17 +47,19 @@ def description(settings: Settings) -> str:
 
 
 def find_results(
-    kinds: Sequence[ResultKind], origin: Origin, settings: Settings, archive: Archive
+    kinds: Sequence[ResultKind], origin: Origin, settings: Settings, archive: Archive, study: str
 ) -> tuple[Result, ...]:
-    """Those of the wanted objects that the archive holds. Where the first page is, all are."""
-    return tuple(found for kind in kinds for found in _find(kind, origin, settings, archive))
+    """Those of the wanted objects that the archive holds in the study. Where the first page is, all
+    are.
+    """
+    return tuple(found for kind in kinds for found in _find(kind, origin, settings, archive, study))
 
 
 def _find(
-    kind: ResultKind, origin: Origin, settings: Settings, archive: Archive
+    kind: ResultKind, origin: Origin, settings: Settings, archive: Archive, study: str
 ) -> Iterator[Result]:
     for uid in _uids(kind, origin, settings):
-        existing = archive.find_instance(uid)
+        existing = archive.find_instance(uid, study=study)
         if existing is None:
             return
         yield Result(kind=kind, sop_instance_uid=uid, orthanc_id=existing)

@@ -60,10 +60,10 @@ def test_it_lists_gives_finds_and_takes_as_our_own_does(
         assert {image.SOPInstanceUID for image in files} == uids
         assert set(archive.sop_instance_uids(series)) == uids
         assert [one.id for one in archive.studies(0, 10)] == [study]
-        found = archive.find_instance(ct[3].SOPInstanceUID)
+        found = archive.find_instance(ct[3].SOPInstanceUID, study=study)
         assert found in series.instances
         assert archive.store(ct[3]) == found
-        assert archive.find_instance("1.2.3") is None
+        assert archive.find_instance("1.2.3", study=study) is None
 
 
 def test_slices_come_as_they_are_and_not_compressed_for_the_way(
@@ -94,7 +94,8 @@ def test_a_result_that_is_to_be_stored_once_does_not_replace_the_one_that_is_the
     late = deepcopy(ct[5])
     late.ContentTime = "235959"
     with orthanc.archive() as archive:
-        there = archive.find_instance(ct[5].SOPInstanceUID)
+        [study] = archive.find_studies({})
+        there = archive.find_instance(ct[5].SOPInstanceUID, study=study)
         before = archive.file(str(there))
 
         assert archive.store_once(late) == there
@@ -144,11 +145,15 @@ def test_what_it_does_not_hold_is_told_from_what_it_does_not_allow(
 def test_a_connection_that_breaks_is_made_again(
     orthanc: PlainOrthanc, ct: list[Dataset], no_pauses: None
 ) -> None:
+    with orthanc.archive() as archive:
+        [study] = archive.find_studies({})
     with (
         breaking_line(orthanc.http, cut_after=[0, 100, 700, None]) as url,
         RestArchive(url, login=LOGIN) as archive,
     ):
-        instance = archive.find_instance(ct[0].SOPInstanceUID)  # the first is cut at once
+        instance = archive.find_instance(
+            ct[0].SOPInstanceUID, study=study
+        )  # the first is cut at once
         assert instance is not None
         file = archive.file(instance)
     with orthanc.archive() as archive:

@@ -6,7 +6,7 @@ import pydicom
 import pytest
 
 from plugin.archive import ArchiveError, FolderArchive, OrthancArchive, UnknownResource
-from tests.fake_orthanc import FakeOrthanc
+from tests.fake_orthanc import FakeOrthanc, identifier
 from tests.phantoms import write_series
 
 
@@ -27,11 +27,13 @@ def test_orthanc_lists_the_series_of_a_study_and_gives_their_files(ct):
 
 def test_a_stored_result_is_found_by_its_uid(ct):
     archive = OrthancArchive(FakeOrthanc())
-    assert archive.find_instance(ct[0].SOPInstanceUID) is None
+    study = identifier(ct[0].StudyInstanceUID)
+    assert archive.find_instance(ct[0].SOPInstanceUID, study=study) is None
 
     stored = archive.store(ct[0])
 
-    assert archive.find_instance(ct[0].SOPInstanceUID) == stored
+    assert archive.find_instance(ct[0].SOPInstanceUID, study=study) == stored
+    assert archive.find_instance(ct[0].SOPInstanceUID, study="another patient's") is None
 
 
 def test_orthanc_is_not_asked_to_store_what_its_disk_has_no_room_for(ct, tmp_path, monkeypatch):

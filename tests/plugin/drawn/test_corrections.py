@@ -22,7 +22,7 @@ from plugin.model_rules import ModelRules
 from plugin.settings import Settings
 from plugin.watch import Watch
 from plugin.work import Work
-from tests.fake_orthanc import FakeOrthanc
+from tests.fake_orthanc import FakeOrthanc, identifier
 from tests.phantoms import Phantom, ct_slices, make_phantom
 from tests.plugin.jobs.asking import add
 from tests.structure_sets import outlines_of, rtstruct, seg
@@ -164,7 +164,7 @@ def test_a_result_whose_job_has_not_ended_is_no_correction_and_what_people_drew_
     clinic.jobs.finish(shadow.id, outcome)
     clinic.intake.take_put_off()
 
-    drawn = clinic.archive.find_instance(theirs.SOPInstanceUID)
+    drawn = identifier(theirs.SOPInstanceUID)
     [compare] = clinic.jobs.find(kind="compare")
     assert drawn in clinic.archive.series(compare.series).instances
     assert clinic.stable() == [clinic.jobs.get(compare.id)]
@@ -324,8 +324,8 @@ def test_another_ct_that_was_deleted_is_no_hindrance(clinic, ct, small_phantom):
     clinic.orthanc.receive(other)
     clinic.stable()
     for image in other:
-        identifier = clinic.archive.find_instance(image.SOPInstanceUID)
-        del clinic.orthanc.files[identifier], clinic.orthanc.headers[identifier]
+        instance = identifier(image.SOPInstanceUID)
+        del clinic.orthanc.files[instance], clinic.orthanc.headers[instance]
     clinic.orthanc.receive([seg(ct, ours, [BRAINSTEM])])
 
     [job] = clinic.stable()

@@ -6,12 +6,22 @@ import pytest
 from plugin.archive import OrthancArchive
 from plugin.catalogue import Catalogue, UnknownModel
 from plugin.jobs.intake import Intake
-from plugin.jobs.job import Outcome, Result
+from plugin.jobs.job import Outcome, Provenance, Result
 from plugin.jobs.jobs import Jobs
+from plugin.late_slices import files_sha256
 from plugin.objects.results import description
 from plugin.settings import Settings
 from tests.fake_orthanc import FakeOrthanc
 from tests.phantoms import ct_slices, make_phantom
+
+MADE_OF = Provenance(
+    instances=22,
+    instances_sha256="1" * 64,
+    model_version="1",
+    weights_sha256="2" * 64,
+    settings_sha256="3" * 64,
+    software="0",
+)
 
 
 @pytest.fixture
@@ -67,6 +77,27 @@ def test_a_study_that_becomes_stable_again_is_not_taken_again(orthanc, intake, j
 
     assert intake.take_study(study, asked_by="stable study") == []
     assert jobs.get(job.id).state == end
+
+
+def test_the_same_files_once_more_are_read_once_and_no_new_model_redoes_them(
+    orthanc, jobs, weights, ct
+):
+    archive = OrthancArchive(orthanc)
+    old = Intake(archive=archive, jobs=jobs, catalogue=Catalogue(default="quick", weights=weights))
+    new = Intake(archive=archive, jobs=jobs, catalogue=Catalogue(default="blind", weights=weights))
+    orthanc.series_update = "20260101T120000"
+    study = orthanc.receive(ct)
+    old.take_study(study, asked_by="stable study")
+    [series] = archive.series_of_study(study)
+    made_of = files_sha256(map(archive.file, series.instances))
+    finish(
+        jobs, Outcome(state="done", provenance=MADE_OF.model_copy(update={"files_sha256": made_of}))
+    )
+
+    orthanc.series_update = "20260102T120000"
+    assert new.take_study(study, asked_by="stable study") == []
+    orthanc.files = dict.fromkeys(orthanc.files, b"not to be read")
+    assert new.take_study(study, asked_by="stable study") == []
 
 
 def test_a_late_slice_is_taken_as_new_work(orthanc, intake, ct):
