@@ -1,11 +1,11 @@
 """A worker node: `python -m plugin.node CONFIG --orthanc http://USER@HOST:8042`.
 
 Takes jobs from the queue in PostgreSQL, on any machine, and reads and stores through Orthanc's REST
-API. CONFIG is Orthanc's own configuration, or a file with nothing but {"Oar": {...}} (if that has
-Roles, with AuthenticationEnabled beside it); Database must be a postgresql:// URL. The password of
-the user comes from RegisteredUsers in CONFIG, --password-file or ~/.netrc. SIGTERM gives the
-running job back to the queue. Exit status 0: stopped by a signal. 1: cannot work; the sentence says
-why. Research use only.
+API. CONFIG is Orthanc's own configuration, or a file with a copy of its section Oar alone (with
+AuthenticationEnabled beside it if that has Roles); Database must be a postgresql:// URL. The
+password of the user comes from RegisteredUsers in CONFIG, --password-file or ~/.netrc. SIGTERM
+gives the running job back to the queue. Exit status 0: stopped by a signal. 1: cannot work; the
+sentence says why. Research use only.
 """
 
 import argparse
@@ -87,8 +87,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = Settings.from_orthanc(configuration)
         if SECTION not in configuration:
             raise Refusal(
-                f"{args.configuration} has no section {SECTION}: the settings must stand in it, as "
-                f'{{"{SECTION}": {{"Database": "postgresql://..."}}}}.'
+                f"{args.configuration} has no section {SECTION}: a copy of that of Orthanc's "
+                f'configuration must stand in it, as {{"{SECTION}": {{"Database": "..."}}}}.'
             )
         if not settings.has_shared_queue:
             raise Refusal(
@@ -100,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with RestArchive(url, login=login, ca_file=args.ca_file) as archive:
             archive.check()
             with closing(open_station(settings, archive)) as station:
-                check_same_queue_and_weights(station, archive)
+                check_same_work(settings, station, archive)
                 return work(station, archive, args.alive)
     except KeyboardInterrupt:
         log.info("stopped before any job was taken")
@@ -136,13 +136,14 @@ def open_station(settings: Settings, archive: RestArchive) -> Station:
         raise Refusal(f"The database needs the Python package {error.name}.") from error
 
 
-def check_same_queue_and_weights(station: Station, archive: RestArchive) -> None:
-    """Refuse to work on another queue, or with other weights, than Orthanc's plugin.
+def check_same_work(settings: Settings, station: Station, archive: RestArchive) -> None:
+    """Refuse to work on another queue, with other weights or by other settings than Orthanc's.
 
-    A job's series would not be found; and its result would be another one than was asked for.
+    A job's series would not be found; its result would be another one than was asked for, or would
+    not be sent to where it should go.
     """
     try:
-        queue_owner, promised = archive.offer()
+        queue_owner, promised, wanted = archive.offer()
     except ArchiveError as why:
         raise Refusal(f"Orthanc does not say which queue and which models it has: {why}") from why
     if station.belonging.owner != queue_owner:
@@ -156,6 +157,12 @@ def check_same_queue_and_weights(station: Station, archive: RestArchive) -> None
             f"Orthanc's plugin offers models that are not here, or not with the same weights: "
             f"{', '.join(other)}. Install the same version here and there; a model that Orthanc's "
             "configuration gives by path must stand in this node's configuration and on its disk."
+        )
+    digests = settings.digests_for_nodes()
+    if other := sorted(key for key in digests | wanted if digests.get(key) != wanted.get(key)):
+        raise Refusal(
+            f"Orthanc's configuration says otherwise than this node's of {', '.join(other)}: copy "
+            "its section Oar here, and start the node again after each change there."
         )
 
 

@@ -55,6 +55,7 @@ class Offer(NamedTuple):
 
     queue_owner: str  # name of an archive
     weights_sha256: dict[str, str]  # by model
+    settings: dict[str, str]  # hashes by key, as `Settings.digests_for_nodes`
 
 
 class RemoteError(Exception):
@@ -127,7 +128,7 @@ class RestArchive(OrthancArchive):
         try:
             said = json.loads(answer)
             models = {one["name"]: one["card"]["weights_sha256"] for one in said["models"]}
-            return Offer(said["archive"], models)
+            return Offer(said["archive"], models, dict(said["settings"]))
         except (ValueError, KeyError, TypeError) as error:
             raise ArchiveError("Its plugin is of another version.") from error
 

@@ -1,5 +1,7 @@
 """Our section, "Oar", of Orthanc's configuration: every setting, its default and its meaning."""
 
+import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -62,6 +64,13 @@ MOST_SECONDS = 86_400.0
 MOST_HOURS = 87_600.0
 MOST_DAYS = 3650
 """A day, and ten years twice: nobody needs longer, and sums of dates beyond would overflow."""
+
+
+FOR_NODES = {
+    *("segmentation_type", "rtstruct", "rtstruct_holes", "volume_report", "review_pages"),
+    *("series", "late_slices", "labels", "routes", "webhooks"),
+}
+"""Fields that must not differ between Orthanc and its worker nodes."""
 
 
 class BadSettings(Exception):
@@ -305,6 +314,17 @@ class Settings(BaseModel):
             for kind in route.kinds
             if kind in MADE_BY and not getattr(self, MADE_BY[kind])
         ]
+
+    def digests_for_nodes(self) -> dict[str, str]:
+        """SHA-256, by key, of what decides what a job's result consists of and where it goes.
+
+        A worker node does both by its own configuration, which must say the same as Orthanc's.
+        """
+        said = self.model_dump(mode="json", by_alias=True, include=FOR_NODES)
+        return {
+            key: hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+            for key, value in said.items()
+        }
 
     def role_of(self, user: str) -> Role:
         """What somebody may do whom Orthanc let in by this name."""

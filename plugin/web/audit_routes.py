@@ -1,8 +1,8 @@
 """The routes under /oar/audit: to read the record of every job, and to check it."""
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from plugin.audit import Audit, AuditLine, Verdict
 from plugin.web.router import Identifier, Message, Number, Route
@@ -21,6 +21,12 @@ class VerifyQuery(Message):
 
     number: Number | None = None
     hash: Annotated[str | None, Field(pattern="^[0-9a-f]{64}$")] = None
+
+    @model_validator(mode="after")
+    def _belong_together(self) -> Self:
+        if (self.number is None) != (self.hash is None):
+            raise ValueError("number and hash belong together: of one line that was noted")
+        return self
 
 
 class AuditLines(Message):

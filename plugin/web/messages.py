@@ -50,6 +50,10 @@ class ModelList(Message):
     archive: Annotated[
         str, Field(description="name of the archive whose queue this is, for worker nodes")
     ]
+    settings: Annotated[
+        dict[str, str],
+        Field(description="hashes of the settings that worker nodes must have alike, by key"),
+    ]
 
 
 class Health(Message):

@@ -228,9 +228,14 @@ class Rest:
         return self._jobs.retry(job, user=user)
 
     def deliver(self, job: str) -> Job:
-        self._jobs.get(job)
+        known = self._jobs.get(job)
         if not self._deliveries.send_again(job):
-            raise WrongState("Everything of this job has arrived or is being tried now.")
+            if known.deliveries:
+                raise WrongState("Everything of this job has arrived or is being tried now.")
+            raise WrongState(
+                "Nothing of this job was to be sent on when it ended: no rule fitted. Ask for a "
+                "new result, or send this one from Orthanc Explorer."
+            )
         return self._jobs.get(job)
 
     def models(self) -> ModelList:
@@ -245,6 +250,7 @@ class Rest:
                 for name, card in self._catalogue.cards().items()
             ),
             archive=self._queue_owner,
+            settings=self._settings.digests_for_nodes(),
         )
 
     def health(self) -> Health:

@@ -2,7 +2,7 @@
 
 They are pushed over several DICOM associations while REST is polled. Prints what became of them,
 how fast Orthanc answered, and how much memory the last third of them added to the peak.
-Exit status 1 if it is not what README promises.
+Exit status 1 if it is not what docs/faults.md promises.
 """
 
 import argparse

@@ -106,7 +106,7 @@ def test_a_setting_that_does_not_exist_is_named(refusal):
 @pytest.mark.parametrize(
     ("wrap", "why"),
     [
-        (lambda oar: oar, "orthanc.json has no section Oar: the settings must stand in it"),
+        (lambda oar: oar, "orthanc.json has no section Oar: a copy of that of Orthanc's"),
         (lambda oar: {"oar": oar}, "write Oar instead of oar."),
     ],
 )
@@ -179,6 +179,23 @@ def test_other_weights_than_those_of_orthancs_plugin_are_refused(
     assert "not with the same weights: quick." in said
     with RestArchive(orthanc.url) as archive:
         assert "hn6-openkbp" in archive.offer().weights_sha256
+
+
+def test_other_settings_of_what_is_written_and_sent_than_orthancs_are_refused_by_name(
+    new_orthanc, quick_model, port, refusal
+):
+    """Its results would lack the contours, and no route of Orthanc's would see them."""
+    queue = QUEUE.format(port=port, name="settings")
+    new_database(QUEUE.format(port=port, name="postgres"), "settings")
+    routes = [{"To": ["modality:TPS"], "Kinds": ["rtstruct"]}]
+    orthanc: Orthanc = new_orthanc(
+        quick_model, Automatic=False, Database=queue, Rtstruct=True, Routes=routes
+    )
+    orthanc.start()
+
+    said = refusal(orthanc.url, Database=queue, Model=str(quick_model))
+
+    assert "says otherwise than this node's of Routes, Rtstruct: copy its section Oar" in said
 
 
 def test_a_model_that_orthanc_has_by_path_must_be_named_on_the_node_too(
