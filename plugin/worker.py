@@ -288,7 +288,9 @@ class Worker:
 def _carry(run: Callable[[], Outcome], attempt: Future[Outcome]) -> None:
     try:
         attempt.set_result(run())
-    except BaseException as error:  # noqa: BLE001 - raised again by whoever waits
+    except Exception as error:  # noqa: BLE001 - raised again by whoever waits
         attempt.set_exception(error)
+    except BaseException as error:  # noqa: BLE001 - the panic of a decoder must not end the worker
+        attempt.set_exception(RuntimeError(f"{type(error).__name__}: {error}"))
     finally:
         del attempt  # as in `_outcome`

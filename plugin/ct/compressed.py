@@ -9,7 +9,7 @@ import struct
 
 import numpy as np
 from pydicom import Dataset
-from pydicom.encaps import get_frame
+from pydicom.encaps import encapsulate, get_frame
 from pydicom.pixels.utils import pixel_array
 from pydicom.uid import (
     UID,
@@ -20,7 +20,6 @@ from pydicom.uid import (
 )
 
 from plugin.ct.series_rules import UnsuitableSeries
-from plugin.dicom_file import DAMAGE
 
 DECODERS = "pylibjpeg"
 """The only ones: pyjpegls and Orthanc's DCMTK hold two CharLS under the same symbols."""
@@ -30,6 +29,9 @@ OVERHEAD = 2**16
 
 JPEG_FRAMES = frozenset({*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC})
 """Second bytes of the markers that begin an image (SOF); 0xF7 is JPEG-LS."""
+
+HIERARCHICAL = 0xDE
+"""Second byte of the marker of an image in several sizes, of which the first says little."""
 
 Size = tuple[int, int, int]
 """Rows, columns and components."""
@@ -50,6 +52,9 @@ def decode(dataset: Dataset, shape: tuple[int, ...]) -> np.ndarray:
         dataset.pop(table, None)  # could lead to another frame than the one that is looked at here
     try:
         frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
+        if syntax in JPEG2000TransferSyntaxes:  # high-throughput ones too
+            frame = _code_stream(frame)
+            dataset.PixelData = encapsulate([frame])
         declared = _declared(syntax, frame, shape)
         if declared == (*shape, 1):
             bytes_needed = math.prod(shape) * dataset.BitsAllocated // 8
@@ -57,7 +62,9 @@ def decode(dataset: Dataset, shape: tuple[int, ...]) -> np.ndarray:
                 raise ValueError("more data than the pixels can need")
             pixels = pixel_array(dataset, decoding_plugin=DECODERS)
             declared = (*pixels.shape, 1)
-    except DAMAGE as why:
+    except (KeyboardInterrupt, SystemExit, MemoryError):
+        raise
+    except BaseException as why:  # the decoder of RLE is of Rust, whose panic is no Exception
         raise UnsuitableSeries(
             f"The compressed pixels ({syntax.name}) of an image cannot be decoded."
         ) from why
@@ -73,7 +80,7 @@ def _declared(syntax: UID, frame: bytes, shape: tuple[int, ...]) -> Size:
     """What the data say of themselves; RLE says nothing."""
     if syntax in JPEGTransferSyntaxes or syntax in JPEGLSTransferSyntaxes:
         return _size_of_jpeg(frame)
-    if syntax in JPEG2000TransferSyntaxes:  # high-throughput ones too
+    if syntax in JPEG2000TransferSyntaxes:
         return _size_of_jpeg_2000(frame)
     if syntax == RLELossless:
         return shape[0], shape[1], 1
@@ -85,6 +92,11 @@ def _size_of_jpeg(frame: bytes) -> Size:
     at = 2  # behind the start of image
     while frame[at] == 0xFF:
         marker, length = frame[at + 1], int.from_bytes(frame[at + 2 : at + 4])
+        if marker == 0xFF:  # any number of these may stand before a marker (B.1.1.2)
+            at += 1
+            continue
+        if marker == HIERARCHICAL:
+            raise ValueError("images of several sizes")
         if marker in JPEG_FRAMES:
             rows, columns, components = struct.unpack_from(">HHB", frame, at + 5)
             return rows, columns, components
@@ -92,15 +104,24 @@ def _size_of_jpeg(frame: bytes) -> Size:
     raise ValueError("no frame header")
 
 
-def _size_of_jpeg_2000(frame: bytes) -> Size:
-    """From the SIZ marker, which comes first (ISO 15444-1, A.5.1)."""
+def _code_stream(frame: bytes) -> bytes:
+    """The image alone: some writers leave the boxes of a JP2 file around it.
+
+    A box can hold a palette, which makes many components of one when the image is decoded: the
+    decoder would write them over the end of what is made for one.
+    """
     at = 0
-    while frame[at : at + 2] != b"\xff\x4f":  # some writers leave the boxes of a JP2 file around it
+    while frame[at : at + 2] != b"\xff\x4f":
         length = int.from_bytes(frame[at : at + 4])
         if length < 8:
             raise ValueError("no code stream")
         at += 8 if frame[at + 4 : at + 8] == b"jp2c" else length
-    marker, right, bottom, left, top, components = struct.unpack_from(">2xH4xIIII16xH", frame, at)
+    return frame[at:]
+
+
+def _size_of_jpeg_2000(code_stream: bytes) -> Size:
+    """From the SIZ marker, which comes first (ISO 15444-1, A.5.1)."""
+    marker, right, bottom, left, top, components = struct.unpack_from(">2xH4xIIII16xH", code_stream)
     if marker != 0xFF51:
         raise ValueError("no SIZ marker")
     return bottom - top, right - left, components

@@ -32,6 +32,9 @@ SAME = 0.05
 MOST_SAMPLES = 2**26
 """Of a plane: those of 1024 x 1024 pixels."""
 
+MOST_ON_A_PLANE = 1000
+"""Contours of one structure: each is compared with all others."""
+
 MOST_COMPARED = 2**32
 """Samples around each contour of a plane, times their number: any may be another drawn again."""
 
@@ -145,6 +148,8 @@ def fill_contours(contours: Sequence[Contour], grid: hd.VolumeGeometry) -> hd.Vo
             f"it covers {window.rows} x {window.columns} pixels of a slice, more than any organ"
         )
     for outlines in planes.values():
+        if len(outlines) > MOST_ON_A_PLANE:
+            raise UnusableStructure(f"{len(outlines)} contours lie on one plane, too many")
         around = sum(_window_around([outline], rows, columns).samples for outline in outlines)
         if around * len(outlines) > MOST_COMPARED:
             raise UnusableStructure(
@@ -211,7 +216,7 @@ def _window_around(outlines: Sequence[_Outline], rows: int, columns: int) -> _Wi
 
 def _fill_plane(outlines: Sequence[_Outline], window: _Window) -> Bits:
     """Sample points inside the outlines of one plane, the largest outline first."""
-    shapes = [_inside(outline, window) for outline in outlines]
+    shapes = [shape for outline in outlines if (shape := _inside(outline, window)).area]
     shapes.sort(key=lambda shape: -shape.area)
     filled = np.zeros((window.rows * SAMPLES, window.columns * SAMPLES), bool)
     for number, shape in enumerate(shapes):

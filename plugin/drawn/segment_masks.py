@@ -1,21 +1,25 @@
 """The segments of a SEG as masks on a CT's own grid, whatever grid they were drawn on."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 
 import highdicom as hd
 import numpy as np
+from numpy.typing import NDArray
 from pydicom import Dataset
 
 from model.preprocess import resample
-from plugin.ct.stack import LARGEST_VOLUME
 from plugin.dicom_file import DAMAGE
 from plugin.drawn.contour_fill import UnusableStructure
 from plugin.objects.dicom_objects import LABEL_MAP_SEGMENTATION_STORAGE
 
 ALIGNED = 0.1
 """How far, in voxels, a SEG's voxels may lie from the CT's and still be the same."""
+
+FINER = 8
+SMALL = 2**24
+"""A SEG may have so many times the CT's voxels, or so many: a few bytes can say gigabytes."""
 
 IRREGULAR_MM = 0.2
 """How far a SEG's planes may lie from an even stack; a CT's slices may by half of it."""
@@ -50,8 +54,8 @@ def segment_masks(
         try:
             if (whole := geometry()) is None:
                 raise UnusableStructure(uneven)
-            if math.prod(whole.spatial_shape) > LARGEST_VOLUME:
-                raise UnusableStructure("its frames span more voxels than a CT may have")
+            if math.prod(whole.spatial_shape) > max(FINER * math.prod(ct.spatial_shape), SMALL):
+                raise UnusableStructure("its frames span far more voxels than the CT has")
             drawn = as_drawn(number)
         except DAMAGE as error:
             raise UnusableStructure(uneven) from error
@@ -84,11 +88,7 @@ def on_grid(mask: hd.Volume, ct: hd.VolumeGeometry) -> hd.Volume:
     moved = np.abs(steps[:3, :3] - whole[:3, :3]) @ np.array(mask.spatial_shape)
     moved += np.abs(steps[:3, 3] - whole[:3, 3])
     if moved.max() <= ALIGNED and abs(round(np.linalg.det(whole[:3, :3]))) == 1:
-        drawn = np.unravel_index(np.flatnonzero(mask.array != 0), mask.array.shape)
-        found = np.stack(drawn, axis=1) @ whole[:3, :3].T.astype(int) + whole[:3, 3].astype(int)
-        inside = ((found >= 0) & (found < ct.spatial_shape)).all(axis=1)
-        array = np.zeros(ct.spatial_shape, np.uint8)
-        array[tuple(found[inside].T)] = 1
+        array = _moved(mask.array, whole.astype(int), ct.spatial_shape)
     else:
         orientation = ct.get_closest_patient_orientation()
         # A border of nothing, for beyond its border a resampled volume continues.
@@ -101,3 +101,27 @@ def on_grid(mask: hd.Volume, ct: hd.VolumeGeometry) -> hd.Volume:
     if not array.any():
         raise UnusableStructure("it does not fill a voxel of the CT")
     return hd.Volume(array, ct.affine, "PATIENT", ct.frame_of_reference_uid)
+
+
+def _moved(
+    drawn: NDArray[np.uint8], steps: NDArray[np.int_], shape: Sequence[int]
+) -> NDArray[np.uint8]:
+    """Voxels at other indices, and 1 for each that is not 0.
+
+    Args:
+        drawn: a volume.
+        steps: ``(4, 4)`` from its indices to the new ones; each axis runs along another.
+        shape: of what is returned. What lies beyond it is left out.
+    """
+    axes = np.abs(steps[:3, :3]).argmax(axis=1)  # of `drawn`, in the order of the new ones
+    drawn, start = drawn.transpose(axes), steps[:3, 3].copy()
+    for axis, size in enumerate(drawn.shape):
+        if steps[axis, axes[axis]] < 0:
+            drawn = np.flip(drawn, axis)
+            start[axis] -= size - 1
+    first = np.maximum(start, 0)
+    stop = np.maximum(np.minimum(start + drawn.shape, shape), first)
+    array = np.zeros(shape, np.uint8)
+    inside = tuple(map(slice, first, stop))
+    array[inside] = drawn[tuple(map(slice, first - start, stop - start))] != 0
+    return array

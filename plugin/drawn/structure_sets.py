@@ -3,6 +3,7 @@
 Nothing of it is repaired. A structure that cannot be turned into a mask says why; the others can.
 """
 
+import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import highdicom as hd
 import numpy as np
 from pydicom import Dataset
 from pydicom.dataelem import RawDataElement
-from pydicom.uid import RTStructureSetStorage, SegmentationStorage
+from pydicom.uid import RLELossless, RTStructureSetStorage, SegmentationStorage
 
 from model.organs import ORGANS, Organ
 from plugin.dicom_file import DAMAGE
@@ -71,10 +72,24 @@ def read_structure_set(dataset: Dataset) -> StructureSet:
         if kind == RTStructureSetStorage:
             return _read_rtstruct(dataset)
         if kind in (SegmentationStorage, LABEL_MAP_SEGMENTATION_STORAGE):
+            _check_compression(dataset)
             return _read_seg(hd.seg.Segmentation.from_dataset(dataset, copy=False))
     except DAMAGE as error:
         raise UnusableStructureSet("It is not as DICOM wants a structure set.") from error
     raise UnusableStructureSet("It is neither an RT Structure Set nor a Segmentation.")
+
+
+def _check_compression(seg: Dataset) -> None:
+    """Refuse what only the decoders of JPEG read, which believe what such data say of themselves.
+
+    Raises:
+        UnusableStructureSet: with the reason.
+    """
+    syntax = seg.file_meta.TransferSyntaxUID
+    if syntax.is_encapsulated and syntax != RLELossless:
+        raise UnusableStructureSet(
+            f"Its pixels are compressed ({syntax.name}), expected none or RLE."
+        )
 
 
 def check_frame_of_reference(structure_set: StructureSet, ct: hd.VolumeGeometry) -> None:
@@ -254,8 +269,9 @@ def _concept(segment: Dataset) -> tuple[Organ, ...]:
 def _time(dataset: Dataset, what: str) -> str:
     """When it was drawn, in a form that sorts as time does."""
     for prefix in (what, "InstanceCreation", "Series"):
-        if date := str(dataset.get(f"{prefix}Date") or ""):
-            return date + str(dataset.get(f"{prefix}Time") or "")[:6]
+        date, time = (str(dataset.get(f"{prefix}{one}") or "") for one in ("Date", "Time"))
+        if re.fullmatch(r"[0-9]{8}", date):  # whatever else a stranger writes goes no further
+            return date + (time[:6] if re.fullmatch(r"[0-9]{6}.*", time) else "")
     return ""
 
 

@@ -82,16 +82,17 @@ class Deliveries:
     def note(self, session: Session, job: Job, outcome: Outcome | None) -> None:
         """Write down what a job that ends sends on, within the transaction that ends it."""
         for parcel in outcome.parcels if outcome else ():
-            self.add(session, job.id, parcel, {"instances": list(parcel.instances)})
+            self.add(session, job, parcel, {"instances": list(parcel.instances)})
 
-    def add(self, session: Session, job_id: str, parcel: Parcel, content: dict[str, Any]) -> None:
+    def add(self, session: Session, job: Job, parcel: Parcel, content: dict[str, Any]) -> None:
         """Begin a delivery. One of the same kind to the same place for the same job begins anew."""
-        now = self._now()
+        # A clock of its own would be a second connection, for which those of all others may wait.
+        now = job.finished or self._now()
         results = [parcel.result] if parcel.result else []
         session.merge(
             DeliveryRow(
-                id=digest(job_id, parcel.kind, parcel.target, *results)[:32],
-                job=job_id,
+                id=digest(job.id, parcel.kind, parcel.target, *results)[:32],
+                job=job.id,
                 kind=parcel.kind,
                 target=parcel.target,
                 result=parcel.result,

@@ -116,7 +116,7 @@ class Webhooks:
         for name, one in self._settings.items():
             if job.kind == "segment" and job.state in one.on:
                 parcel = Parcel(kind="webhook", target=name)
-                self._deliveries.add(session, job.id, parcel, news(job, volumes=one.volumes))
+                self._deliveries.add(session, job, parcel, news(job, volumes=one.volumes))
 
     def __call__(self, errand: Errand) -> None:
         """Tell one program of one job.

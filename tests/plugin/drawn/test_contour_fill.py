@@ -207,6 +207,14 @@ def test_more_contours_than_could_be_compared_with_each_other_are_no_organ(
         fill_contours(in_slices(ct, *several), ct)
 
 
+def test_thousands_of_contours_beside_the_ct_are_not_compared_with_each_other() -> None:
+    ct = grid()
+    inside, beside = ellipse((0, 0, 0), (6, 5)), ellipse((500, 0, 0), (6, 5))
+
+    with pytest.raises(UnusableStructure, match="4001 contours lie on one plane, too many"):
+        fill_contours(in_slices(ct, inside, *[beside] * 4000), ct)
+
+
 def test_two_separate_contours_of_a_slice_are_two_pieces() -> None:
     ct = grid()
     mask = fill_contours(

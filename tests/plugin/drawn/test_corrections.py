@@ -299,12 +299,13 @@ def test_a_result_of_ours_that_cannot_be_read_is_not_taken_for_missing_organs(
     ours = clinic.ours()
     outlines = outlines_of(ours.with_array((ours.array == BRAINSTEM.label).astype(np.uint8)))
     clinic.orthanc.receive([rtstruct(ct, {"Brainstem": outlines})])
-    monkeypatch.setattr("plugin.drawn.segment_masks.LARGEST_VOLUME", 1000)
+    monkeypatch.setattr("plugin.drawn.segment_masks.SMALL", 1000)
+    monkeypatch.setattr("plugin.drawn.segment_masks.FINER", 0)
 
     [job] = clinic.stable()
 
     assert job.state == "skipped"
-    assert "Our result cannot be compared: Brainstem: its frames span more" in job.reason
+    assert "Our result cannot be compared: Brainstem: its frames span far more" in job.reason
     assert clinic.quality.find() == []
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
+from pydicom.uid import JPEG2000Lossless
 
 from model.organs import BY_NAME, ORGANS, Organ
 from plugin.drawn.drawn_organs import DrawnOrgans, draw_organs
@@ -97,12 +98,13 @@ def test_a_segmentation_that_would_not_fit_into_the_memory_is_not_decoded(
 ) -> None:
     """Compressed, it may be a thousandth of what it becomes."""
     drawing = as_read(seg(slices, phantom.labels, [LEFT]))
-    monkeypatch.setattr("plugin.drawn.segment_masks.LARGEST_VOLUME", 1000)
+    monkeypatch.setattr("plugin.drawn.segment_masks.SMALL", 1000)
+    monkeypatch.setattr("plugin.drawn.segment_masks.FINER", 0)
 
     found = drawn(drawing, phantom)
 
     assert found.organs == ()
-    assert found.left_out == {LEFT: "its frames span more voxels than a CT may have"}
+    assert found.left_out == {LEFT: "its frames span far more voxels than the CT has"}
 
 
 def test_a_frame_far_from_the_others_is_not_reached_through_all_that_lies_between(
@@ -115,7 +117,25 @@ def test_a_frame_far_from_the_others_is_not_reached_through_all_that_lies_betwee
 
     found = drawn(drawing, phantom)
 
-    assert found.left_out == {LEFT: "its frames span more voxels than a CT may have"}
+    assert found.left_out == {LEFT: "its frames span far more voxels than the CT has"}
+
+
+def test_a_segmentation_in_jpeg_2000_is_not_given_to_its_decoder(
+    phantom: Phantom, slices: list[Dataset]
+) -> None:
+    drawing = as_read(seg(slices, phantom.labels, [LEFT]))
+    drawing.file_meta.TransferSyntaxUID = JPEG2000Lossless
+
+    with pytest.raises(UnusableStructureSet, match="compressed .JPEG 2000 .*expected none or RLE"):
+        read_structure_set(drawing)
+
+
+def test_a_date_that_is_none_is_not_repeated(phantom: Phantom, slices: list[Dataset]) -> None:
+    drawing = as_read(seg(slices, phantom.labels, [LEFT]))
+    for keyword in ("ContentDate", "InstanceCreationDate", "SeriesDate"):
+        write_raw(drawing, keyword, b'=HYPERLINK("http://x","DOE^JANE")')
+
+    assert read_structure_set(drawing).drawn_at == ""
 
 
 def test_a_segmentation_in_tiles_is_no_stack_of_slices(

@@ -36,8 +36,8 @@ def deliveries(database: str, clock: Clock) -> Deliveries:
 
 
 @pytest.fixture
-def jobs(database: str, deliveries: Deliveries) -> Jobs:
-    return Jobs(open_database(database), notes=[deliveries.note])
+def jobs(database: str, deliveries: Deliveries, clock: Clock) -> Jobs:
+    return Jobs(open_database(database), notes=[deliveries.note], now=clock)
 
 
 def done(jobs: Jobs, *parcels: Parcel, series: str = "series") -> Job:

@@ -338,7 +338,7 @@ def test_deliveries_that_failed_are_tried_again_when_asked(client, orthanc, ct, 
     job = jobs.claim()
     deliveries = Deliveries(open_database(database))
     with Session(open_database(database)) as session, session.begin():
-        deliveries.add(session, job.id, Parcel(kind="sender", target="CT1@10.0.0.1"), {})
+        deliveries.add(session, job, Parcel(kind="sender", target="CT1@10.0.0.1"), {})
     deliveries.refused(deliveries.claim(("sender",)), "No modality has this title.")
     path = f"/oar/jobs/{job.id}"
 
@@ -396,7 +396,6 @@ def test_the_record_is_read_and_checked(client, database):
     assert client.get("/oar/audit/verify", number="1", hash=line["hash"])[1]["intact"]
     assert client.get("/oar/audit/verify", number="1", hash="0" * 64)[1]["intact"] is False
     assert client.get("/oar/audit/verify", number="0", hash="0" * 64)[1]["intact"]
-    assert client.get("/oar/audit/verify", hash="1" * 64)[1]["intact"] is False
     assert client.get("/oar/audit", after="-1")[0] == 400
 
 

@@ -1,0 +1,97 @@
+"""Compressed pixels that were made to harm the decoder, or that a disk has damaged."""
+
+import random
+import struct
+
+import numpy as np
+import pytest
+from openjpeg.utils import encode_array
+from pydicom import Dataset
+from pydicom.dataset import FileMetaDataset
+from pydicom.encaps import encapsulate
+from pydicom.uid import (
+    UID,
+    ExplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLosslessSV1,
+    RLELossless,
+)
+
+from plugin.ct.compressed import decode
+from plugin.ct.series import UnsuitableSeries
+
+SIDE = 64
+
+
+def image(frame: bytes, syntax: UID) -> Dataset:
+    dataset = Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = syntax
+    dataset.Rows = dataset.Columns = SIDE
+    dataset.BitsAllocated = dataset.BitsStored = 16
+    dataset.HighBit, dataset.SamplesPerPixel, dataset.PixelRepresentation = 15, 1, 0
+    dataset.PhotometricInterpretation = "MONOCHROME2"
+    dataset.PixelData = encapsulate([frame])
+    return dataset
+
+
+def box(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I4s", 8 + len(content), kind) + content
+
+
+def with_palette(code_stream: bytes, components: int) -> bytes:
+    """A JP2 file whose one component a palette turns into many."""
+    header = box(b"ihdr", struct.pack(">IIHBBBB", SIDE, SIDE, 1, 15, 7, 0, 0))
+    values = bytes(number % 256 for number in range(256) for _ in range(components))
+    palette = struct.pack(">HB", 256, components) + bytes([7] * components) + values
+    mapped = b"".join(struct.pack(">HBB", 0, 1, number) for number in range(components))
+    colour = box(b"colr", struct.pack(">BBBI", 1, 0, 0, 17))
+    boxes = box(b"jp2h", header + box(b"pclr", palette) + box(b"cmap", mapped) + colour)
+    start = box(b"jP  ", b"\r\n\x87\n") + box(b"ftyp", b"jp2 \0\0\0\0jp2 ")
+    return start + boxes + box(b"jp2c", code_stream)
+
+
+def test_a_palette_around_jpeg_2000_is_not_shown_to_the_decoder() -> None:
+    """It would write 200 components to where there is room for one."""
+    pixels = np.arange(SIDE * SIDE, dtype=np.uint16).reshape(SIDE, SIDE) % 256
+    frame = with_palette(bytes(encode_array(pixels, bits_stored=16)), 200)
+
+    assert (decode(image(frame, JPEG2000Lossless), (SIDE, SIDE)) == pixels).all()
+
+
+def test_a_fill_byte_does_not_hide_how_large_a_jpeg_is() -> None:
+    large = b"\xff\xc3" + struct.pack(">HBHHB", 11, 16, 20000, 20000, 1) + b"\x01\x11\x00"
+    small = b"\xff\xc3" + struct.pack(">HBHHB", 11, 16, SIDE, SIDE, 1) + b"\x01\x11\x00"
+    # Read as a marker, the fill byte is one of 0xC300 bytes, behind which the small one stands.
+    frame = (b"\xff\xd8\xff" + large).ljust(4 + 0xC300, b"\0") + small
+
+    with pytest.raises(UnsuitableSeries, match="are 20000 x 20000, but its header says 64 x 64"):
+        decode(image(frame, JPEGLosslessSV1), (SIDE, SIDE))
+
+
+def test_an_image_in_several_sizes_is_refused() -> None:
+    frame = b"\xff\xd8\xff\xde" + struct.pack(">HBHHB", 11, 16, SIDE, SIDE, 1) + b"\x01\x11\x00"
+
+    with pytest.raises(UnsuitableSeries, match="cannot be decoded"):
+        decode(image(frame, JPEGLosslessSV1), (SIDE, SIDE))
+
+
+def test_damaged_rle_is_the_studys_fault_even_where_its_decoder_panics() -> None:
+    pixels = np.random.default_rng(0).integers(0, 4, (SIDE, SIDE), np.uint16).repeat(4, 0)[:SIDE]
+    whole = image(b"\0\0", ExplicitVRLittleEndian)
+    whole.SOPInstanceUID = "1.2.3"
+    whole.PixelData = pixels.tobytes()
+    whole.set_original_encoding(False, True)
+    whole.compress(RLELossless, generate_instance_uid=False)
+    frame = whole.PixelData[16:]  # behind the empty offset table and the item's tag and length
+    chance = random.Random(0)
+    refused = 0
+    for _ in range(200):
+        damaged = bytearray(frame)
+        for _ in range(3):
+            damaged[chance.randrange(64, len(damaged))] = chance.randrange(256)
+        try:
+            decode(image(bytes(damaged), RLELossless), (SIDE, SIDE))
+        except UnsuitableSeries:
+            refused += 1
+    assert refused > 20
