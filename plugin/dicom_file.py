@@ -99,6 +99,8 @@ def read_dicom(
             specific_tags=keywords or None,
             defer_size=LARGE if shelf else None,
         )
+        if dataset.file_meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
+            _drop_ballast(dataset)
         others = len(content)  # bytes of all but the pixel data
         if shelf and PIXEL_DATA in dataset:
             others -= _put_pixels(dataset, content, shelf)
@@ -107,6 +109,17 @@ def read_dicom(
     if not shelf or others < LARGE:
         dataset.buffer = None  # all is read; pydicom would keep the file as well
     return dataset
+
+
+def _drop_ballast(dataset: Dataset) -> None:
+    """Remove large values that nobody asks for: in a file that inflates, they cost nothing to send,
+    and of a series those of all slices would be kept.
+    """
+    for tag in [*dataset.keys()]:
+        element = dataset.get_item(tag)
+        value = element.value if isinstance(element, RawDataElement) else None
+        if tag != PIXEL_DATA and value is not None and len(value) >= LARGE:
+            del dataset[tag]
 
 
 def _put_pixels(dataset: Dataset, content: bytes, shelf: Shelf) -> int:

@@ -86,3 +86,16 @@ def test_what_is_on_the_shelf_stays_when_more_is_put_there() -> None:
     places = [shelf.put(memoryview(value)) for value in values]
 
     assert [bytes(place) for place in places] == values
+
+
+def test_what_inflates_to_much_that_nobody_needs_is_not_kept() -> None:
+    image = large_slice(DeflatedExplicitVRLittleEndian)
+    image.add_new((0x0009, 0x0010), "LO", "BALLAST")
+    image.add_new((0x0009, 0x1001), "OB", bytes(2**24))
+    file = as_file(image)
+    assert len(file) < 2**20
+
+    dataset = read_dicom(file, shelf=Shelf())
+
+    assert (0x0009, 0x1001) not in dataset
+    assert bytes(dataset.PixelData) == image.PixelData

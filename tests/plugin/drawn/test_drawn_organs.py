@@ -126,7 +126,7 @@ def test_a_segmentation_in_jpeg_2000_is_not_given_to_its_decoder(
     drawing = as_read(seg(slices, phantom.labels, [LEFT]))
     drawing.file_meta.TransferSyntaxUID = JPEG2000Lossless
 
-    with pytest.raises(UnusableStructureSet, match="compressed .JPEG 2000 .*expected none or RLE"):
+    with pytest.raises(UnusableStructureSet, match=r"compressed .JPEG 2000 .*expected none or RLE"):
         read_structure_set(drawing)
 
 
