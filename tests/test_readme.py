@@ -38,6 +38,15 @@ def test_every_example_of_settings_can_be_used_as_it_is(example: str) -> None:
     Settings.from_orthanc({"Oar": json.loads(f"{{{example}}}")})
 
 
+@pytest.mark.parametrize("page", ["install", "nodes"])
+def test_every_example_of_our_section_in_a_file_can_be_used_as_it_is(page: str) -> None:
+    examples = re.findall(r"```json\n(.*?)```", (ROOT / f"docs/{page}.md").read_text(), re.DOTALL)
+    ours = [example for example in examples if '"Oar"' in example]
+    assert ours
+    for example in ours:
+        Settings.from_orthanc(json.loads(example))
+
+
 @pytest.mark.parametrize(
     "page",
     [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")), ROOT / "docker/README.md"],
