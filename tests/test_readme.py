@@ -1,4 +1,4 @@
-"""What README promises is what the software has."""
+"""What README and docs/ promise is what the software has."""
 
 import json
 import re
@@ -18,12 +18,13 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 MODELS = README + (ROOT / "docs" / "models.md").read_text()
 ROUTING = (ROOT / "docs" / "routing.md").read_text()
+SETTINGS = (ROOT / "docs" / "settings.md").read_text()
 
 
 @pytest.mark.parametrize("model", [Settings, SeriesRules])
 def test_every_setting_is_explained(model: type[Settings] | type[SeriesRules]) -> None:
     names = [field.alias for field in model.model_fields.values()]
-    assert [name for name in names if f"`{name}`" not in README] == []
+    assert [name for name in names if f"`{name}`" not in SETTINGS] == []
 
 
 @pytest.mark.parametrize("model", [RouteRule, ModelRule, WebhookSettings, DeliverySettings])
@@ -35,6 +36,15 @@ def test_every_key_of_routes_models_and_webhooks_is_explained(model: type[BaseMo
 @pytest.mark.parametrize("example", re.findall(r'```json\n("[^`]+)```', ROUTING))
 def test_every_example_of_settings_can_be_used_as_it_is(example: str) -> None:
     Settings.from_orthanc({"Oar": json.loads(f"{{{example}}}")})
+
+
+@pytest.mark.parametrize("page", ["install", "nodes"])
+def test_every_example_of_our_section_in_a_file_can_be_used_as_it_is(page: str) -> None:
+    examples = re.findall(r"```json\n(.*?)```", (ROOT / f"docs/{page}.md").read_text(), re.DOTALL)
+    ours = [example for example in examples if '"Oar"' in example]
+    assert ours
+    for example in ours:
+        Settings.from_orthanc(json.loads(example))
 
 
 @pytest.mark.parametrize(
