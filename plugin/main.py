@@ -40,11 +40,8 @@ from plugin.settings import (
 )
 from plugin.station import Station
 from plugin.status import Status
-from plugin.web.audit_routes import AuditRoutes
 from plugin.web.ohif import is_served
 from plugin.web.page_files import IN_ORTHANC_EXPLORER, PageFiles
-from plugin.web.pause_routes import PauseRoutes
-from plugin.web.quality_routes import QualityRoutes
 from plugin.web.rest import Rest
 from plugin.web.router import Request, from_elsewhere
 
@@ -113,23 +110,11 @@ worker = station.worker(
 )
 viewer = is_served(configuration)
 rest = Rest(
-    settings=settings,
-    archive=archive,
-    jobs=jobs,
+    station,
     intake=intake,
-    catalogue=catalogue,
     worker=worker,
-    deliveries=station.deliveries,
-    model_rules=station.model_rules,
-    queue_owner=station.belonging.owner,
-    paused=station.pause.holds,
     queue_answers=lambda: worker.queue_answers and outgoing.queue_answers,
     viewer=viewer,
-    more=(
-        *AuditRoutes(station.audit).routes,
-        *QualityRoutes(station.quality).routes,
-        *PauseRoutes(station.pause).routes,
-    ),
 )
 pages = PageFiles(viewer=viewer)
 
