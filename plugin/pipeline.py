@@ -18,7 +18,8 @@ from model.segmenter import Cancelled, Segmenter
 from model.sliding_window import ignore
 from model.volumes import volumes_ml
 from plugin.archive import Archive, ArchiveError, Series, UnknownResource
-from plugin.ct.series import CtSeries, UnsuitableSeries, read_series
+from plugin.ct.series import CtSeries, read_series
+from plugin.ct.series_rules import UnsuitableSeries
 from plugin.ct.stack import from_axial_deg
 from plugin.jobs.job import Outcome, Result, ResultKind
 from plugin.late_slices import joined_sha256

@@ -33,19 +33,6 @@ from plugin.dicom_file import (
 from plugin.plain_text import counted
 from plugin.shelf import Shelf
 
-__all__ = [
-    "CtSeries",
-    "SeriesRules",
-    "Stack",
-    "UnsuitableSeries",
-    "Verdict",
-    "judge",
-    "read_headers",
-    "read_series",
-    "sort_and_check",
-]
-
-
 OF_EACH_SLICE = tuple(
     Tag(keyword)
     for keyword in (
@@ -83,22 +70,22 @@ class CtSeries:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Judgement:
     """Whether a series is chosen, and the reason as a sentence."""
 
     chosen: bool
     reason: str
 
 
-def judge(headers: Sequence[Dataset], rules: SeriesRules) -> Verdict:
+def judge(headers: Sequence[Dataset], rules: SeriesRules) -> Judgement:
     """Say whether a series would be segmented, from its headers alone."""
     try:
         stack = sort_and_check(headers, rules)
     except UnsuitableSeries as why:
-        return Verdict(chosen=False, reason=str(why))
+        return Judgement(chosen=False, reason=str(why))
     slices, rows, columns = stack.geometry.spatial_shape
     between, row, column = stack.geometry.spacing
-    return Verdict(
+    return Judgement(
         chosen=True,
         reason=f"{slices} axial CT slices of {rows} x {columns} pixels, "
         f"{row:.3g} x {column:.3g} mm, every {between:.3g} mm over {slices * between:.0f} mm.",

@@ -13,7 +13,8 @@ from pydicom.tag import Tag
 
 from model.segmenter import Segmenter
 from plugin.archive import OrthancArchive
-from plugin.ct.series import SeriesRules, UnsuitableSeries, read_series
+from plugin.ct.series import read_series
+from plugin.ct.series_rules import SeriesRules, UnsuitableSeries
 from plugin.jobs.job import Outcome
 from plugin.log import OURS, QUOTING, OrthancLog, attach
 from plugin.pipeline import segment_series
