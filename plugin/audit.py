@@ -11,7 +11,7 @@ There is nothing here that names a patient: a record that cannot be deleted must
 import base64
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -93,23 +93,15 @@ class Verdict(BaseModel):
 class Audit:
     """The record. Every method is one transaction and may be called from any thread."""
 
-    def __init__(
-        self,
-        engine: Engine,
-        *,
-        settings_sha256: str = "",
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
-    ) -> None:
+    def __init__(self, engine: Engine, *, settings_sha256: str = "") -> None:
         """
         Args:
             engine: of the database of the jobs.
             settings_sha256: see `settings_digest`.
-            now: the clock, with its time zone.
         """
         make_tables(engine, AuditRow)
         self._engine = engine
         self._settings_sha256 = settings_sha256
-        self._now = now
 
     def note(self, session: Session, job: Job, _: Outcome | None) -> None:
         """Add a line, within the transaction that changes the job."""
@@ -117,7 +109,7 @@ class Audit:
             session.execute(text("LOCK TABLE audit IN EXCLUSIVE MODE"))
         last, previous = _last(session)
         line = json.dumps(
-            {"number": last + 1, "time": self._now().isoformat(), **self._record(job)},
+            {"number": last + 1, "time": datetime.now(UTC).isoformat(), **self._record(job)},
             sort_keys=True,
         )
         session.add(AuditRow(number=last + 1, job=job.id, line=line, hash=_hash(previous, line)))

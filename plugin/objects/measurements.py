@@ -33,7 +33,7 @@ SEG_CLASS = {
 }
 
 
-def volume_report_uid(origin: Origin, segmentation_type: SegmentationType = "BINARY") -> str:
+def volume_report_uid(origin: Origin, segmentation_type: SegmentationType) -> str:
     """The SOP Instance UID that ``build_volume_report`` gives; known before the work is done."""
     return origin.uid(f"SR {segmentation_type} instance 1")
 

@@ -24,7 +24,7 @@ from plugin.objects.scene import Scene
 KIND = "REVIEW"
 
 
-def review_uid(origin: Origin, page: int = 1) -> str:
+def review_uid(origin: Origin, page: int) -> str:
     """The SOP Instance UID of a page; known before the work is done."""
     return origin.uid(f"{KIND} instance {page}")
 

@@ -43,7 +43,7 @@ ST_LENGTH = 1024
 """Limit of the value representation ST."""
 
 
-def rtstruct_uid(origin: Origin, holes: Holes = "keyhole") -> str:
+def rtstruct_uid(origin: Origin, holes: Holes) -> str:
     """The SOP Instance UID that ``build_rtstruct`` gives; known before the work is done."""
     return origin.uid(f"{_kind(holes)} instance 1")
 

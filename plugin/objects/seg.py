@@ -56,12 +56,12 @@ FILES = "files_sha256"
 LABELS = {organ.tg263: organ.label for organ in ORGANS}
 
 
-def seg_uid(origin: Origin, segmentation_type: SegmentationType = "BINARY") -> str:
+def seg_uid(origin: Origin, segmentation_type: SegmentationType) -> str:
     """The SOP Instance UID that ``build_seg`` gives; known before the work is done."""
     return origin.uid(f"SEG {segmentation_type} instance")
 
 
-def seg_series_uid(origin: Origin, segmentation_type: SegmentationType = "BINARY") -> str:
+def seg_series_uid(origin: Origin, segmentation_type: SegmentationType) -> str:
     """The SeriesInstanceUID of the same SEG."""
     return origin.uid(f"SEG {segmentation_type} series")
 
