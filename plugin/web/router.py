@@ -101,7 +101,7 @@ class Route:
 
     def match(self, path: str) -> dict[str, str] | None:
         """The values of the names in the path, if this is the route of it."""
-        pattern = re.sub(r"\{(\w+)\}", rf"(?P<\1>{IDENTIFIER})", self.path)
+        pattern = re.sub(r"\\\{(\w+)\\\}", rf"(?P<\1>{IDENTIFIER})", re.escape(self.path))
         found = re.fullmatch(pattern, path)
         return found.groupdict() if found else None
 

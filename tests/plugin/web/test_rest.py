@@ -243,6 +243,8 @@ def test_no_sentence_holds_a_character_that_disguises_it(client, orthanc, ct, ev
         ("GET", "/oar/studies/nobody/explain"),
         ("GET", "/oar/studies/..%2Fsystem/explain"),
         ("GET", "/oar/studies/a?expand/explain"),
+        ("GET", "/oar/qualityXcsv"),
+        ("GET", "/oar/openapi-json"),
     ],
 )
 def test_what_is_not_there_is_404_with_a_sentence(client, method, path):
