@@ -90,7 +90,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(why, file=sys.stderr)
         return UNSUITABLE
     except OSError as why:
-        print(f"{why.filename}: {why.strerror}", file=sys.stderr)
+        # Of a file that is open already, such as one on a full disk, no name is given.
+        print(f"{why.filename or args.out}: {why.strerror}", file=sys.stderr)
         return UNSUITABLE
     for name, ml in outcome.volumes_ml.items():
         print(f"{name:24} {ml:9.2f} ml")
