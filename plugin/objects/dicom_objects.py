@@ -47,10 +47,7 @@ ANATOMICAL_STRUCTURE = Code("123037004", "SCT", "Anatomical Structure")
 SOFTWARE = f"{MANUFACTURER} {__version__}"
 """What wrote the object: masks and outlines depend on it too, and not on the weights alone."""
 
-LATERALITY = {
-    "left": Code("7771000", "SCT", "Left"),
-    "right": Code("24028007", "SCT", "Right"),
-}
+LATERALITY = {"left": codes.SCT.Left, "right": codes.SCT.Right}
 
 TYPE_2_OF_PATIENT_AND_STUDY = (
     "PatientName",
