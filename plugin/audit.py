@@ -8,10 +8,9 @@ whole chain anew, breaks nothing; that shows to anybody who has kept the number 
 There is nothing here that names a patient: a record that cannot be deleted must not.
 """
 
-import base64
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -97,7 +96,7 @@ class Audit:
         """
         Args:
             engine: of the database of the jobs.
-            settings_sha256: see `settings_digest`.
+            settings_sha256: see `settings_digest`, of settings.py.
         """
         make_tables(engine, AuditRow)
         self._engine = engine
@@ -189,22 +188,6 @@ class Audit:
         wanted = select(AuditRow).where(AuditRow.number > after).order_by(AuditRow.number)
         with Session(self._engine) as session:
             return session.scalars(wanted.limit(PAGE)).all()
-
-
-def user_of(headers: Mapping[str, str]) -> str:
-    """Who asks, from the headers of a request that Orthanc has authenticated; or empty."""
-    kind, _, credentials = headers.get("authorization", "").partition(" ")
-    if kind.lower() != "basic":
-        return ""
-    try:
-        return base64.b64decode(credentials).decode().partition(":")[0]
-    except ValueError:  # not base64, or not text
-        return ""
-
-
-def settings_digest(settings: BaseModel) -> str:
-    """SHA-256 of the settings as JSON; of secrets only whether there is one."""
-    return hashlib.sha256(settings.model_dump_json(by_alias=True).encode()).hexdigest()
 
 
 def _last(session: Session) -> tuple[int, str]:

@@ -21,8 +21,13 @@ import orthanc  # noqa: TID251 - exists only inside Orthanc; every other module 
 from sqlalchemy.exc import SQLAlchemyError
 
 from plugin.archive import ArchiveError, OrthancArchive, UnknownResource
-from plugin.audit import user_of
 from plugin.belonging import hold
+from plugin.configuration import (
+    authenticates,
+    configuration_folder,
+    stable_age_seconds,
+    storage_folder,
+)
 from plugin.jobs.intake import Intake
 from plugin.jobs.job import Job
 from plugin.jobs.jobs import Jobs
@@ -30,20 +35,13 @@ from plugin.log import OrthancLog, attach
 from plugin.objects.results import description
 from plugin.orthanc_api import answer, holds_threads_needlessly
 from plugin.sending.outgoing import Outgoing
-from plugin.settings import (
-    SECTION,
-    Settings,
-    authenticates,
-    configuration_folder,
-    stable_age_seconds,
-    storage_folder,
-)
+from plugin.settings import SECTION, Settings
 from plugin.station import Station
 from plugin.status import Status
 from plugin.web.ohif import is_served
 from plugin.web.page_files import IN_ORTHANC_EXPLORER, PageFiles
 from plugin.web.rest import Rest
-from plugin.web.router import Request, from_elsewhere
+from plugin.web.router import Request, from_elsewhere, user_of
 
 attach(OrthancLog(orthanc))
 log = logging.getLogger("plugin.main")
