@@ -66,14 +66,6 @@ def find_doubts(labels: hd.Volume, organs: Sequence[Organ]) -> tuple[Doubt, ...]
     return tuple(doubts)
 
 
-def about_none_of(
-    organs: Sequence[Organ], warnings: Sequence[str], doubts: Sequence[Doubt]
-) -> list[str]:
-    """The warnings that are no doubt about one of these organs: of what was left out or missed."""
-    about = {doubt.sentence for doubt in doubts if doubt.organ in organs}
-    return [sentence for sentence in warnings if sentence not in about]
-
-
 def _look_at(organ: Organ, box: tuple[slice, slice, slice], labels: hd.Volume) -> _Found:
     mask = labels.array[box] == organ.label
     voxels = np.argwhere(mask) + [side.start for side in box]

@@ -8,10 +8,9 @@ whole chain anew, breaks nothing; that shows to anybody who has kept the number 
 There is nothing here that names a patient: a record that cannot be deleted must not.
 """
 
-import base64
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -93,23 +92,15 @@ class Verdict(BaseModel):
 class Audit:
     """The record. Every method is one transaction and may be called from any thread."""
 
-    def __init__(
-        self,
-        engine: Engine,
-        *,
-        settings_sha256: str = "",
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
-    ) -> None:
+    def __init__(self, engine: Engine, *, settings_sha256: str = "") -> None:
         """
         Args:
             engine: of the database of the jobs.
-            settings_sha256: see `settings_digest`.
-            now: the clock, with its time zone.
+            settings_sha256: see `settings_digest`, of settings.py.
         """
         make_tables(engine, AuditRow)
         self._engine = engine
         self._settings_sha256 = settings_sha256
-        self._now = now
 
     def note(self, session: Session, job: Job, _: Outcome | None) -> None:
         """Add a line, within the transaction that changes the job."""
@@ -117,7 +108,7 @@ class Audit:
             session.execute(text("LOCK TABLE audit IN EXCLUSIVE MODE"))
         last, previous = _last(session)
         line = json.dumps(
-            {"number": last + 1, "time": self._now().isoformat(), **self._record(job)},
+            {"number": last + 1, "time": datetime.now(UTC).isoformat(), **self._record(job)},
             sort_keys=True,
         )
         session.add(AuditRow(number=last + 1, job=job.id, line=line, hash=_hash(previous, line)))
@@ -197,22 +188,6 @@ class Audit:
         wanted = select(AuditRow).where(AuditRow.number > after).order_by(AuditRow.number)
         with Session(self._engine) as session:
             return session.scalars(wanted.limit(PAGE)).all()
-
-
-def user_of(headers: Mapping[str, str]) -> str:
-    """Who asks, from the headers of a request that Orthanc has authenticated; or empty."""
-    kind, _, credentials = headers.get("authorization", "").partition(" ")
-    if kind.lower() != "basic":
-        return ""
-    try:
-        return base64.b64decode(credentials).decode().partition(":")[0]
-    except ValueError:  # not base64, or not text
-        return ""
-
-
-def settings_digest(settings: BaseModel) -> str:
-    """SHA-256 of the settings as JSON; of secrets only whether there is one."""
-    return hashlib.sha256(settings.model_dump_json(by_alias=True).encode()).hexdigest()
 
 
 def _last(session: Session) -> tuple[int, str]:

@@ -2,7 +2,6 @@
 
 import logging
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 from model.checkpoint import CARD, BadCheckpoint, Card, read_card
@@ -32,7 +31,6 @@ class Catalogue:
         device: Device = "auto",
         compiled: bool = False,
         weights: Path = WEIGHTS,
-        load: Callable[..., Segmenter] = Segmenter.load,
     ) -> None:
         """
         Args:
@@ -40,7 +38,6 @@ class Catalogue:
             device: where the networks run.
             compiled: whether they are compiled for a GPU.
             weights: the folder of models.
-            load: of the folder of one model, its device, and whether it is compiled.
 
         Raises:
             UnknownModel: there is no default model.
@@ -50,7 +47,6 @@ class Catalogue:
         }
         self._device: Device = device
         self._compiled = compiled
-        self._load = load
         self._loaded: dict[str, Segmenter] = {}
         self._one_at_a_time = threading.Lock()
         self.default = self.configured(default)
@@ -94,7 +90,7 @@ class Catalogue:
         folder = self._folders[self.name(name)]
         with self._one_at_a_time:
             if name not in self._loaded:
-                self._loaded[name] = self._load(
+                self._loaded[name] = Segmenter.load(
                     folder, device=self._device, compiled=self._compiled
                 )
             return self._loaded[name]

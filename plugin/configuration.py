@@ -1,8 +1,9 @@
-"""Orthanc's configuration file, for those who read it without Orthanc."""
+"""Orthanc's own configuration: what we ask of it, and its file for those who have no Orthanc."""
 
 import json
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,15 @@ it looks at anything else. Group 1 is the name; 2 or 3 is the default.
 """
 
 
+ORTHANC_STORAGE = "OrthancStorage"
+"""Orthanc's own default of "StorageDirectory"."""
+
+ORTHANC_STABLE_AGE_SECONDS = 60
+"""Orthanc's own default of "StableAge"."""
+
+
 class BadConfiguration(ValueError):
-    """A file is no configuration of Orthanc; the message says why and quotes nothing of it."""
+    """It cannot be read or used; the message says why and quotes nothing of it."""
 
 
 def read_configuration(path: Path) -> dict[str, Any]:
@@ -39,6 +47,58 @@ def read_configuration(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise BadConfiguration(f"{path} is not a configuration of Orthanc.")
     return values
+
+
+def configuration_folder(path: Path, configuration: Mapping[str, Any]) -> Path:
+    """Where Orthanc's relative paths begin.
+
+    Args:
+        path: of its configuration, as it tells.
+        configuration: the whole of it.
+
+    Raises:
+        BadConfiguration: Orthanc was given a folder and not a file, and there are relative paths.
+            It then tells that folder or the one around it, depending on a slash.
+    """
+    if not path.is_dir():
+        return path.parent
+    keys = ("StorageDirectory", "IndexDirectory")
+    for key, folder in zip(keys, storage_and_index(configuration), strict=True):
+        if not Path(folder).is_absolute():
+            raise BadConfiguration(
+                f"{key} must be an absolute path: Orthanc was given a folder of configurations "
+                "and does not tell which, so a relative one would be looked for at another place."
+            )
+    return path
+
+
+def storage_folder(configuration: Mapping[str, Any], folder: Path) -> Path:
+    """Where Orthanc keeps its files, unless a plugin keeps them elsewhere.
+
+    Args:
+        configuration: Orthanc's whole configuration.
+        folder: of Orthanc's configuration file.
+    """
+    storage, _ = storage_and_index(configuration)
+    return folder / storage
+
+
+def storage_and_index(configuration: Mapping[str, Any]) -> tuple[str, str]:
+    """As they are written, or Orthanc's own defaults."""
+    storage = configuration.get("StorageDirectory", ORTHANC_STORAGE)
+    return storage, configuration.get("IndexDirectory", storage)
+
+
+def authenticates(configuration: Mapping[str, Any]) -> bool:
+    """Whether Orthanc asks everybody for a password; the default is its own."""
+    return bool(
+        configuration.get("AuthenticationEnabled", configuration.get("RemoteAccessAllowed", False))
+    )
+
+
+def stable_age_seconds(configuration: Mapping[str, Any]) -> float:
+    """Seconds without a new instance after which Orthanc calls a study stable."""
+    return float(configuration.get("StableAge", ORTHANC_STABLE_AGE_SECONDS))
 
 
 def _value(found: re.Match[str]) -> str:

@@ -21,8 +21,13 @@ import orthanc  # noqa: TID251 - exists only inside Orthanc; every other module 
 from sqlalchemy.exc import SQLAlchemyError
 
 from plugin.archive import ArchiveError, OrthancArchive, UnknownResource
-from plugin.audit import user_of
 from plugin.belonging import hold
+from plugin.configuration import (
+    authenticates,
+    configuration_folder,
+    stable_age_seconds,
+    storage_folder,
+)
 from plugin.jobs.intake import Intake
 from plugin.jobs.job import Job
 from plugin.jobs.jobs import Jobs
@@ -30,23 +35,13 @@ from plugin.log import OrthancLog, attach
 from plugin.objects.results import description
 from plugin.orthanc_api import answer, holds_threads_needlessly
 from plugin.sending.outgoing import Outgoing
-from plugin.settings import (
-    SECTION,
-    Settings,
-    authenticates,
-    configuration_folder,
-    stable_age_seconds,
-    storage_folder,
-)
+from plugin.settings import SECTION, Settings
 from plugin.station import Station
 from plugin.status import Status
-from plugin.web.audit_routes import AuditRoutes
 from plugin.web.ohif import is_served
 from plugin.web.page_files import IN_ORTHANC_EXPLORER, PageFiles
-from plugin.web.pause_routes import PauseRoutes
-from plugin.web.quality_routes import QualityRoutes
 from plugin.web.rest import Rest
-from plugin.web.router import Request, from_elsewhere
+from plugin.web.router import Request, from_elsewhere, user_of
 
 attach(OrthancLog(orthanc))
 log = logging.getLogger("plugin.main")
@@ -113,23 +108,11 @@ worker = station.worker(
 )
 viewer = is_served(configuration)
 rest = Rest(
-    settings=settings,
-    archive=archive,
-    jobs=jobs,
+    station,
     intake=intake,
-    catalogue=catalogue,
     worker=worker,
-    deliveries=station.deliveries,
-    model_rules=station.model_rules,
-    queue_owner=station.belonging.owner,
-    paused=station.pause.holds,
     queue_answers=lambda: worker.queue_answers and outgoing.queue_answers,
     viewer=viewer,
-    more=(
-        *AuditRoutes(station.audit).routes,
-        *QualityRoutes(station.quality).routes,
-        *PauseRoutes(station.pause).routes,
-    ),
 )
 pages = PageFiles(viewer=viewer)
 

@@ -18,13 +18,14 @@ from model.segmenter import Cancelled, Segmenter
 from model.sliding_window import ignore
 from model.volumes import volumes_ml
 from plugin.archive import Archive, ArchiveError, Series, UnknownResource
-from plugin.ct.series import CtSeries, UnsuitableSeries, read_series
+from plugin.ct.series import CtSeries, read_series
+from plugin.ct.series_rules import UnsuitableSeries
 from plugin.ct.stack import from_axial_deg
 from plugin.jobs.job import Outcome, Result, ResultKind
 from plugin.late_slices import joined_sha256
-from plugin.objects.dicom_objects import NoOrganFound
+from plugin.objects.finding import Finding, NoOrganFound
 from plugin.objects.identity import Model, Origin
-from plugin.objects.results import Finding, build_results, find_results, seg_first, wanted_kinds
+from plugin.objects.results import build_results, find_results, seg_first, wanted_kinds
 from plugin.objects.seg import read_files_sha256, read_seg, read_warnings
 from plugin.settings import Settings
 from plugin.watch import Watch
@@ -110,7 +111,9 @@ def segment_series(
             warnings = tuple(dict.fromkeys(said))
         with watch.stage("writing"):
             origin = replace(origin, files_sha256=joined_sha256(hashes))
-            finding = Finding(ct, labels, segmenter.organs, warnings, doubts)
+            finding = Finding(
+                ct=ct, labels=labels, organs=segmenter.organs, warnings=warnings, doubts=doubts
+            )
             made = build_results(missing, finding, origin, settings)
         with watch.stage("storing"):
             stored = _store(made, archive, watch)

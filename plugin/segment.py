@@ -20,6 +20,7 @@ from model.segmenter import NoSuchDevice, Segmenter
 from plugin import __version__
 from plugin.archive import ArchiveError, FolderArchive, Series
 from plugin.catalogue import Catalogue, UnknownModel
+from plugin.ct.explain import explain_series
 from plugin.dicom_file import UnreadableFile, read_dicom
 from plugin.jobs.job import Outcome
 from plugin.objects.identity import MANUFACTURER
@@ -27,7 +28,6 @@ from plugin.objects.rtstruct import Holes
 from plugin.pipeline import segment_series
 from plugin.settings import Settings
 from plugin.watch import Watch
-from plugin.web.explain import explain_series
 
 SEG = "seg.dcm"
 REPORT = "report.json"
@@ -90,7 +90,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(why, file=sys.stderr)
         return UNSUITABLE
     except OSError as why:
-        print(f"{why.filename}: {why.strerror}", file=sys.stderr)
+        # Of a file that is open already, such as one on a full disk, no name is given.
+        print(f"{why.filename or args.out}: {why.strerror}", file=sys.stderr)
         return UNSUITABLE
     for name, ml in outcome.volumes_ml.items():
         print(f"{name:24} {ml:9.2f} ml")
@@ -113,15 +114,15 @@ def choose(archive: FolderArchive, settings: Settings, *, uid: str | None) -> Se
     candidates = [archive.series(uid)] if uid else archive.all_series()
     if not candidates:
         raise Refusal("The folder holds no DICOM file.")
-    verdicts = {
+    judgements = {
         one.id: explain_series(one, archive=archive, rules=settings.series) for one in candidates
     }
-    suitable = [one for one in candidates if verdicts[one.id].chosen]
+    suitable = [one for one in candidates if judgements[one.id].chosen]
     if len(suitable) > 1:
         uids = "\n  ".join(one.id for one in suitable)
         raise Refusal(f"Several series are suitable; choose one with --series:\n  {uids}")
     if not suitable:
-        reasons = "\n".join(f"{one.id}: {verdicts[one.id].reason}" for one in candidates)
+        reasons = "\n".join(f"{one.id}: {judgements[one.id].reason}" for one in candidates)
         raise Refusal(reasons)
     return suitable[0]
 

@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         (args.data / "orthanc").mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(values, indent=2))
     except OSError as why:
-        print(f"{why.filename}: {why.strerror}", file=sys.stderr)
+        print(f"{why.filename or file}: {why.strerror}", file=sys.stderr)
         return 1
     print(f"Orthanc Explorer: http://127.0.0.1:{args.http_port}/   DICOM port: {args.dicom_port}")
     sys.stdout.flush()

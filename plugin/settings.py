@@ -19,6 +19,7 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
 from model.validation import explained
+from plugin.configuration import authenticates, storage_and_index
 from plugin.ct.series_rules import SeriesRules
 from plugin.jobs.job import ResultKind
 from plugin.late_slices import LateSlices
@@ -34,13 +35,6 @@ SECTION = "Oar"
 
 DATABASE_FILE = "oar-jobs.db"
 """Name of the queue's SQLite file, beside Orthanc's own index."""
-
-ORTHANC_STORAGE = "OrthancStorage"
-"""Orthanc's own default of "StorageDirectory"."""
-
-ORTHANC_STABLE_AGE_SECONDS = 60
-"""Orthanc's own default of "StableAge"."""
-
 
 MADE_BY: dict[ResultKind, str] = {
     "rtstruct": "rtstruct",
@@ -339,57 +333,10 @@ class Settings(BaseModel):
         """
         if self.database:
             return self.database
-        _, index = _storage_and_index(configuration)
+        _, index = storage_and_index(configuration)
         return f"sqlite:///{(folder / index).resolve() / DATABASE_FILE}"
 
 
-def configuration_folder(path: Path, configuration: Mapping[str, Any]) -> Path:
-    """Where Orthanc's relative paths begin.
-
-    Args:
-        path: of its configuration, as it tells.
-        configuration: the whole of it.
-
-    Raises:
-        BadSettings: it was given a folder and not a file, and there are relative paths. It then
-            tells that folder or the one around it, depending on a slash.
-    """
-    if not path.is_dir():
-        return path.parent
-    keys = ("StorageDirectory", "IndexDirectory")
-    for key, folder in zip(keys, _storage_and_index(configuration), strict=True):
-        if not Path(folder).is_absolute():
-            raise BadSettings(
-                f"{key} must be an absolute path: Orthanc was given a folder of configurations "
-                "and does not tell which, so a relative one would be looked for at another place."
-            )
-    return path
-
-
-def storage_folder(configuration: Mapping[str, Any], folder: Path) -> Path:
-    """Where Orthanc keeps its files, unless a plugin keeps them elsewhere.
-
-    Args:
-        configuration: Orthanc's whole configuration.
-        folder: of Orthanc's configuration file.
-    """
-    storage, _ = _storage_and_index(configuration)
-    return folder / storage
-
-
-def _storage_and_index(configuration: Mapping[str, Any]) -> tuple[str, str]:
-    """As they are written, or Orthanc's own defaults."""
-    storage = configuration.get("StorageDirectory", ORTHANC_STORAGE)
-    return storage, configuration.get("IndexDirectory", storage)
-
-
-def authenticates(configuration: Mapping[str, Any]) -> bool:
-    """Whether Orthanc asks everybody for a password; the default is its own."""
-    return bool(
-        configuration.get("AuthenticationEnabled", configuration.get("RemoteAccessAllowed", False))
-    )
-
-
-def stable_age_seconds(configuration: Mapping[str, Any]) -> float:
-    """Seconds without a new instance after which Orthanc calls a study stable."""
-    return float(configuration.get("StableAge", ORTHANC_STABLE_AGE_SECONDS))
+def settings_digest(settings: Settings) -> str:
+    """SHA-256 of the settings as JSON; of secrets only whether there is one."""
+    return hashlib.sha256(settings.model_dump_json(by_alias=True).encode()).hexdigest()

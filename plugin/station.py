@@ -8,7 +8,7 @@ import torch
 from pydicom.uid import SegmentationStorage
 
 from plugin.archive import OrthancArchive
-from plugin.audit import Audit, settings_digest
+from plugin.audit import Audit
 from plugin.belonging import Belonging
 from plugin.catalogue import Catalogue
 from plugin.drawn.quality import Quality
@@ -19,7 +19,7 @@ from plugin.jobs.pause import Pause
 from plugin.model_rules import ModelRules
 from plugin.sending.deliveries import Deliveries
 from plugin.sending.webhook import Webhooks
-from plugin.settings import Settings
+from plugin.settings import Settings, settings_digest
 from plugin.work import Work
 from plugin.worker import Worker
 

@@ -5,7 +5,6 @@ import hashlib
 from model.organs import Organ
 from plugin import __version__
 from plugin.archive import OrthancArchive, Series, UnknownResource
-from plugin.audit import settings_digest
 from plugin.catalogue import Catalogue
 from plugin.conditions import SeriesFacts
 from plugin.drawn.corrections import Corrections
@@ -17,7 +16,7 @@ from plugin.jobs.jobs import Jobs
 from plugin.late_slices import remove_wrong, replace_older, slices_sha256
 from plugin.pipeline import segment_series
 from plugin.sending.routing import parcels
-from plugin.settings import Settings
+from plugin.settings import Settings, settings_digest
 from plugin.watch import Watch
 
 

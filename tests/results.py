@@ -5,8 +5,13 @@ from datetime import datetime
 from functools import cache
 from io import BytesIO
 
+import highdicom as hd
 from pydicom import Dataset
 
+from model.organs import ORGANS, Organ
+from model.plausibility import Doubt
+from plugin.ct.series import CtSeries
+from plugin.objects.finding import Finding
 from plugin.objects.identity import Model, Origin
 from tests.phantoms import Orientation, Phantom, ct_slices, make_phantom
 
@@ -35,6 +40,21 @@ def headers_of(patient: Phantom) -> tuple[Dataset, ...]:
     for dataset in datasets:
         del dataset.PixelData
     return tuple(datasets)
+
+
+def finding_of(
+    labels: hd.Volume | None = None,
+    slices: Sequence[Dataset] | None = None,
+    *,
+    hu: hd.Volume | None = None,
+    organs: Sequence[Organ] = ORGANS,
+    warnings: Sequence[str] = (),
+    doubts: Sequence[Doubt] = (),
+) -> Finding:
+    """These labels as if they had been found in the CT of these slices, grey or not."""
+    labels = phantom().labels if labels is None else labels
+    ct = CtSeries(volume=labels if hu is None else hu, slices=tuple(slices or headers()))
+    return Finding(ct=ct, labels=labels, organs=organs, warnings=warnings, doubts=doubts)
 
 
 def origin_of(slices: Sequence[Dataset], *, name: str = "hn22-test", run: str = "") -> Origin:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pydicom import Dataset
 
 from plugin.archive import Archive, Series
-from plugin.ct.series import SeriesRules, UnsuitableSeries, read_series
+from plugin.ct.series import read_series
+from plugin.ct.series_rules import SeriesRules, UnsuitableSeries
 from plugin.dicom_file import UnreadableFile, read_dicom
 from plugin.drawn.drawn_organs import DrawnOrgans, draw_organs, organs_of
 from plugin.drawn.structure_names import StructureNames

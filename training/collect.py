@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 from rich.progress import track
 
 from plugin.archive import Archive, UnknownResource
-from plugin.ct.series import SeriesRules
+from plugin.ct.series_rules import SeriesRules
 from plugin.drawn.structure_names import StructureNames
 from training.archive_cases import DrawnCt, Refused, look_at_study, read_drawn_ct
 from training.checks import examine

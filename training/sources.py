@@ -7,7 +7,7 @@ from pathlib import Path
 from model.preprocess import Preprocessing
 from plugin.archive import ArchiveError, FolderArchive
 from plugin.configuration import read_configuration
-from plugin.ct.series import SeriesRules
+from plugin.ct.series_rules import SeriesRules
 from plugin.drawn.structure_names import SHIPPED
 from plugin.rest_archive import RestArchive, login_for
 from plugin.settings import BadSettings, Settings

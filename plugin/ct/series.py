@@ -33,19 +33,6 @@ from plugin.dicom_file import (
 from plugin.plain_text import counted
 from plugin.shelf import Shelf
 
-__all__ = [
-    "CtSeries",
-    "SeriesRules",
-    "Stack",
-    "UnsuitableSeries",
-    "Verdict",
-    "judge",
-    "read_headers",
-    "read_series",
-    "sort_and_check",
-]
-
-
 OF_EACH_SLICE = tuple(
     Tag(keyword)
     for keyword in (
@@ -83,22 +70,22 @@ class CtSeries:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Judgement:
     """Whether a series is chosen, and the reason as a sentence."""
 
     chosen: bool
     reason: str
 
 
-def judge(headers: Sequence[Dataset], rules: SeriesRules) -> Verdict:
+def judge(headers: Sequence[Dataset], rules: SeriesRules) -> Judgement:
     """Say whether a series would be segmented, from its headers alone."""
     try:
         stack = sort_and_check(headers, rules)
     except UnsuitableSeries as why:
-        return Verdict(chosen=False, reason=str(why))
+        return Judgement(chosen=False, reason=str(why))
     slices, rows, columns = stack.geometry.spatial_shape
     between, row, column = stack.geometry.spacing
-    return Verdict(
+    return Judgement(
         chosen=True,
         reason=f"{slices} axial CT slices of {rows} x {columns} pixels, "
         f"{row:.3g} x {column:.3g} mm, every {between:.3g} mm over {slices * between:.0f} mm.",
@@ -115,7 +102,7 @@ def read_series(files: Iterable[bytes | Path], rules: SeriesRules) -> CtSeries:
     Raises:
         UnsuitableSeries: any fault of the files or of the series that they make.
     """
-    datasets = read_headers(files, most=rules.max_slices)
+    datasets = read_headers(files, pixels_of_at_most=rules.max_slices)
     if len({_uid(dataset) for dataset in datasets}) <= rules.max_slices:
         _check_pixel_data(datasets)
     stack = sort_and_check(datasets, rules)
@@ -128,13 +115,13 @@ def read_series(files: Iterable[bytes | Path], rules: SeriesRules) -> CtSeries:
     return CtSeries(volume=stack.geometry.with_array(voxels), slices=stack.slices)
 
 
-def read_headers(files: Iterable[bytes | Path], *, most: int = 0) -> list[Dataset]:
+def read_headers(files: Iterable[bytes | Path], *, pixels_of_at_most: int = 0) -> list[Dataset]:
     """Slices as `judge` and `sort_and_check` take them; what cannot be read of one is missing.
 
     Args:
         files: each a whole DICOM file, in any order.
-        most: their pixel data is kept too, unless there are more slices than these: a series that
-            is refused for it takes no memory.
+        pixels_of_at_most: slices. Their pixel data is kept too, unless there are more: a series
+            that is refused for it takes no memory.
 
     Raises:
         UnsuitableSeries: some of them are no DICOM, or cut short.
@@ -142,9 +129,9 @@ def read_headers(files: Iterable[bytes | Path], *, most: int = 0) -> list[Datase
     headers: list[Dataset] = []
     unreadable = 0
     different: set[str] = set()  # the same instance may come twice
-    shelf = Shelf() if most else None
+    shelf = Shelf() if pixels_of_at_most else None
     for file in files:
-        if shelf and len(different) > most:
+        if shelf and len(different) > pixels_of_at_most:
             shelf = None
             for header in headers:
                 header.pop(PIXEL_DATA, None)
@@ -204,6 +191,7 @@ def sort_and_check(headers: Sequence[Dataset], rules: SeriesRules) -> Stack:
             f"The series has {counted(len(headers), 'slice')}, "
             f"expected {rules.min_slices} to {rules.max_slices}."
         )
+    _check_given(headers, "FrameOfReferenceUID")
     _check_same(headers, "FrameOfReferenceUID")
     for header in headers:
         if fault := check_pixel_header(header):
@@ -216,12 +204,7 @@ def sort_and_check(headers: Sequence[Dataset], rules: SeriesRules) -> Stack:
 def _check_kind(headers: Sequence[Dataset]) -> None:
     """Refuse what is not one series of single-slice CT images."""
     total = len(headers)
-    for keyword in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):
-        if missing := sum(not _has_one(header, keyword) for header in headers):
-            raise UnsuitableSeries(
-                f"{keyword} is missing or not one value in {missing} of {counted(total, 'image')}, "
-                "so a result could not refer to them."
-            )
+    _check_given(headers, "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
     for sop_class, number in Counter(UID(h.SOPClassUID) for h in headers).most_common():
         if sop_class == EnhancedCTImageStorage:
             raise UnsuitableSeries(
@@ -314,13 +297,16 @@ def _check_descriptions(header: Dataset, rules: SeriesRules) -> None:
             raise UnsuitableSeries(f"{keyword} matches the unwanted {exclude!r}.")
 
 
+def _check_given(headers: Sequence[Dataset], *keywords: str) -> None:
+    for keyword in keywords:
+        if missing := sum(not _has_one(header, keyword) for header in headers):
+            raise UnsuitableSeries(
+                f"{keyword} is missing or not one value in {missing} of "
+                f"{counted(len(headers), 'image')}, so a result could not refer to them."
+            )
+
+
 def _check_same(headers: Sequence[Dataset], keyword: str) -> None:
-    missing = sum(not _has_one(header, keyword) for header in headers)
-    if missing:
-        raise UnsuitableSeries(
-            f"{keyword} is missing or not one value in {missing} of "
-            f"{counted(len(headers), 'image')}."
-        )
     if (kinds := len({str(header.get(keyword)) for header in headers})) > 1:
         raise UnsuitableSeries(f"The images have {kinds} different {keyword}, expected one.")
 

@@ -9,7 +9,7 @@ import highdicom as hd
 from model.segmenter import Cancelled
 from plugin.archive import OrthancArchive, Series, UnknownResource
 from plugin.catalogue import Catalogue, UnknownModel
-from plugin.ct.series import UnsuitableSeries
+from plugin.ct.series_rules import UnsuitableSeries
 from plugin.drawn.drawings import Drawings
 from plugin.drawn.drawn_organs import DrawnOrgans
 from plugin.drawn.quality import ComparedPair, Quality, agree

@@ -36,7 +36,7 @@ class JobChanges:
         """As of `Jobs`."""
         self._engine = engine
         self._notes = tuple(notes)
-        self._changed = changed
+        self.tell = changed
         self._now = now
 
     def add(self, row: JobRow) -> Job:
@@ -55,7 +55,7 @@ class JobChanges:
             job = Job.model_validate(row)
             self._note(session, job, None)
             session.commit()
-        self._changed(job)
+        self.tell(job)
         return job
 
     def move(
@@ -80,14 +80,10 @@ class JobChanges:
             if job.state == "done":
                 shadow = self._begin_shadow(session, row)
         if telling:
-            self._changed(job)
+            self.tell(job)
         if shadow is not None:
-            self._changed(shadow)
+            self.tell(shadow)
         return job
-
-    def tell(self, job: Job) -> None:
-        """Tell of a change that was made without telling."""
-        self._changed(job)
 
     def _begin_shadow(self, session: Session, row: JobRow) -> Job | None:
         """Queue the second model behind a job that is done, once."""

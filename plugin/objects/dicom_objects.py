@@ -1,16 +1,15 @@
 """What every DICOM object that we write has in common: whose it is, who made it, when, and of what.
 
 Each kind of object (SEG, RTSTRUCT, SR, review pages) is a module with a function
-``build_KIND(labels, slices, *, organs, origin, ...)`` that begins with ``new_object``, or with one
-of highdicom's classes given ``without_patient`` slices, takes its UIDs from ``origin.uid``, and
-ends with ``sign``.
+``build_KIND(finding, origin, ...)`` that begins with ``new_object``, or with one of highdicom's
+classes given ``without_patient`` slices, takes its UIDs from ``origin.uid``, and ends with
+``sign``. The same arguments give the same bytes.
 """
 
 from collections.abc import Sequence
 from copy import deepcopy
 
 import highdicom as hd
-import numpy as np
 from highdicom.sr import CodedConcept
 from pydicom import Dataset
 from pydicom.charset import convert_encodings
@@ -22,7 +21,6 @@ from pydicom.uid import ExplicitVRLittleEndian
 from pydicom.valuerep import DA, DT, TM, PersonName
 
 from model.organs import Organ
-from model.volumes import count_voxels
 from plugin import __version__
 from plugin.dicom_file import LOSSY, keep_readable, number_in
 from plugin.objects.identity import MANUFACTURER, RESEARCH_USE_ONLY, Origin
@@ -49,10 +47,7 @@ ANATOMICAL_STRUCTURE = Code("123037004", "SCT", "Anatomical Structure")
 SOFTWARE = f"{MANUFACTURER} {__version__}"
 """What wrote the object: masks and outlines depend on it too, and not on the weights alone."""
 
-LATERALITY = {
-    "left": Code("7771000", "SCT", "Left"),
-    "right": Code("24028007", "SCT", "Right"),
-}
+LATERALITY = {"left": codes.SCT.Left, "right": codes.SCT.Right}
 
 TYPE_2_OF_PATIENT_AND_STUDY = (
     "PatientName",
@@ -86,43 +81,6 @@ NEEDED_OF_A_SLICE = (
     "InstitutionName",
 )
 """What highdicom is shown of a slice."""
-
-
-class NoOrganFound(Exception):
-    """The label volume is all background, so there is nothing to write."""
-
-
-def present_organs(labels: hd.Volume, organs: Sequence[Organ]) -> list[Organ]:
-    """Those of the organs that have a voxel, in the order of the table.
-
-    Raises:
-        NoOrganFound: no voxel is labelled.
-        ValueError: a label belongs to none of the organs.
-    """
-    counts = count_voxels(labels)
-    known = {organ.label for organ in organs}
-    if unknown := set(counts.nonzero()[0].tolist()) - {0} - known:
-        raise ValueError(f"labels {sorted(unknown)} are not among the organs of the model")
-    present = sorted((o for o in organs if counts[o.label]), key=lambda organ: organ.label)
-    if not present:
-        raise NoOrganFound("No organ was found in the series.")
-    return present
-
-
-def check_planes(slices: Sequence[Dataset], grid: hd.VolumeGeometry | hd.Volume) -> None:
-    """Check that the planes of a grid are those of the slices, one by one.
-
-    Raises:
-        ValueError: they are not, which is our mistake.
-    """
-    if grid.spatial_shape[0] != len(slices):
-        raise ValueError(f"{grid.spatial_shape[0]} planes of labels for {len(slices)} slices")
-    corners = np.zeros((len(slices), 3))  # of the planes, as indices
-    corners[:, 0] = np.arange(len(slices))
-    places_mm = np.array([header.ImagePositionPatient for header in slices], float)
-    offsets_mm = np.linalg.norm(places_mm - grid.map_indices_to_reference(corners), axis=1)
-    if offsets_mm.max() > grid.spacing[0] / 2:
-        raise ValueError("the slices are not in the order and place of the planes of labels")
 
 
 def reference_to(header: Dataset) -> Dataset:

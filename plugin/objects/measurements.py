@@ -3,7 +3,6 @@
 import copy
 from collections.abc import Sequence
 
-import highdicom as hd
 from highdicom import sr
 from pydicom import Dataset
 from pydicom.sr.codedict import codes
@@ -11,15 +10,12 @@ from pydicom.uid import SegmentationStorage
 from pydicom.valuerep import DA, TM
 
 from model.organs import Organ
-from model.plausibility import Doubt, about_none_of
 from model.volumes import volumes_ml
 from plugin.objects.dicom_objects import (
     ANATOMICAL_STRUCTURE,
     LABEL_MAP_SEGMENTATION_STORAGE,
-    check_planes,
     device_serial_number,
     organ_code,
-    present_organs,
     series_number,
     side_code,
     sign,
@@ -27,6 +23,7 @@ from plugin.objects.dicom_objects import (
     tracking_uid,
     without_patient,
 )
+from plugin.objects.finding import Finding
 from plugin.objects.identity import MANUFACTURER, RESEARCH_USE_ONLY, Origin, result_uid
 from plugin.objects.seg import SegmentationType, seg_series_uid, seg_uid
 
@@ -36,47 +33,41 @@ SEG_CLASS = {
 }
 
 
-def volume_report_uid(origin: Origin, segmentation_type: SegmentationType = "BINARY") -> str:
+def volume_report_uid(origin: Origin, segmentation_type: SegmentationType) -> str:
     """The SOP Instance UID that ``build_volume_report`` gives; known before the work is done."""
     return origin.uid(f"SR {segmentation_type} instance 1")
 
 
 def build_volume_report(
-    labels: hd.Volume,
-    slices: Sequence[Dataset],
-    *,
-    organs: Sequence[Organ],
-    origin: Origin,
-    segmentation_type: SegmentationType = "BINARY",
-    warnings: Sequence[str] = (),
-    doubts: Sequence[Doubt] = (),
+    finding: Finding, origin: Origin, segmentation_type: SegmentationType
 ) -> sr.Comprehensive3DSR:
     """Write the volume of each organ present, with a reference to its segment of our SEG.
 
-    The same arguments give the same bytes.
+    Doubts about an organ that is there are noted with it, all other warnings with the report.
 
     Args:
-        labels: uint8, ``Organ.label`` or 0, on the grid of the CT.
-        slices: headers of the CT, one for each plane of the labels and in their order; not
-            altered, and may lack type 2 attributes.
-        organs: those that may be present.
-        origin: gives the UIDs and the dates.
-        segmentation_type: of the SEG that ``build_seg`` makes of the same labels.
-        warnings: sentences for the person who reviews.
-        doubts: those of them that are about one organ: noted with it, if it is there. All other
-            warnings are noted with the report.
+        finding: of which ``build_seg`` makes the SEG.
+        origin: as the SEG's.
+        segmentation_type: of the SEG.
 
     Raises:
         NoOrganFound: no voxel is labelled.
-        ValueError: a label belongs to none of ``organs``, or the slices are not those of the grid.
+        ValueError: a label belongs to none of the model's organs.
     """
-    present = present_organs(labels, organs)
-    check_planes(slices, labels)
+    slices, present = finding.slices, finding.present
     source = without_patient(slices[0])
     seg = _seg_header(source, origin, segmentation_type)
-    millilitres = volumes_ml(labels, present)
+    millilitres = volumes_ml(finding.labels, present)
     groups = [
-        _group(number, organ, millilitres[organ.name], seg, source, origin, doubts)
+        _group(
+            number,
+            organ,
+            millilitres[organ.name],
+            seg,
+            source,
+            origin,
+            finding.doubts_about(organ),
+        )
         for number, organ in enumerate(present, 1)
     ]
     report = sr.MeasurementReport(
@@ -85,8 +76,8 @@ def build_volume_report(
         imaging_measurements=groups,
         title=codes.DCM.ImagingMeasurementReport,
     )
-    elsewhere = about_none_of(present, warnings, doubts)
-    for sentence in (f"{RESEARCH_USE_ONLY}. Automatic, not reviewed by anybody.", *elsewhere):
+    notice = f"{RESEARCH_USE_ONLY}. Automatic, not reviewed by anybody."
+    for sentence in (notice, *finding.about_none_present()):
         report[0].ContentSequence.append(_comment(sentence))
     result = sr.Comprehensive3DSR(
         evidence=[seg, *map(_identity, slices)],
@@ -142,7 +133,7 @@ def _group(
     seg: Dataset,
     source: Dataset,
     origin: Origin,
-    doubts: Sequence[Doubt],
+    doubts: Sequence[str],
 ) -> sr.VolumetricROIMeasurementsAndQualitativeEvaluations:
     """One organ: what it is, which segment it is, its volume, and what is doubted."""
     group = sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
@@ -169,9 +160,8 @@ def _group(
             sr.Measurement(name=codes.SCT.Volume, value=ml, unit=codes.UCUM.CubicCentimeter)
         ],
     )
-    for doubt in doubts:
-        if doubt.organ == organ:
-            group[0].ContentSequence.append(_comment(doubt.sentence))
+    for sentence in doubts:
+        group[0].ContentSequence.append(_comment(sentence))
     return group
 
 

@@ -5,33 +5,18 @@ setting. They are stored before the SEG, so that where a SEG is, all is that was
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
-import highdicom as hd
 from pydicom import Dataset
 
-from model.organs import Organ
-from model.plausibility import Doubt
 from plugin.archive import Archive
-from plugin.ct.series import CtSeries
 from plugin.jobs.job import Result, ResultKind
+from plugin.objects.finding import Finding
 from plugin.objects.identity import Origin
 from plugin.objects.measurements import build_volume_report, volume_report_uid
 from plugin.objects.review import build_review, review_uid
 from plugin.objects.rtstruct import build_rtstruct, rtstruct_uid
 from plugin.objects.seg import build_seg, seg_uid
 from plugin.settings import MADE_BY, Settings
-
-
-@dataclass(frozen=True, eq=False)
-class Finding:
-    """What was found in one CT: all that its objects are made of."""
-
-    ct: CtSeries
-    labels: hd.Volume  # uint8, on the grid of the CT
-    organs: Sequence[Organ]  # those that the model knows
-    warnings: Sequence[str]  # all sentences for the person who reviews
-    doubts: Sequence[Doubt]  # those of the warnings that are about one organ
 
 
 def wanted_kinds(settings: Settings) -> tuple[ResultKind, ...]:
@@ -100,47 +85,12 @@ def build_results(
 def _build(
     kind: ResultKind, finding: Finding, origin: Origin, settings: Settings
 ) -> Sequence[Dataset]:
-    labels, slices, organs = finding.labels, finding.ct.slices, finding.organs
     match kind:
         case "seg":
-            seg = build_seg(
-                labels,
-                slices,
-                organs=organs,
-                origin=origin,
-                segmentation_type=settings.segmentation_type,
-                warnings=finding.warnings,
-            )
-            return [seg]
+            return [build_seg(finding, origin, settings.segmentation_type)]
         case "rtstruct":
-            rtstruct = build_rtstruct(
-                labels,
-                slices,
-                organs=organs,
-                origin=origin,
-                holes=settings.rtstruct_holes,
-                warnings=finding.warnings,
-                doubts=finding.doubts,
-            )
-            return [rtstruct]
+            return [build_rtstruct(finding, origin, settings.rtstruct_holes)]
         case "sr":
-            report = build_volume_report(
-                labels,
-                slices,
-                organs=organs,
-                origin=origin,
-                segmentation_type=settings.segmentation_type,
-                warnings=finding.warnings,
-                doubts=finding.doubts,
-            )
-            return [report]
+            return [build_volume_report(finding, origin, settings.segmentation_type)]
         case "review":
-            pages = build_review(
-                finding.ct.volume,
-                labels,
-                slices,
-                organs=organs,
-                origin=origin,
-                warnings=finding.warnings,
-            )
-            return pages[::-1]  # where the first page is, all are
+            return build_review(finding, origin)[::-1]  # where the first page is, all are

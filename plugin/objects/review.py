@@ -14,15 +14,9 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import RLELossless, SecondaryCaptureImageStorage
 from pydicom.valuerep import DA, TM
 
-from model.organs import Organ
 from plugin.dicom_file import number_in
-from plugin.objects.dicom_objects import (
-    check_planes,
-    new_object,
-    reference_to,
-    say_what_was_lost,
-    sign,
-)
+from plugin.objects.dicom_objects import new_object, reference_to, say_what_was_lost, sign
+from plugin.objects.finding import Finding
 from plugin.objects.identity import RESEARCH_USE_ONLY, Origin
 from plugin.objects.review_pages import draw_pages
 from plugin.objects.scene import Scene
@@ -30,37 +24,19 @@ from plugin.objects.scene import Scene
 KIND = "REVIEW"
 
 
-def review_uid(origin: Origin, page: int = 1) -> str:
+def review_uid(origin: Origin, page: int) -> str:
     """The SOP Instance UID of a page; known before the work is done."""
     return origin.uid(f"{KIND} instance {page}")
 
 
-def build_review(
-    ct: hd.Volume,
-    labels: hd.Volume,
-    slices: Sequence[Dataset],
-    *,
-    organs: Sequence[Organ],
-    origin: Origin,
-    warnings: Sequence[str] = (),
-) -> list[hd.SOPClass]:
+def build_review(finding: Finding, origin: Origin) -> list[hd.SOPClass]:
     """Draw the organs as a short series: an overview, then every organ in three planes.
 
-    No patient, study or series description is drawn. The same arguments give the same bytes.
-
-    Args:
-        ct: HU.
-        labels: uint8, ``Organ.label`` or 0, on the grid of the CT.
-        slices: headers of the CT, one for each plane of the first axis; not altered.
-        organs: those that the model knows.
-        origin: of the result.
-        warnings: sentences for the person who reviews.
+    No patient, study or series description is drawn.
     """
-    if ct.spatial_shape != labels.spatial_shape or not np.allclose(ct.affine, labels.affine):
-        raise ValueError("the labels are not on the grid of the CT")
-    check_planes(slices, ct)
-    scene = Scene.of(ct, labels, organs, _image_numbers(slices))
-    pages = draw_pages(scene, organs=organs, origin=origin, warnings=warnings)
+    slices, organs = finding.slices, finding.organs
+    scene = Scene.of(finding.ct.volume, finding.labels, organs, _image_numbers(slices))
+    pages = draw_pages(scene, organs=organs, origin=origin, warnings=finding.warnings)
     return [_capture(page, n, slices, origin) for n, page in enumerate(pages, 1)]
 
 

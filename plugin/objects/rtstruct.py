@@ -12,19 +12,17 @@ from pydicom.uid import ImplicitVRLittleEndian, RTStructureSetStorage
 from pydicom.valuerep import DA, TM, format_number_as_ds
 
 from model.organs import Organ
-from model.plausibility import Doubt, about_none_of
 from model.volumes import boxes_by_label, volumes_ml
 from plugin.objects.dicom_objects import (
-    check_planes,
     new_object,
     organ_code,
-    present_organs,
     reference_to,
     side_code,
     sign,
     software_versions,
     without_patient,
 )
+from plugin.objects.finding import Finding
 from plugin.objects.identity import RESEARCH_USE_ONLY, Origin
 from plugin.objects.outlines import Floats, keyhole, outlines
 from plugin.plain_text import counted
@@ -45,7 +43,7 @@ ST_LENGTH = 1024
 """Limit of the value representation ST."""
 
 
-def rtstruct_uid(origin: Origin, holes: Holes = "keyhole") -> str:
+def rtstruct_uid(origin: Origin, holes: Holes) -> str:
     """The SOP Instance UID that ``build_rtstruct`` gives; known before the work is done."""
     return origin.uid(f"{_kind(holes)} instance 1")
 
@@ -59,37 +57,17 @@ def structure_set_label(origin: Origin) -> str:
     return f"AI RESEARCH {uid % 0x10000:04X}"
 
 
-def build_rtstruct(
-    labels: hd.Volume,
-    slices: Sequence[Dataset],
-    *,
-    organs: Sequence[Organ],
-    origin: Origin,
-    holes: Holes = "keyhole",
-    warnings: Sequence[str] = (),
-    doubts: Sequence[Doubt] = (),
-) -> hd.SOPClass:
-    """Write the organs present in a label volume as one RTSTRUCT instance.
+def build_rtstruct(finding: Finding, origin: Origin, holes: Holes) -> hd.SOPClass:
+    """Write the organs present as one RTSTRUCT instance.
 
-    ROIs are numbered as the segments of ``build_seg`` are. The same arguments give the same bytes.
-
-    Args:
-        labels: uint8, ``Organ.label`` or 0, on the grid of the CT.
-        slices: headers of the CT, one for each plane of the labels and in their order; not
-            altered, and may lack type 2 attributes.
-        organs: those that may be present.
-        origin: gives the UIDs and the dates.
-        holes: how they are written.
-        warnings: sentences for the person who reviews.
-        doubts: those of them that are about one organ: noted in its description, if it is there.
-            All other warnings stand in the description of the structure set.
+    ROIs are numbered as the segments of ``build_seg`` are. Doubts about an organ that is there
+    stand in its description, all other warnings in that of the structure set.
 
     Raises:
         NoOrganFound: no voxel is labelled.
-        ValueError: a label belongs to none of ``organs``, or the slices are not those of the grid.
+        ValueError: a label belongs to none of the model's organs.
     """
-    present = present_organs(labels, organs)
-    check_planes(slices, labels)
+    labels, slices, present = finding.labels, finding.slices, finding.present
     first = slices[0]
     result = new_object(
         first,
@@ -105,7 +83,7 @@ def build_rtstruct(
     result.StructureSetDescription = _described(
         f"{RESEARCH_USE_ONLY}. Automatic contours, not reviewed by anybody. Made of "
         f"{counted(len(slices), 'slice')} of series {_series_in_words(first)}.",
-        about_none_of(present, warnings, doubts),
+        finding.about_none_present(),
     )
     result.StructureSetDate = DA(origin.created.date())
     result.StructureSetTime = TM(origin.created.time())
@@ -118,8 +96,8 @@ def build_rtstruct(
     boxes = boxes_by_label(labels.array)
     rois, contours, observations = [], [], []
     for number, organ in enumerate(present, 1):
-        doubted = [doubt.sentence for doubt in doubts if doubt.organ == organ]
-        roi = _roi(number, organ, millilitres[organ.name], doubted, origin)
+        doubts = finding.doubts_about(organ)
+        roi = _roi(number, organ, millilitres[organ.name], doubts, origin)
         roi.ReferencedFrameOfReferenceUID = first.FrameOfReferenceUID
         rois.append(roi)
         contours.append(_contours(number, organ, labels, boxes[organ.label], slices, holes))

@@ -17,10 +17,8 @@ from model.volumes import labelled_box
 from plugin.dicom_file import number_in
 from plugin.objects.dicom_objects import (
     ANATOMICAL_STRUCTURE,
-    check_planes,
     device_serial_number,
     organ_code,
-    present_organs,
     say_what_was_lost,
     series_description,
     series_number,
@@ -30,6 +28,7 @@ from plugin.objects.dicom_objects import (
     tracking_uid,
     without_patient,
 )
+from plugin.objects.finding import Finding
 from plugin.objects.identity import MANUFACTURER, Origin
 from plugin.objects.seg_frames import with_frames
 
@@ -57,44 +56,28 @@ FILES = "files_sha256"
 LABELS = {organ.tg263: organ.label for organ in ORGANS}
 
 
-def seg_uid(origin: Origin, segmentation_type: SegmentationType = "BINARY") -> str:
+def seg_uid(origin: Origin, segmentation_type: SegmentationType) -> str:
     """The SOP Instance UID that ``build_seg`` gives; known before the work is done."""
     return origin.uid(f"SEG {segmentation_type} instance")
 
 
-def seg_series_uid(origin: Origin, segmentation_type: SegmentationType = "BINARY") -> str:
+def seg_series_uid(origin: Origin, segmentation_type: SegmentationType) -> str:
     """The SeriesInstanceUID of the same SEG."""
     return origin.uid(f"SEG {segmentation_type} series")
 
 
-def build_seg(
-    labels: hd.Volume,
-    slices: Sequence[Dataset],
-    *,
-    organs: Sequence[Organ],
-    origin: Origin,
-    segmentation_type: SegmentationType = "BINARY",
-    warnings: Sequence[str] = (),
-) -> Dataset:
-    """Write the organs present in a label volume as one SEG instance.
+def build_seg(finding: Finding, origin: Origin, segmentation_type: SegmentationType) -> Dataset:
+    """Write the organs present as one SEG instance.
 
     Segments are numbered from 1 in the order of the table, organs without a voxel left out.
-    The same arguments give the same bytes.
-
-    Args:
-        labels: uint8, ``Organ.label`` or 0, on the grid of the CT.
-        slices: headers of the CT, one for each plane of the labels and in their order; not
-            altered, and may lack type 2 attributes.
-        organs: those that may be present.
-        origin: gives the UIDs and the dates.
-        segmentation_type: LABELMAP is smaller and newer, and few viewers show it yet.
-        warnings: sentences for the person who reviews; ``read_warnings`` gives them back.
+    ``read_warnings`` gives the warnings back. LABELMAP is smaller and newer, and few viewers show
+    it yet.
 
     Raises:
         NoOrganFound: no voxel is labelled.
-        ValueError: a label belongs to none of ``organs``, or the slices are not those of the grid.
+        ValueError: a label belongs to none of the model's organs.
     """
-    present = present_organs(labels, organs)
+    slices, present = finding.slices, finding.present
     model = origin.model
     algorithm = hd.AlgorithmIdentificationSequence(
         name=model.name,
@@ -103,8 +86,7 @@ def build_seg(
         source=MANUFACTURER,
         parameters={"weights_sha256": model.weights_sha256, FILES: origin.files_sha256},
     )
-    check_planes(slices, labels)
-    numbers = _numbered(labels, present)
+    numbers = _numbered(finding.labels, present)
     plane = labelled_box(numbers.array)[0].start
     one = numbers[plane : plane + 1]
     seg = hd.seg.Segmentation(
@@ -133,8 +115,8 @@ def build_seg(
     dimensions = origin.uid(f"SEG {segmentation_type} dimensions")
     for item in (*seg.DimensionOrganizationSequence, *seg.DimensionIndexSequence):
         item.DimensionOrganizationUID = dimensions
-    if warnings:
-        seg.ImageComments = LINE_END.join([*warnings])[:LT_LENGTH]
+    if finding.warnings:
+        seg.ImageComments = LINE_END.join(finding.warnings)[:LT_LENGTH]
     sign(seg, slices[0], origin)
     return with_frames(seg, numbers, slices)
 

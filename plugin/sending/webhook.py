@@ -8,13 +8,12 @@ import hashlib
 import hmac
 import json
 import re
-import urllib.error
-import urllib.parse
-import urllib.request
+import ssl
 from collections.abc import Sequence
-from http.client import HTTPException, responses
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
+import httpx
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -44,10 +43,10 @@ def _can_be_called(url: str) -> str:
     if not re.fullmatch("[!-~]+", url):
         raise ValueError("must be ASCII without blanks: write others as %XX, in a host as xn--")
     try:
-        parts = urllib.parse.urlsplit(url)
-        if parts.hostname and parts.port != 0:
+        address = httpx.URL(url)
+        if address.host and (address.port is None or 0 < address.port < 2**16):
             return url
-    except ValueError:
+    except (httpx.InvalidURL, UnicodeError):
         pass
     raise ValueError("has no usable host or port")
 
@@ -108,8 +107,15 @@ class Webhooks:
     def __init__(self, settings: Sequence[WebhookSettings], deliveries: Deliveries) -> None:
         self._settings = {one.name: one for one in settings}
         self._deliveries = deliveries
-        # Redirections are not followed: the news would go to an address that nobody configured.
-        self._opener = urllib.request.build_opener(_NoRedirection)
+
+    @cached_property
+    def _client(self) -> httpx.Client:
+        """Follows no redirection: the news would go to an address that nobody configured.
+
+        Trusts whom the system trusts, which may be a hospital's own authority, and takes the
+        proxies that the environment names.
+        """
+        return httpx.Client(verify=ssl.create_default_context())
 
     def note(self, session: Session, job: Job, _: Outcome | None) -> None:
         """Write down whom to tell that a job has ended, within the transaction that ends it."""
@@ -129,31 +135,27 @@ class Webhooks:
         if receiver is None:
             raise Refused(f"The settings name no webhook {errand.target!r}.")
         body = json.dumps(errand.content).encode()
-        request = urllib.request.Request(
-            receiver.url,
-            data=body,
-            method="POST",
-            headers={
-                "Content-Type": "application/json",
-                "User-Agent": f"orthanc-oar/{__version__}",
-                DELIVERY: errand.id,
-                SIGNATURE: sign(body, receiver.secret.get_secret_value()),
-            },
-        )
+        headers = {
+            "Content-Type": "application/json",
+            "User-Agent": f"orthanc-oar/{__version__}",
+            DELIVERY: errand.id,
+            SIGNATURE: sign(body, receiver.secret.get_secret_value()),
+        }
+        seconds = receiver.timeout_seconds
         try:
-            with self._opener.open(request, timeout=receiver.timeout_seconds):
-                pass
-        except urllib.error.HTTPError as error:
-            with error:
-                said = f"{error.code} {responses.get(error.code, '')}".strip()
-            raise NotDelivered(f"The receiver answered {said}.") from error
-        # Not the address in the sentence, which may hold a password.
-        except (OSError, HTTPException, ValueError) as error:
-            cause = getattr(error, "reason", None) or error
-            said = getattr(cause, "strerror", None) or type(cause).__name__
-            raise NotDelivered(f"The receiver cannot be reached: {said}.") from error
+            with self._client.stream(
+                "POST", receiver.url, content=body, headers=headers, timeout=seconds
+            ) as answer:
+                pass  # what it says beyond the status is not read
+        except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
+            raise NotDelivered(f"The receiver cannot be reached: {_cause_of(error)}.") from error
+        if not answer.is_success:
+            said = f"{answer.status_code} {httpx.codes.get_reason_phrase(answer.status_code)}"
+            raise NotDelivered(f"The receiver answered {said.strip()}.")
 
 
-class _NoRedirection(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *_: Any) -> None:
-        return None
+def _cause_of(error: BaseException) -> str:
+    """What the system said, in words without the address, which may hold a password."""
+    while not isinstance(error, OSError) and error.__context__ is not None:
+        error = error.__context__
+    return getattr(error, "strerror", None) or type(error).__name__

@@ -5,8 +5,9 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from plugin.archive import Archive, OrthancArchive, Series
-from plugin.ct.series import SeriesRules, UnsuitableSeries, Verdict, judge, read_headers
+from plugin.archive import OrthancArchive
+from plugin.ct.explain import explain_series
+from plugin.ct.series_rules import SeriesRules
 from plugin.jobs.job import Job
 from plugin.jobs.jobs import Jobs
 from plugin.model_rules import ModelRules
@@ -14,7 +15,7 @@ from plugin.plain_text import PlainText
 
 
 class SeriesExplanation(BaseModel):
-    """One series, the rules' verdict on it, and what became of it."""
+    """One series, the rules' judgement of it, and what became of it."""
 
     model_config = ConfigDict(frozen=True, protected_namespaces=())
 
@@ -48,14 +49,14 @@ def explain_study(
     """Judge every series of a study by its headers, now."""
     explained = []
     for series in archive.series_of_study(study):
-        verdict = explain_series(series, archive=archive, rules=rules)
-        choice = model_rules.choose(partial(archive.facts, series)) if verdict.chosen else None
+        judgement = explain_series(series, archive=archive, rules=rules)
+        choice = model_rules.choose(partial(archive.facts, series)) if judgement.chosen else None
         explained.append(
             SeriesExplanation(
                 series=series.id,
                 modality=series.modality,
-                chosen=verdict.chosen,
-                reason=verdict.reason,
+                chosen=judgement.chosen,
+                reason=judgement.reason,
                 model=choice.model if choice else "",
                 shadow_model=choice.shadow_model if choice else "",
                 model_reason=choice.reason if choice else "",
@@ -63,15 +64,3 @@ def explain_study(
             )
         )
     return StudyExplanation(study=study, series=tuple(explained))
-
-
-def explain_series(series: Series, *, archive: Archive, rules: SeriesRules) -> Verdict:
-    """Judge one series by its headers. One that is not CT is not even read."""
-    if series.modality != "CT":
-        reason = f"Modality is {series.modality or 'missing'}, expected CT."
-        return Verdict(chosen=False, reason=reason)
-    try:
-        headers = read_headers(archive.file(instance) for instance in series.instances)
-    except UnsuitableSeries as why:
-        return Verdict(chosen=False, reason=str(why))
-    return judge(headers, rules)

@@ -1,17 +1,16 @@
 """The REST routes under /oar: one table of them, and what each does."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from plugin import __version__
-from plugin.archive import ArchiveError, OrthancArchive, Series, UnknownResource
-from plugin.catalogue import Catalogue, UnknownModel
+from plugin.archive import ArchiveError, Series, UnknownResource
+from plugin.catalogue import UnknownModel
 from plugin.jobs.intake import Intake
 from plugin.jobs.job import STATES, Job
 from plugin.jobs.job_reader import UnknownJob
-from plugin.jobs.jobs import Jobs, WrongState
-from plugin.model_rules import ModelRules
-from plugin.sending.deliveries import Deliveries
-from plugin.settings import Settings
+from plugin.jobs.jobs import WrongState
+from plugin.station import Station
+from plugin.web.audit_routes import AuditRoutes
 from plugin.web.explain import StudyExplanation, explain_study
 from plugin.web.messages import (
     Document,
@@ -23,6 +22,8 @@ from plugin.web.messages import (
     ModelList,
 )
 from plugin.web.openapi import openapi
+from plugin.web.pause_routes import PauseRoutes
+from plugin.web.quality_routes import QualityRoutes
 from plugin.web.router import Request, Response, Route, Router
 from plugin.worker import Worker
 
@@ -52,34 +53,26 @@ class Rest:
 
     def __init__(
         self,
+        station: Station,
         *,
-        settings: Settings,
-        archive: OrthancArchive,
-        jobs: Jobs,
         intake: Intake,
-        catalogue: Catalogue,
         worker: Worker,
-        deliveries: Deliveries,
-        model_rules: ModelRules,
-        queue_owner: str = "",
-        paused: Callable[[], bool] = lambda: False,
         queue_answers: Callable[[], bool] = lambda: True,
         viewer: bool = False,
-        more: Sequence[Route] = (),
     ) -> None:
-        self._settings = settings
-        self._archive = archive
-        self._jobs = jobs
+        self._station = station
+        self._archive, self._jobs = station.archive, station.jobs
+        self._catalogue = station.catalogue
         self._intake = intake
-        self._catalogue = catalogue
         self._worker = worker
-        self._deliveries = deliveries
-        self._model_rules = model_rules
-        self._queue_owner = queue_owner
-        self._paused = paused
         self._queue_answers = queue_answers
         self._viewer = viewer
-        self.routes = (*self._table(), *more)
+        self.routes = (
+            *self._table(),
+            *AuditRoutes(station.audit).routes,
+            *QualityRoutes(station.quality).routes,
+            *PauseRoutes(station.pause).routes,
+        )
         self._router = Router(self.routes, faults=FAULTS)
 
     def __call__(self, request: Request) -> Response:
@@ -210,8 +203,8 @@ class Rest:
             study,
             archive=self._archive,
             jobs=self._jobs,
-            rules=self._settings.series,
-            model_rules=self._model_rules,
+            rules=self._station.settings.series,
+            model_rules=self._station.model_rules,
         )
 
     def list_jobs(self, query: JobQuery) -> JobList:
@@ -229,7 +222,7 @@ class Rest:
 
     def deliver(self, job: str) -> Job:
         known = self._jobs.get(job)
-        if not self._deliveries.send_again(job):
+        if not self._station.deliveries.send_again(job):
             if known.deliveries:
                 raise WrongState("Everything of this job has arrived or is being tried now.")
             raise WrongState(
@@ -249,8 +242,8 @@ class Rest:
                 )
                 for name, card in self._catalogue.cards().items()
             ),
-            archive=self._queue_owner,
-            settings=self._settings.digests_for_nodes(),
+            archive=self._station.belonging.owner,
+            settings=self._station.settings.digests_for_nodes(),
         )
 
     def health(self) -> Health:
@@ -266,7 +259,7 @@ class Rest:
             version=__version__,
             worker_alive=self._worker.alive,
             hanging=self._worker.hanging,
-            paused=self._paused(),
+            paused=self._station.pause.holds(),
             queue_length=counts["queued"] + counts["running"],
             jobs={state: counts[state] for state in STATES},
             at_work=self._jobs.at_work(),
@@ -274,7 +267,7 @@ class Rest:
             model=segmenter.name,
             model_version=segmenter.version,
             device=segmenter.device,
-            automatic=self._settings.automatic,
+            automatic=self._station.settings.automatic,
             viewer=self._viewer,
         )
 

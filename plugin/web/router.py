@@ -3,6 +3,7 @@
 Nothing here knows of Orthanc, nor of what the routes do.
 """
 
+import base64
 import json
 import logging
 import re
@@ -101,7 +102,7 @@ class Route:
 
     def match(self, path: str) -> dict[str, str] | None:
         """The values of the names in the path, if this is the route of it."""
-        pattern = re.sub(r"\{(\w+)\}", rf"(?P<\1>{IDENTIFIER})", self.path)
+        pattern = re.sub(r"\\\{(\w+)\\\}", rf"(?P<\1>{IDENTIFIER})", re.escape(self.path))
         found = re.fullmatch(pattern, path)
         return found.groupdict() if found else None
 
@@ -176,6 +177,17 @@ class Router:
             return _problem(503, "The queue of jobs does not answer; Orthanc's log says why.")
         content = answer.model_dump(mode="json")
         return Response(status=route.status, content=content, content_type=route.content_type)
+
+
+def user_of(headers: Mapping[str, str]) -> str:
+    """Who asks, from the headers of a request that Orthanc has authenticated; or empty."""
+    kind, _, credentials = headers.get("authorization", "").partition(" ")
+    if kind.lower() != "basic":
+        return ""
+    try:
+        return base64.b64decode(credentials).decode().partition(":")[0]
+    except ValueError:  # not base64, or not text
+        return ""
 
 
 def from_elsewhere(headers: Mapping[str, str]) -> bool:

@@ -23,6 +23,7 @@ from plugin.objects.identity import Model, Origin
 from plugin.objects.seg import build_seg
 from tests.benchmarks.contest import OURS, Options, Row, against, in_turns
 from tests.phantoms import Phantom, ct_slices, write_series
+from tests.results import finding_of
 
 DCMQI, HIGHDICOM = "dcmqi", "plain highdicom"
 
@@ -47,7 +48,7 @@ def rows(options: Options) -> list[Row]:
         size[name] = buffer.tell()
 
     def ours() -> None:
-        written(OURS, build_seg(phantom.labels, slices, organs=ORGANS, origin=origin))
+        written(OURS, build_seg(finding_of(phantom.labels, slices), origin, "BINARY"))
 
     def highdicom() -> None:
         written(HIGHDICOM, plain_highdicom(phantom, slices))

@@ -14,13 +14,8 @@ from model.checkpoint import save
 from model.organs import BY_NAME
 from model.segmenter import Segmenter
 from plugin.archive import Series
-from plugin.ct.series import (
-    SeriesRules,
-    UnsuitableSeries,
-    judge,
-    read_headers,
-    read_series,
-)
+from plugin.ct.series import judge, read_headers, read_series
+from plugin.ct.series_rules import SeriesRules, UnsuitableSeries
 from plugin.dicom_file import UnreadableFile, read_dicom
 from plugin.drawn.drawn_organs import draw_organs
 from plugin.drawn.structure_names import StructureNames

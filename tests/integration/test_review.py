@@ -2,7 +2,6 @@
 
 import json
 import urllib.request
-from datetime import datetime
 from io import BytesIO
 
 import numpy as np
@@ -10,31 +9,25 @@ import pytest
 from PIL import Image
 
 from model.organs import BY_NAME
-from plugin.objects.identity import Model, Origin
 from plugin.objects.review import build_review
-from tests.phantoms import ct_slices, make_phantom
+from tests.phantoms import make_phantom
+from tests.results import finding_of, headers_of, origin_of
 
 pytestmark = [pytest.mark.orthanc, pytest.mark.slow]
 
 
 def test_orthanc_previews_every_page_as_it_was_drawn(new_orthanc, quick_model):
     phantom = make_phantom(spacing_mm=(6.0, 8.0, 8.0), shape=(22, 32, 32))
-    slices = ct_slices(phantom)
     organs = [BY_NAME["parotid_left"], BY_NAME["parotid_right"]]
     labels = phantom.labels.array
     labels = np.where(np.isin(labels, [organ.label for organ in organs]), labels, 0)
-    pages = build_review(
-        phantom.ct,
+    finding = finding_of(
         phantom.labels.with_array(labels.astype(np.uint8)),
-        slices,
+        headers_of(phantom),
+        hu=phantom.ct,
         organs=organs,
-        origin=Origin(
-            model=Model(name="quick", version="1", weights_sha256="0" * 64),
-            series="1.2.series",
-            slices=tuple(image.SOPInstanceUID for image in slices),
-            created=datetime(2026, 3, 14, 15, 9, 26),
-        ),
     )
+    pages = build_review(finding, origin_of(finding.slices))
     orthanc = new_orthanc(quick_model, Automatic=False)
     orthanc.start()
 

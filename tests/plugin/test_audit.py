@@ -1,4 +1,3 @@
-import base64
 import hashlib
 import json
 
@@ -6,11 +5,10 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DatabaseError
 
-from plugin.audit import NO_LINE, Audit, settings_digest, user_of
+from plugin.audit import NO_LINE, Audit
 from plugin.jobs.job import Outcome, Provenance
 from plugin.jobs.job_table import open_database
 from plugin.jobs.jobs import Jobs
-from plugin.settings import Settings
 from tests.plugin.jobs.asking import RESULT, add
 
 MADE_OF = Provenance(
@@ -192,28 +190,3 @@ def test_two_processes_write_one_chain(database, audit, written):
 
     assert audit.verify().lines == 6
     assert audit.verify().intact
-
-
-def test_the_settings_have_one_digest_whatever_the_secrets_are():
-    def digest(secret: str, name: str = "ris") -> str:
-        hook = {"Name": name, "Url": "https://ris.example/", "Secret": secret}
-        return settings_digest(Settings.from_orthanc({"Oar": {"Webhooks": [hook]}}))
-
-    assert digest("a" * 16) == digest("b" * 16)
-    assert digest("a" * 16) != digest("a" * 16, name="other")
-
-
-@pytest.mark.parametrize(
-    ("header", "user"),
-    [
-        ("Basic " + base64.b64encode(b"alice:pass:word").decode(), "alice"),
-        ("basic " + base64.b64encode("zoë:x".encode()).decode(), "zoë"),
-        ("Bearer abc", ""),
-        ("Basic ???", ""),
-        ("Basic " + base64.b64encode(b"\xff\xfe").decode(), ""),
-        ("", ""),
-    ],
-)
-def test_who_asks_is_read_from_the_request(header, user):
-    assert user_of({"authorization": header}) == user
-    assert user_of({}) == ""

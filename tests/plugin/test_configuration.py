@@ -2,7 +2,12 @@ import json
 
 import pytest
 
-from plugin.configuration import BadConfiguration, read_configuration
+from plugin.configuration import (
+    BadConfiguration,
+    configuration_folder,
+    read_configuration,
+    stable_age_seconds,
+)
 
 
 @pytest.fixture
@@ -52,3 +57,19 @@ def test_what_the_environment_holds_is_in_no_message(file, monkeypatch):
         read_configuration(file)
 
     assert "secret" not in str(error.value)
+
+
+def test_a_folder_of_configurations_needs_absolute_paths(tmp_path):
+    (tmp_path / "orthanc.json").write_text("{}")
+    absolute = {"StorageDirectory": "/var/lib/orthanc"}
+
+    assert configuration_folder(tmp_path / "orthanc.json", {}) == tmp_path
+    assert configuration_folder(tmp_path, absolute) == tmp_path
+    for relative in ({}, {"StorageDirectory": "db"}, absolute | {"IndexDirectory": "index"}):
+        with pytest.raises(BadConfiguration, match="Directory must be an absolute path"):
+            configuration_folder(tmp_path, relative)
+
+
+def test_orthancs_own_default_of_the_stable_age_is_known():
+    assert stable_age_seconds({}) == 60
+    assert stable_age_seconds({"StableAge": 5}) == 5

@@ -15,7 +15,8 @@ from pydicom.uid import ImplicitVRLittleEndian
 
 from model.segmenter import Segmenter
 from plugin.archive import OrthancArchive
-from plugin.ct.series import SeriesRules, UnsuitableSeries, read_series
+from plugin.ct.series import read_series
+from plugin.ct.series_rules import SeriesRules, UnsuitableSeries
 from plugin.jobs.job import Outcome
 from plugin.log import OURS, QUOTING, OrthancLog, attach
 from plugin.pipeline import segment_series

@@ -1,6 +1,7 @@
 """What must not get in by a header, a name or an address, and what must not get out."""
 
 import ast
+import base64
 import json
 import logging
 import sqlite3
@@ -11,11 +12,10 @@ import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import OperationalError
 
-from plugin.audit import settings_digest
 from plugin.jobs.job import Outcome
 from plugin.log import OneLine
-from plugin.settings import BadSettings, Settings
-from plugin.web.router import from_elsewhere
+from plugin.settings import BadSettings, Settings, settings_digest
+from plugin.web.router import from_elsewhere, user_of
 from tests.plugin.jobs.asking import add
 
 ROOT = Path(__file__).parents[2]
@@ -155,3 +155,19 @@ def test_a_shipped_configuration_holds_no_secret():
     assert "RegisteredUsers" not in shipped
     assert shipped["Oar"]["Webhooks"] == []
     assert shipped["RemoteAccessAllowed"] is False
+
+
+@pytest.mark.parametrize(
+    ("header", "user"),
+    [
+        ("Basic " + base64.b64encode(b"alice:pass:word").decode(), "alice"),
+        ("basic " + base64.b64encode("zoë:x".encode()).decode(), "zoë"),
+        ("Bearer abc", ""),
+        ("Basic ???", ""),
+        ("Basic " + base64.b64encode(b"\xff\xfe").decode(), ""),
+        ("", ""),
+    ],
+)
+def test_who_asks_is_read_from_the_request(header, user):
+    assert user_of({"authorization": header}) == user
+    assert user_of({}) == ""

@@ -4,6 +4,7 @@ import pydicom
 import pytest
 import torch
 
+from plugin import segment
 from plugin.segment import UNSUITABLE, main
 from tests.phantoms import ct_slices, write_series
 
@@ -56,6 +57,15 @@ def test_no_organ_is_said_and_reported_and_no_older_seg_passes_for_a_result(
     assert "No organ was found" in capsys.readouterr().err
     assert json.loads((tmp_path / "out" / "report.json").read_text())["state"] == "skipped"
     assert not (tmp_path / "out" / "seg.dcm").exists()
+
+
+def test_a_full_disk_is_said_with_the_folder(folder, tmp_path, weights, capsys, monkeypatch):
+    out = tmp_path / "out"
+    report = out / "report.json"
+    monkeypatch.setattr(segment, "remove_older", lambda _: report.symlink_to("/dev/full"))
+
+    assert main([str(folder), "--out", str(out), "--model", str(weights / "quick")]) == UNSUITABLE
+    assert f"{out}: No space left on device" in capsys.readouterr().err
 
 
 def test_one_of_several_series_is_chosen_by_its_uid(

@@ -27,6 +27,14 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path, capsys, monkeypatch):
     assert "file/data/orthanc: Not a directory" in capsys.readouterr().err
 
 
+def test_a_full_disk_is_said_with_the_file_that_could_not_be_written(tmp_path, capsys, monkeypatch):
+    (tmp_path / "orthanc.json").symlink_to("/dev/full")
+    monkeypatch.setattr(serve, "taken", lambda _: False)
+
+    assert serve.main(["--data", str(tmp_path)]) == 1
+    assert f"{tmp_path}/orthanc.json: No space left on device" in capsys.readouterr().err
+
+
 def test_who_finds_a_port_taken_is_told_how_to_choose_another(capsys):
     with socket.create_server(("127.0.0.1", 0)) as somebody:
         port = somebody.getsockname()[1]

@@ -40,7 +40,7 @@ class Ended:
     def __init__(self, jobs: Jobs) -> None:
         self.states: list[str] = []
         self._news = threading.Condition()
-        jobs._changes._changed = self._told  # the fixture's queue tells nobody else
+        jobs._changes.tell = self._told  # the fixture's queue tells nobody else
 
     def _told(self, job: Job) -> None:
         with self._news:

@@ -13,7 +13,8 @@ import SimpleITK
 from model.checkpoint import save
 from model.organs import BY_NAME, ORGANS
 from model.preprocess import Preprocessing
-from plugin.ct.series import SeriesRules, read_series
+from plugin.ct.series import read_series
+from plugin.ct.series_rules import SeriesRules
 from tests.phantoms import COSINES, Orientation, Phantom, make_phantom, write_case, write_series
 from tests.tiny_model import tiny_model
 from training.cases import UNKNOWN, Case, Dataset, in_table_order

@@ -13,7 +13,8 @@ from pydicom import dcmread
 from model.organs import BY_NAME
 from model.preprocess import Preprocessing
 from model.segmenter import Segmenter
-from plugin.ct.series import SeriesRules, read_series
+from plugin.ct.series import read_series
+from plugin.ct.series_rules import SeriesRules
 from tests.phantoms import (
     Orientation,
     ct_slices,

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from pydicom import Dataset
 
-from plugin.ct.series import CtSeries, SeriesRules, read_series
+from plugin.ct.series import CtSeries, read_series
+from plugin.ct.series_rules import SeriesRules
 from tests.phantoms import Orientation, Phantom, ct_slices, make_phantom
 
 DICOM = Path(__file__).parents[4] / "shared" / "data" / "dicom"

@@ -6,14 +6,8 @@ import pytest
 from pydicom.pixels import get_decoder
 from pydicom.uid import AllTransferSyntaxes, ExplicitVRLittleEndian
 
-from plugin.ct.series import (
-    SeriesRules,
-    UnsuitableSeries,
-    Verdict,
-    judge,
-    read_headers,
-    read_series,
-)
+from plugin.ct.series import Judgement, judge, read_headers, read_series
+from plugin.ct.series_rules import SeriesRules, UnsuitableSeries
 from tests.corpus import CASES
 from tests.corpus.case import PATIENT_ID, RESULT, SURNAME, Case
 from tests.corpus.syntaxes import READ, have_programs, needs_programs
@@ -42,11 +36,11 @@ def outcome(files: list[bytes]) -> str:
     return RESULT
 
 
-def explained(files: list[bytes]) -> Verdict:
+def explained(files: list[bytes]) -> Judgement:
     try:
         return judge(read_headers(files), SeriesRules())
     except UnsuitableSeries as why:
-        return Verdict(chosen=False, reason=str(why))
+        return Judgement(chosen=False, reason=str(why))
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

@@ -12,7 +12,8 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from plugin.ct.series import UnsuitableSeries, judge, read_series
+from plugin.ct.series import judge, read_series
+from plugin.ct.series_rules import UnsuitableSeries
 from tests.phantoms import ct_slices
 from tests.plugin.ct.series_files import RULES, as_file, phantom, read, slices
 

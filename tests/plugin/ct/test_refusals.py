@@ -12,7 +12,8 @@ from pydicom.uid import (
     MRImageStorage,
 )
 
-from plugin.ct.series import SeriesRules, judge
+from plugin.ct.series import judge
+from plugin.ct.series_rules import SeriesRules
 from tests.phantoms import ct_slices
 from tests.plugin.ct.series_files import RULES, phantom, slices
 

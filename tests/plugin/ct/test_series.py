@@ -11,7 +11,8 @@ import numpy as np
 import pydicom
 import pytest
 
-from plugin.ct.series import SeriesRules, UnsuitableSeries, read_series
+from plugin.ct.series import read_series
+from plugin.ct.series_rules import SeriesRules, UnsuitableSeries
 from tests.phantoms import COSINES, Orientation, ct_slices
 from tests.plugin.ct.series_files import RULES, as_file, phantom, read, real, slices
 

@@ -5,7 +5,6 @@ import re
 import shutil
 import subprocess
 from collections.abc import Sequence
-from datetime import datetime
 from functools import cache
 from io import BytesIO
 from pathlib import Path
@@ -21,40 +20,15 @@ from pydicom.uid import RLELossless, SecondaryCaptureImageStorage
 from model.organs import BY_NAME, ORGANS, Organ
 from plugin.objects import drawing, review_pages
 from plugin.objects.drawing import AXIAL, CORONAL, SAGITTAL, VIEWS, View, letters
-from plugin.objects.identity import Model, Origin
 from plugin.objects.review import build_review, review_uid
 from plugin.objects.review_pages import side_by_side
 from plugin.objects.scene import Scene
-from tests.phantoms import COSINES, Orientation, Phantom, ct_slices, make_phantom
+from tests.phantoms import COSINES, Orientation
+from tests.results import finding_of, headers, origin_of, phantom, stored
 
 ORIENTATIONS: tuple[Orientation, ...] = tuple(COSINES)
 FEW = [BY_NAME[name] for name in ("brainstem", "parotid_left", "parotid_right")]
 SIZE = 200
-
-
-@cache
-def phantom(orientation: Orientation = "axial") -> Phantom:
-    return make_phantom(
-        shape=(44, 63, 61), spacing_mm=(5.0, 4.0, 4.5), orientation=orientation, noise_hu=0
-    )
-
-
-@cache
-def headers(orientation: Orientation = "axial") -> tuple[Dataset, ...]:
-    datasets = ct_slices(phantom(orientation))
-    for dataset in datasets:
-        del dataset.PixelData
-    return tuple(datasets)
-
-
-def origin_of(slices: Sequence[Dataset], run: str = "") -> Origin:
-    return Origin(
-        model=Model(name="hn22-test", version="1.2.3", weights_sha256="0123456789abcdef" * 4),
-        series="1.2.series",
-        slices=tuple(header.SOPInstanceUID for header in slices),
-        run=run,
-        created=datetime(2026, 3, 14, 15, 9, 26),
-    )
 
 
 def only(labels: hd.Volume, organs: Sequence[Organ]) -> hd.Volume:
@@ -71,25 +45,14 @@ def pages_of(
     run: str = "",
 ) -> list[Dataset]:
     slices = slices or headers()
-    return build_review(
-        phantom().ct,
-        only(phantom().labels, organs) if labels is None else labels,
-        slices,
-        organs=organs,
-        origin=origin_of(slices, run),
-        warnings=warnings,
-    )
+    labels = only(phantom().labels, organs) if labels is None else labels
+    finding = finding_of(labels, slices, hu=phantom().ct, organs=organs, warnings=warnings)
+    return build_review(finding, origin_of(slices, run=run))
 
 
 @cache
 def plain_pages() -> list[Dataset]:
     return pages_of()
-
-
-def stored(page: Dataset) -> bytes:
-    buffer = BytesIO()
-    page.save_as(buffer, enforce_file_format=True)
-    return buffer.getvalue()
 
 
 @pytest.fixture
@@ -346,7 +309,7 @@ def test_the_same_input_gives_the_same_bytes_and_a_forced_run_new_uids() -> None
     assert [stored(page) for page in first] == [stored(page) for page in again]
     uids = [{page.SOPInstanceUID for page in pages} for pages in (first, forced)]
     assert not uids[0] & uids[1]
-    assert first[0].SOPInstanceUID == review_uid(origin_of(headers()))
+    assert first[0].SOPInstanceUID == review_uid(origin_of(headers()), 1)
 
 
 def test_the_pages_are_small_and_lose_nothing() -> None:

@@ -12,7 +12,7 @@ from pydicom import Dataset, dcmread
 from model.organs import BY_NAME, ORGANS
 from plugin.objects.seg import TRANSFER_SYNTAX, SegmentationType, build_seg
 from tests.phantoms import Orientation
-from tests.results import ORIENTATIONS, headers, origin_of, phantom, stored
+from tests.results import ORIENTATIONS, finding_of, headers, origin_of, phantom, stored
 
 OF_FRAMES = (
     *("NumberOfFrames", "PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence"),
@@ -80,13 +80,7 @@ def by_highdicom(ours: Dataset, labels: hd.Volume, slices: Sequence[Dataset]) ->
 def check_the_same(
     labels: hd.Volume, slices: Sequence[Dataset], segmentation_type: SegmentationType
 ) -> None:
-    ours = build_seg(
-        labels,
-        slices,
-        organs=ORGANS,
-        origin=origin_of(slices),
-        segmentation_type=segmentation_type,
-    )
+    ours = build_seg(finding_of(labels, slices), origin_of(slices), segmentation_type)
     theirs = by_highdicom(ours, labels, slices)
     for keyword in OF_FRAMES:
         assert ours.get(keyword) == theirs.get(keyword), keyword

@@ -1,6 +1,7 @@
 import hashlib
 import hmac
 import json
+import socket
 from collections.abc import Collection, Iterator
 from typing import Any
 
@@ -152,6 +153,18 @@ def test_a_receiver_that_is_down_or_silent_is_a_sentence_without_its_address(dat
     assert str(down.value) == "The receiver cannot be reached: Connection refused."
 
 
+def test_a_receiver_that_says_nothing_is_given_up_in_time(database):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/a-token"
+        hospital = Hospital(database, url, TimeoutSeconds=0.2)
+        hospital.finish(DONE)
+
+        with pytest.raises(NotDelivered) as late:
+            hospital.webhooks(hospital.errand())
+
+    assert str(late.value) == "The receiver cannot be reached: TimeoutError."
+
+
 def test_a_webhook_that_is_no_longer_configured_is_refused(database):
     hospital = Hospital(database, "http://127.0.0.1/")
     hospital.finish(DONE)
@@ -239,6 +252,7 @@ def test_deliveries_that_cannot_be_read_are_known_and_logged_whole_but_once(
         {"Url": "https://bücher.example/"},
         {"Url": "https://ris.example/übersicht"},
         {"Url": "http://[::1/"},
+        {"Url": "http://xn--x/"},
         {"Secret": "short"},
         {"Name": ""},
     ],

@@ -1,6 +1,8 @@
 import json
 import re
 from collections.abc import Iterator
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
@@ -9,19 +11,17 @@ import pytest
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
+from plugin import station as station_module
 from plugin.archive import OrthancArchive
-from plugin.audit import Audit
 from plugin.catalogue import Catalogue
 from plugin.drawn.quality import Quality
 from plugin.jobs.intake import Intake
 from plugin.jobs.job import Outcome, Parcel
 from plugin.jobs.job_table import open_database
 from plugin.jobs.jobs import Jobs
-from plugin.model_rules import ModelRules
 from plugin.sending.deliveries import Deliveries
 from plugin.settings import Settings
-from plugin.web.audit_routes import AuditRoutes
-from plugin.web.quality_routes import QualityRoutes
+from plugin.station import Station
 from plugin.web.rest import Rest
 from plugin.web.router import LARGEST_BODY, Request
 from plugin.worker import Worker
@@ -47,6 +47,8 @@ ADDRESSES = [
     "/oar/quality",
     "/oar/quality/trend",
     "/oar/quality.csv",
+    "/oar/queue/pause",
+    "/oar/queue/resume",
 ]
 
 
@@ -74,23 +76,32 @@ def orthanc() -> FakeOrthanc:
 
 
 @pytest.fixture
-def client(orthanc: FakeOrthanc, jobs: Jobs, database: str, weights: Path) -> Iterator[Client]:
-    archive, catalogue = OrthancArchive(orthanc), Catalogue(default="quick", weights=weights)
-    rest = Rest(
-        settings=Settings(),
-        archive=archive,
-        jobs=jobs,
-        intake=Intake(archive=archive, jobs=jobs, catalogue=catalogue),
-        catalogue=catalogue,
-        worker=Worker(jobs, lambda job, watch: Outcome(state="skipped")),
-        deliveries=Deliveries(open_database(database)),
-        model_rules=ModelRules(default=catalogue.default),
-        more=(
-            *AuditRoutes(Audit(open_database(database))).routes,
-            *QualityRoutes(Quality(open_database(database))).routes,
-        ),
-    )
-    return Client(rest)
+def station(
+    orthanc: FakeOrthanc, database: str, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Station]:
+    monkeypatch.setattr(station_module, "Catalogue", partial(Catalogue, weights=weights))
+    with closing(
+        Station(
+            Settings(Model="quick", RetryDelaySeconds=0),
+            archive=OrthancArchive(orthanc),
+            database_url=database,
+            owner="here",
+            changed=lambda jobs, job: None,
+        )
+    ) as one:
+        yield one
+
+
+@pytest.fixture
+def jobs(station: Station) -> Jobs:
+    return station.jobs
+
+
+@pytest.fixture
+def client(station: Station) -> Client:
+    intake = Intake(archive=station.archive, jobs=station.jobs, catalogue=station.catalogue)
+    worker = Worker(station.jobs, lambda job, watch: Outcome(state="skipped"))
+    return Client(Rest(station, intake=intake, worker=worker))
 
 
 def test_a_study_is_segmented_when_asked(client, orthanc, ct):
@@ -232,6 +243,8 @@ def test_no_sentence_holds_a_character_that_disguises_it(client, orthanc, ct, ev
         ("GET", "/oar/studies/nobody/explain"),
         ("GET", "/oar/studies/..%2Fsystem/explain"),
         ("GET", "/oar/studies/a?expand/explain"),
+        ("GET", "/oar/qualityXcsv"),
+        ("GET", "/oar/openapi-json"),
     ],
 )
 def test_what_is_not_there_is_404_with_a_sentence(client, method, path):
@@ -386,8 +399,7 @@ def test_half_a_noted_line_of_the_record_is_not_taken_for_a_check(client, query)
     assert "number and hash belong together" in answer["error"]
 
 
-def test_the_record_is_read_and_checked(client, database):
-    jobs = Jobs(open_database(database), notes=[Audit(open_database(database)).note])
+def test_the_record_is_read_and_checked(client, jobs):
     job = add(jobs)
 
     [line] = client.get("/oar/audit", job=job.id)[1]["lines"]
