@@ -24,6 +24,9 @@ log = logging.getLogger(__name__)
 ALREADY_STORED = "AlreadyStored"
 """What Orthanc says of an instance whose UID it holds."""
 
+WITHIN = ("Plugins", "RestApi")
+"""Origins of an instance, as Orthanc notes them, that only users of it have."""
+
 MARGIN = 2**20
 """Bytes that must be left on the disk beside a result: for folders, and for Orthanc's index."""
 
@@ -79,9 +82,11 @@ class Archive(Protocol):
         """One instance as a DICOM file."""
 
     def find_instance(self, sop_instance_uid: str, *, study: str) -> str | None:
-        """The archive's identifier of the instance with this UID in this study, if there is one.
+        """The archive's identifier of the result with this UID in this study, if there is one.
 
-        A study that was filed under another patient, and kept, holds copies with the same UIDs.
+        A study that was filed under another patient, and kept, holds copies with the same UIDs. And
+        what came by DICOM, from whoever reaches that port, is no result of ours: its UID could have
+        been reckoned by others.
         """
 
     def store(self, dataset: pydicom.Dataset) -> str:
@@ -131,9 +136,15 @@ class OrthancArchive:
     def find_instance(self, sop_instance_uid: str, *, study: str) -> str | None:
         for instance in self._with_uid(sop_instance_uid):
             with suppress(UnknownResource):  # deleted meanwhile
-                if self._get(f"/instances/{instance}/study", "an instance")["ID"] == study:
+                parent = self._get(f"/instances/{instance}/study", "an instance")["ID"]
+                if parent == study and self._came_from_within(instance):
                     return instance
         return None
+
+    def _came_from_within(self, instance: str) -> bool:
+        """Whether a plugin stored it or a user of the REST API, such as a worker node."""
+        noted = self._get(f"/instances/{instance}/metadata?expand", "an instance")
+        return noted.get("Origin") in WITHIN
 
     def _with_uid(self, sop_instance_uid: str) -> list[str]:
         answer = self._call(
@@ -149,7 +160,10 @@ class OrthancArchive:
         return str(stored["ID"])
 
     def store_once(self, dataset: pydicom.Dataset) -> str:
-        return str(self._upload(dataset)["ID"])  # the older one is kept, if there is one
+        stored = self._upload(dataset)
+        if stored["Status"] == ALREADY_STORED and not self._came_from_within(stored["ID"]):
+            return self.store(dataset)
+        return str(stored["ID"])
 
     def remove(self, instance: str) -> None:
         with suppress(UnknownResource):

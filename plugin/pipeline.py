@@ -170,7 +170,7 @@ def _still_right(
     for _ in _files(series, archive, watch, ignore, hashes):
         pass
     now = joined_sha256(hashes)
-    if read_files_sha256(seg) in ("", now):
+    if read_files_sha256(seg) == now:
         return there, seg, now
     log.info("series %s came again, changed: its result goes", series.id)
     for one in find_results(get_args(ResultKind), origin, settings, archive, series.study):

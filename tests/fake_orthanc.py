@@ -38,6 +38,7 @@ class FakeOrthanc:
         self.log: list[tuple[str, str]] = []
         self.unstable: set[str] = set()
         self.last_update: dict[str, str] = {}
+        self.origins: dict[str, str] = {}  # of instances that did not come by DICOM
         self.series_update = ""  # of all series, as YYYYMMDDTHHMMSS
         self.received_from = {"CalledAET": "OAR", "RemoteAET": "SCANNER", "RemoteIP": "10.0.0.1"}
         self.broken = False
@@ -126,7 +127,7 @@ class FakeOrthanc:
             header = self.headers.get(found[1])
             answer = header and {"ID": identifier(header.StudyInstanceUID)}
         elif found := re.fullmatch(r"/instances/([^/]+)/metadata\?expand", uri):
-            answer = self.received_from
+            answer = self.received_from | {"Origin": self.origins.get(found[1], "DicomProtocol")}
         elif found := re.fullmatch(r"/series/([^/]+)", uri):
             answer = self._series().get(found[1])
         elif found := re.fullmatch(r"/series/([^/]+)/instances", uri):
@@ -175,6 +176,7 @@ class FakeOrthanc:
             if identifier(uid) in self.files:  # Orthanc's default is to keep what it has
                 return json.dumps({"ID": identifier(uid), "Status": "AlreadyStored"}).encode()
             self._keep(body)
+            self.origins[identifier(uid)] = "Plugins"
             return json.dumps({"ID": identifier(uid), "Status": "Success"}).encode()
         raise AssertionError(f"the fake does not know {uri}")
 

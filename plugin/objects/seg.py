@@ -149,7 +149,7 @@ def read_warnings(file: bytes) -> tuple[str, ...]:
 
 
 def read_files_sha256(file: bytes) -> str:
-    """Of the origin that ``build_seg`` was given; empty in a SEG of an earlier version."""
+    """Of the origin that ``build_seg`` was given; empty if it does not say."""
     seg = dcmread(BytesIO(file), specific_tags=["SegmentSequence"])
     for segment in seg.SegmentSequence:  # a LABELMAP also describes its background
         if algorithm := segment.get("SegmentationAlgorithmIdentificationSequence"):

@@ -191,17 +191,20 @@ def test_a_ct_that_came_again_changed_is_not_told_the_contours_of_before(orthanc
     assert set(stored_uids(orthanc)) == {one.sop_instance_uid for one in outcome.results}
 
 
-def test_a_result_of_an_earlier_version_does_not_say_of_which_files_it_is_and_stays(
-    orthanc, quick, no_network
-):
+def test_a_seg_that_came_by_dicom_is_not_taken_for_ours_though_it_has_its_uid(orthanc, quick):
+    """Whoever reaches the DICOM port can reckon that UID, and draw what he likes."""
     [result] = run(orthanc, quick).results
-    seg = pydicom.dcmread(BytesIO(orthanc.files[result.orthanc_id]))
-    for segment in seg.SegmentSequence:
-        [algorithm] = segment.SegmentationAlgorithmIdentificationSequence
-        algorithm.AlgorithmParameters = algorithm.AlgorithmParameters.split(",files_sha256")[0]
-    OrthancArchive(orthanc).store(seg)
+    forged = pydicom.dcmread(BytesIO(orthanc.files[result.orthanc_id]))
+    forged.SegmentSequence[0].SegmentLabel = "forged"
+    del orthanc.files[result.orthanc_id], orthanc.origins[result.orthanc_id]
+    orthanc.receive([forged])
 
-    assert run(orthanc, no_network).results == (result,)
+    outcome = run(orthanc, quick)
+
+    assert outcome.results == (result,)
+    assert outcome.seconds["segmenting"] > 0
+    [seg] = orthanc.segs()
+    assert seg.SegmentSequence[0].SegmentLabel == "Brainstem"
 
 
 def first_position(seg: Dataset) -> list[float]:

@@ -44,6 +44,7 @@ def finish(jobs: Jobs, outcome: Outcome) -> None:
 def stored(orthanc: FakeOrthanc) -> Outcome:
     """A job done, with something in the archive for its result."""
     instance = next(iter(orthanc.headers))
+    orthanc.origins[instance] = "Plugins"
     uid = str(orthanc.headers[instance].SOPInstanceUID)
     return Outcome(
         state="done", results=(Result(kind="seg", sop_instance_uid=uid, orthanc_id=instance),)
