@@ -187,8 +187,6 @@ class Segmenter:
             except RuntimeError as error:
                 _raise_unless_of_memory(error)
                 log.warning("%s ran out of memory with tiles of %s", device, tile)
-            finally:
-                self._network.to(self.device)
             torch.cuda.empty_cache()  # not above, where the exception still holds the tensors
         raise MemoryError("the network does not fit into memory with the smallest tile")
 

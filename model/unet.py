@@ -103,6 +103,7 @@ class UNet(nn.Module):
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
         self.config = config
+        self.multiple = config.multiple  # reckoned once: a compiler cannot trace how
         widths, strides = config.widths, config.strides
         self.image_encoder = _image_encoder(config)
         self.encoder = nn.ModuleList(
@@ -146,9 +147,8 @@ class UNet(nn.Module):
         return [head(y) for head, y in zip(self.heads, self._levels(x), strict=True)]
 
     def _levels(self, x: Tensor) -> list[Tensor]:
-        multiple = self.config.multiple
-        if any(side % m for side, m in zip(x.shape[2:], multiple, strict=True)):
-            raise ValueError(f"sides {(*x.shape[2:],)} must be multiples of {multiple}")
+        if any(side % m for side, m in zip(x.shape[2:], self.multiple, strict=True)):
+            raise ValueError(f"sides {(*x.shape[2:],)} must be multiples of {self.multiple}")
         # Channels last is what the convolutions of CPUs and of tensor cores are quick with.
         x = x.contiguous(memory_format=torch.channels_last_3d)
         embedding = None if self.image_encoder is None else self.image_encoder(x)

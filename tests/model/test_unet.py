@@ -139,6 +139,19 @@ def test_a_network_without_its_normalisations_answers_the_same(attention: Attent
         torch.testing.assert_close(folded(x), expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
+def test_a_compiler_sees_the_whole_network_at_once() -> None:
+    network = tiny_network(tiny_config()).eval()
+    x = torch.randn(1, 1, *TILE)
+    torch.compiler.reset()
+
+    with torch.inference_mode():
+        compiled = torch.compile(network.features, backend="eager", fullgraph=True)(x)
+
+        assert torch.equal(compiled, network.features(x))
+    torch.compiler.reset()
+
+
 def test_thick_slices_are_pooled_in_plane_until_the_voxels_are_about_cubes() -> None:
     strides = plan_strides((3.0, 1.0, 1.0), (48, 160, 160), 5)
 
