@@ -10,7 +10,7 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from model.volumes import TOUCHING
+from model.volumes import TOUCHING, boxes_by_label
 
 ORIENTATION = "FPL"
 """The network sees (z, y, x) growing towards the patient's feet, back and left."""
@@ -155,16 +155,16 @@ def _tensor(values: np.ndarray) -> Tensor:
 
 def resample_labels(labels: hd.Volume, grid: hd.VolumeGeometry) -> hd.Volume:
     """Labels on another grid with parallel axes: each voxel takes the label that fills it most."""
-    present = np.unique(labels.array)
     source = labels.get_geometry()
+    best = _resample(_tensor(labels.array == 0), source, grid).numpy()  # of what has no label
     out = np.zeros(grid.spatial_shape, np.uint8)
-    best = np.full(grid.spatial_shape, -1.0, np.float32)
-    for value in present:
-        is_value = torch.from_numpy((labels.array == value).astype(np.float32))
-        share = _resample(is_value, source, grid).numpy()
-        wins = share > best
-        out[wins] = value
-        best[wins] = share[wins]
+    for value, box in boxes_by_label(labels.array).items():
+        inner, outer = _boxes_around(box, source, grid)
+        is_value = _tensor(labels.array[inner] == value)
+        share = _resample(is_value, _part(source, inner), _part(grid, outer)).numpy()
+        wins = share > best[outer]
+        out[outer][wins] = value
+        best[outer][wins] = share[wins]
     return hd.Volume(out, grid.affine, "PATIENT", labels.frame_of_reference_uid)
 
 

@@ -301,6 +301,32 @@ def test_a_label_is_not_invented_between_two_others() -> None:
     assert set(np.unique(finer.array)) == {1, 7}
 
 
+@pytest.mark.parametrize(
+    "spacing_mm", [(3.0, 1.0, 1.0), (3.0, 2.2, 2.2), (3.0, 5.0, 5.0), (7.0, 1.5, 3.1)]
+)
+def test_labels_are_resampled_as_if_each_were_looked_for_in_the_whole_volume(
+    spacing_mm: tuple[float, float, float],
+) -> None:
+    labels = phantom().labels.to_patient_orientation(ORIENTATION)
+    labels.array[:2, :2, :2] = 255  # far from all others, and at a corner
+    filled = labels.with_array(np.maximum(labels.array, 9))  # no voxel is without a label
+    for each in (labels, filled):
+        grid = Preprocessing(spacing_mm=spacing_mm).grid(each)
+
+        ours = resample_labels(each, grid)
+
+        present = np.unique(each.array)
+        masks = [each.with_array((each.array == value).astype(np.float32)) for value in present]
+        shares = np.array([resample(mask, grid).array for mask in masks])
+        best, second = np.sort(shares, axis=0)[[-1, -2]]
+        decided = best - second > 1e-6  # else rounding decides
+        np.testing.assert_array_equal(
+            ours.array[decided], present[np.argmax(shares, axis=0)][decided]
+        )
+        taken = np.take_along_axis(shares, np.searchsorted(present, ours.array)[None], axis=0)[0]
+        assert (taken >= best - 1e-6).all()
+
+
 def test_grids_that_are_turned_against_each_other_are_refused() -> None:
     ct = block_of_tissue((6, 8, 8), (3.0, 2.0, 2.0))
     turned = phantom("oblique").ct.get_geometry().to_patient_orientation(ORIENTATION)
