@@ -55,6 +55,9 @@ class Preprocessing:
             NoBody: if there is none in the volume.
         """
         ct = ct.to_patient_orientation(ORIENTATION)
+        # Metal is clipped before it is averaged with its neighbours, which would become bone. Air
+        # is not: the body's edge would be another one.
+        ct = ct.with_array(np.minimum(ct.array, self.window_hu[1]))
         ct = crop_to_body(resample(ct, self.grid(ct)))
         values = np.clip(ct.array, *self.window_hu)
         return ct.with_array(((values - self.mean_hu) / self.std_hu).astype(np.float32))

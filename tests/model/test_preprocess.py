@@ -137,6 +137,21 @@ def test_values_are_clipped_and_standardised() -> None:
     assert sorted(set(np.unique(image.array))) == pytest.approx([-2.2, 0.2, 4.8])
 
 
+@pytest.mark.parametrize("metal_hu", [3071.0, 20_000.0])
+def test_a_filling_of_metal_becomes_no_larger_than_one_as_bright_as_the_window_ends(
+    metal_hu: float,
+) -> None:
+    ct = block_of_tissue((12, 64, 64), (3.0, 1.0, 1.0))
+    preprocessing = Preprocessing(spacing_mm=(3.0, 3.9, 3.9))
+    bright, metal = ct.array.copy(), ct.array.copy()
+    bright[5:7, 30:34, 30:34], metal[5:7, 30:34, 30:34] = preprocessing.window_hu[1], metal_hu
+
+    image = preprocessing.forward(ct.with_array(metal))
+
+    np.testing.assert_array_equal(image.array, preprocessing.forward(ct.with_array(bright)).array)
+    assert 0 < (image.array > 1).sum() <= 16
+
+
 @pytest.mark.parametrize("window_hu", [(-1000.0, 1500.0), (-300.0, 1200.0), (-200.0, 500.0)])
 def test_air_is_told_from_the_body_after_preprocessing(window_hu: tuple[float, float]) -> None:
     ct = block_of_tissue((12, 12, 12), (3.0, 3.0, 3.0))
