@@ -16,6 +16,7 @@ from pydantic import (
     ValidationError,
 )
 
+from model.attention import HEADS
 from model.checkpoint import check_names
 from model.validation import explained
 from training.augment import AugmentConfig
@@ -125,6 +126,16 @@ class TrainConfig:
                 f"encoder_width is a multiple of encoder_heads, got {self.encoder_width} and "
                 f"{self.encoder_heads}"
             )
+        if self.attention_width % HEADS:
+            raise ValueError(
+                f"attention_width is a multiple of {HEADS}, got {self.attention_width}"
+            )
+
+    @property
+    def not_planned(self) -> list[str]:
+        """What it says otherwise than its plan."""
+        planned = {} if self.plan is None else self.plan.of_config
+        return [key for key, value in planned.items() if getattr(self, key) != value]
 
     @classmethod
     def read(cls, path: Path) -> "TrainConfig":

@@ -5,13 +5,12 @@ from collections import deque
 from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from model.checkpoint import read_card
+from model.checkpoint import Card
 from training.augment import Scan, sample_patch
 from training.cases import UNKNOWN, Case, Dataset
 from training.config import TrainConfig
@@ -35,10 +34,11 @@ class Patches:
         dataset: Dataset,
         config: TrainConfig,
         ranks: Ranks | None = None,
+        first: Card | None = None,
     ) -> None:
         self.config = config
         self.mine = (ranks or Ranks()).share(range(config.batch))
-        self.run = (config.seed,) if config.start is None else (config.seed, _number(config.start))
+        self.run = (config.seed,) if first is None else (config.seed, _number(first))
         self.scans = [
             Scan(
                 torch.from_numpy(case.image),
@@ -142,10 +142,9 @@ def organs_in(case: Case, dataset: Dataset) -> set[str]:
     return {dataset.organs[k - 1] for k in np.unique(classes(case, dataset)) if 0 < k < UNKNOWN}
 
 
-def _number(model: Path) -> int:
+def _number(model: Card) -> int:
     """One that only this version of a model has."""
-    card = read_card(model)
-    return zlib.crc32(f"{card.name} {card.version}".encode())
+    return zlib.crc32(f"{model.name} {model.version}".encode())
 
 
 def labelled_classes(case: Case, dataset: Dataset) -> Tensor:

@@ -135,6 +135,7 @@ def as_toml(plan: Plan, fingerprint: Fingerprint) -> str:
             f"# {_by(np.multiply(plan.patch, plan.spacing_mm))} mm; the median patient is "
             f"{_by(fingerprint.body_mm)} mm.",
             f"patch = {list(plan.patch)}",
+            "# Of one GPU: for several under torchrun, times their number.",
             f"batch = {plan.batch}",
             "",
             f"# Features are pooled to at most {DEEPEST:g} diameters of the smallest organ, "

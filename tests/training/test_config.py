@@ -68,6 +68,7 @@ def test_the_plan_fills_in_what_the_configuration_does_not_say(tmp_path: Path) -
     assert config.strides == ((1, 2, 2), (2, 2, 2))
     assert config.widths == (8, 16, 32)
     assert config.batch == 2  # said in the configuration itself
+    assert config.not_planned == ["batch"]
 
 
 @pytest.mark.parametrize(
@@ -107,6 +108,7 @@ def test_a_plan_that_is_not_understood_is_refused(
         ("balance = 2.0", "balance is a share"),
         ("widths = [4]", "two levels or more"),
         ("encoder_heads = 5", "encoder_width is a multiple of encoder_heads"),
+        ("attention_width = 50", "attention_width is a multiple of 4, got 50"),
         ("name = ", "not TOML"),
     ],
 )

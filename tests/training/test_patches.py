@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from model.checkpoint import save
+from model.checkpoint import Card
 from model.organs import BY_NAME
 from model.preprocess import Preprocessing
 from tests.tiny_model import tiny_model
@@ -18,10 +18,13 @@ from training.distributed import Ranks
 from training.patches import Patches, classes, drawn_ahead, labelled_classes
 
 
-def drawing(prepared: Path, ranks: Ranks | None = None, **changed: Any) -> Patches:
+def drawing(
+    prepared: Path, ranks: Ranks | None = None, first: Card | None = None, **changed: Any
+) -> Patches:
     dataset = Dataset.read(prepared)
     cases = [Case.read(prepared / name) for name in dataset.cases]
-    return Patches(cases, dataset, replace(tiny_run(prepared, Path("unused")), **changed), ranks)
+    config = replace(tiny_run(prepared, Path("unused")), **changed)
+    return Patches(cases, dataset, config, ranks, first)
 
 
 def test_a_step_always_draws_the_same_patches(prepared: Path) -> None:
@@ -40,14 +43,14 @@ def test_a_step_always_draws_the_same_patches(prepared: Path) -> None:
 
 
 def test_a_run_that_goes_on_from_a_model_draws_others_than_the_run_that_made_it(
-    prepared: Path, tmp_path: Path
+    prepared: Path,
 ) -> None:
-    save(tmp_path, *tiny_model("tiny"))
+    _, card = tiny_model("tiny")
 
-    first, second = drawing(prepared), drawing(prepared, start=tmp_path)
+    first, second = drawing(prepared), drawing(prepared, first=card)
 
     assert not torch.equal(first.batch(7)[0], second.batch(7)[0])
-    assert torch.equal(second.batch(7)[0], drawing(prepared, start=tmp_path).batch(7)[0])
+    assert torch.equal(second.batch(7)[0], drawing(prepared, first=card).batch(7)[0])
 
 
 def test_two_processes_draw_what_one_alone_draws(prepared: Path) -> None:

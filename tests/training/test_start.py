@@ -10,7 +10,8 @@ import pytest
 
 from model.checkpoint import load_network, read_card
 from tests.training.cohort import last_of, prepare_cohort, same, tiny_run
-from training.cases import Dataset, ct_hashes
+from training.cases import Case, Dataset, ct_hashes
+from training.config import Plan
 from training.network import build_network
 from training.split import split_of
 from training.train import train
@@ -183,6 +184,37 @@ def test_organs_that_the_model_does_not_know_are_refused(prepared: Path, tmp_pat
             device="cpu",
             resume=False,
         )
+
+
+@pytest.mark.parametrize("patch", [(8, 33, 32), (6, 32, 32)])
+def test_a_patch_that_does_not_suit_the_network_is_refused_before_any_case_is_read(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, patch: tuple[int, int, int]
+) -> None:
+    monkeypatch.setattr(Case, "read", lambda folder: pytest.fail(f"{folder} was read"))
+
+    with pytest.raises(ValueError, match=r"sides of patch .* must be multiples of \(4, 16, 16\)"):
+        train(
+            replace(tiny_run(prepared, tmp_path / "run"), patch=patch), device="cpu", resume=False
+        )
+
+
+def test_what_stands_against_the_plan_is_said_when_the_run_begins(
+    prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = replace(tiny_run(prepared, tmp_path / "run"), attention="plain", steps=1)
+    plan = Plan(
+        spacing_mm=Dataset.read(prepared).preprocessing.spacing_mm,
+        patch=(16, 64, 64),
+        batch=2,
+        strides=((1, 2, 2),),
+        widths=(4, 8),
+        memory_gib=11,
+        estimated_gib=9,
+    )
+
+    train(replace(config, plan=plan, strides=((2, 2, 2),)), device="cpu", resume=False)
+
+    assert "million weights; not the plan's: patch, strides\n" in capsys.readouterr().out
 
 
 def test_one_ct_under_two_names_trains_nothing(tmp_path: Path) -> None:
