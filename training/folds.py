@@ -14,12 +14,11 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 
-from model.checkpoint import NOTICE, BadCheckpoint
+from model.checkpoint import NOTICE, BadCheckpoint, load_network
 from model.organs import BY_NAME
 from model.segmenter import Segmenter
 from training.cases import Dataset
@@ -57,8 +56,7 @@ def run_fold(
     run = finish(config, device=device)
 
     def load() -> Segmenter:
-        where: Literal["cpu", "cuda"] = "cpu" if device == "cpu" else "cuda"
-        return Segmenter.load(run.model, device=where, unmeasured=True)
+        return Segmenter(*load_network(run.model), device, unmeasured=True)
 
     def rows(part: str, names: Sequence[str], *, unseen: bool) -> list[Row]:
         those = [folders[name] for name in sorted(names)]
