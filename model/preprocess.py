@@ -65,8 +65,16 @@ class Preprocessing:
     @property
     def air(self) -> float:
         """The grey value of ours that is no body yet; all that is denser lies above it."""
-        hu = np.float32(max(BODY_HU, self.window_hu[0]))  # reckoned as `forward` does, to the bit
-        return float((hu - self.mean_hu) / self.std_hu)
+        return self._grey(max(BODY_HU, self.window_hu[0]))
+
+    @property
+    def least(self) -> float:
+        """The least grey value of ours: what is as dark as the window ends, or darker."""
+        return self._grey(self.window_hu[0])
+
+    def _grey(self, hu: float) -> float:
+        """The grey value of ours that `forward` gives, to the bit."""
+        return float((np.float32(hu) - self.mean_hu) / self.std_hu)
 
     def grid(self, ct: hd.Volume | hd.VolumeGeometry) -> hd.VolumeGeometry:
         """Our spacing over the extent of `ct`, which is in our orientation; the centre is kept."""

@@ -48,13 +48,14 @@ class Case:
     def read(cls, folder: Path) -> "Case":
         """Read the case that `write` wrote to this folder.
 
-        The image stays on disk until it is looked at, and is shared by all processes that do.
+        Image and labels stay on disk until they are looked at, and are shared by all processes that
+        do.
         """
         values = json.loads((folder / "case.json").read_text())
         return cls(
             name=folder.name,
             image=np.load(folder / "image.npy", mmap_mode="c"),
-            labels=np.load(folder / "labels.npy"),
+            labels=np.load(folder / "labels.npy", mmap_mode="c"),
             labelled=tuple(BY_NAME[name] for name in values["labelled"]),
             ct_sha256=values.get("ct_sha256", ""),  # an earlier version wrote none
         )

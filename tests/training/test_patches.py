@@ -102,6 +102,36 @@ def test_most_patches_show_an_organ(prepared: Path) -> None:
     assert all((every == k).any() for k in (1, 2, 3))
 
 
+def test_organs_are_drawn_from_their_voxels_in_the_order_of_memory(prepared: Path) -> None:
+    """Another order would be another run from the same seed."""
+    dataset = Dataset.read(prepared)
+    patches = drawing(prepared)
+
+    for name, places in zip(dataset.cases, patches.places, strict=True):
+        whole = classes(Case.read(prepared / name), dataset)
+        for k, there in enumerate(places, start=1):
+            np.testing.assert_array_equal(there, np.argwhere(whole == k))
+            assert len(there)
+
+
+def test_unknown_and_unlabelled_voxels_are_in_the_patches_what_they_are_in_the_case() -> None:
+    patches = two_organs(0.0)
+    labels = patches.scans[0].labels
+    labels[4:] = BY_NAME["mandible_left"].label  # of no class
+    labels[:, 20:] = UNKNOWN
+
+    _, target, _ = patches.batch(0)
+
+    assert set(target.unique().tolist()) <= {0, 1, UNKNOWN}
+
+
+def test_labels_stay_on_the_disk_until_they_are_looked_at(prepared: Path) -> None:
+    case = Case.read(prepared / "pt_0")
+
+    assert isinstance(case.labels, np.memmap)
+    assert drawing(prepared).scans[0].air == case.image.min()
+
+
 def two_organs(small_organs: float) -> Patches:
     """A brainstem of 64 voxels and a lens of 1, in one patient; a parotid that nobody has."""
     dataset = Dataset(
