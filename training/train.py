@@ -157,13 +157,7 @@ def _train(config: TrainConfig, device: str, ranks: Ranks) -> None:
                         "with mixed_precision = false"
                     )
                 dice = validation_dice(
-                    average,
-                    validation,
-                    dataset,
-                    config.patch,
-                    device=device,
-                    dtype=dtype,
-                    ranks=ranks,
+                    average, validation, dataset, config.patch, device=device, ranks=ranks
                 )
                 if config.cpu_hours is not None:
                     state.cpu_hours = clock.cpu_hours(ranks)
