@@ -217,14 +217,7 @@ def _split(config: TrainConfig, dataset: Dataset, first: Card | None) -> Split:
                 f"the card of {config.start} does not say whom its weights have seen, so that "
                 "nobody can be held out: test_patients must be 0"
             )
-        held_out = ct_hashes(config.cases, split.test)
-        if not held_out:
-            raise ValueError(
-                f"{config.cases} was prepared by an earlier version and does not say whose CTs it "
-                f"holds, so that nobody can be held out of what {config.start} has seen: prepare "
-                "them again"
-            )
-        if not held_out.isdisjoint(first.seen):
+        if not ct_hashes(config.cases, split.test).isdisjoint(first.seen):
             raise ValueError(
                 f"{config.start} was trained on patients who are to be held out now: seed, "
                 "test_patients and cases must be those of its run"
@@ -260,7 +253,7 @@ def _card(
     settings = {key: value for key, value in asdict(config).items() if key not in elsewhere}
     if first is not None:
         settings["started_from"] = f"{first.name} {first.version}"
-        seen = seen | set(first.seen) if seen and first.seen else set()  # all of them, or unknown
+        seen = seen | set(first.seen) if first.seen else set()  # all of them, or unknown
     return Card(
         name=config.name,
         version=config.version,

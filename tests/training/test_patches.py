@@ -144,7 +144,11 @@ def two_organs(small_organs: float) -> Patches:
     labels[7, 31, 31] = BY_NAME["lens_left"].label
     organs = tuple(BY_NAME[name] for name in dataset.organs)
     case = Case(
-        name="pt_1", image=np.zeros((8, 32, 32), np.float32), labels=labels, labelled=organs
+        name="pt_1",
+        image=np.zeros((8, 32, 32), np.float32),
+        labels=labels,
+        labelled=organs,
+        ct_sha256="",
     )
     config = replace(tiny_run(Path("a"), Path("b")), foreground=1.0, small_organs=small_organs)
     return Patches([case], dataset, config)
@@ -171,6 +175,7 @@ def test_without_any_organ_there_is_nothing_to_train_on() -> None:
         image=np.zeros((2, 2, 2), np.float32),
         labels=np.zeros((2, 2, 2), np.uint8),
         labelled=(BY_NAME["brainstem"],),
+        ct_sha256="",
     )
     dataset = Dataset(preprocessing=Preprocessing(), organs=("brainstem",), cases=("pt_1",))
 
@@ -189,6 +194,7 @@ def test_an_unlabelled_organ_is_not_a_class_of_the_case() -> None:
         image=np.zeros((1, 1, 5), np.float32),
         labels=np.array([[[0, 1, 12, 21, UNKNOWN]]], np.uint8),
         labelled=(BY_NAME["mandible_left"], BY_NAME["brainstem"]),
+        ct_sha256="",
     )
 
     assert classes(case, dataset).tolist() == [[[0, 1, 0, 3, UNKNOWN]]]
