@@ -10,7 +10,6 @@ metrics.
 """
 
 import argparse
-import hashlib
 import sys
 import tomllib
 from collections.abc import Iterator, Sequence
@@ -21,7 +20,6 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 from pydantic import ConfigDict, TypeAdapter, ValidationError
-from torch import Tensor, nn
 
 from model.checkpoint import NOTICE, BadCheckpoint, load_network
 from model.organs import BY_NAME
@@ -142,29 +140,6 @@ def entries(config: CompareConfig) -> Iterator[Entry]:
             yield entry(LITEMEDSAM, budget, config.measured_litemedsam, run)
 
 
-class RememberedSlices(nn.Module):
-    """LiteMedSAM's encoder, embedding every slice that it is shown once, and only once.
-
-    It sees slice by slice, and tiles overlap along z: the result is the same and comes sooner.
-    Shapes: as the encoder's, for one CT at a time.
-    """
-
-    def __init__(self, encoder: LiteMedSamEncoder) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.width = encoder.width
-        self.seen: dict[bytes, Tensor] = {}
-
-    def forward(self, x: Tensor) -> Tensor:
-        embedded = []
-        for one in self.encoder.chosen(x).split(1, dim=2):  # (1, 1, 1, Y, X)
-            key = hashlib.sha256(one.float().cpu().numpy().tobytes()).digest()
-            if key not in self.seen:
-                self.seen[key] = self.encoder.embed(one)
-            embedded.append(self.seen[key])
-        return torch.cat(embedded, dim=2)
-
-
 def result_of(entry: Entry, config: CompareConfig, cases: Path, *, device: str) -> Result:
     """Train and measure one entry, or read what is there already."""
     folders = held_out_folders(case_folders(cases), entry.config)[: entry.measured]
@@ -173,10 +148,9 @@ def result_of(entry: Entry, config: CompareConfig, cases: Path, *, device: str) 
     run = finish(entry.config, device=device)
     network, card = load_network(run.model)
     parameters = sum(p.numel() for p in network.parameters())
-    frozen, encoder = 0, network.image_encoder
-    if isinstance(encoder, LiteMedSamEncoder):
-        frozen = sum(p.numel() for p in encoder.parameters())
-        network.register_module("image_encoder", RememberedSlices(encoder))
+    frozen = 0
+    if isinstance(network.image_encoder, LiteMedSamEncoder):
+        frozen = sum(p.numel() for p in network.image_encoder.parameters())
     rows, seconds = measure_once(
         entry.config.out,
         folders,
@@ -252,9 +226,8 @@ def notes(config: CompareConfig, results: Sequence[Result], device: str) -> str:
         text += (
             f"\nLiteMedSAM's encoder is pre-trained and frozen, and sees {_slices(train)} of "
             f"{train.litemedsam_side} x {train.litemedsam_side} pixels: that is most of the time "
-            "of its steps and cases. When measuring, a slice is embedded once, and only the first "
-            f"{config.measured_litemedsam} patients are measured; the rows beside it are the "
-            "others on the same patients.\n"
+            f"of its steps and cases. Only the first {config.measured_litemedsam} patients are "
+            "measured; the rows beside it are the others on the same patients.\n"
         )
     return text
 
