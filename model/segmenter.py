@@ -15,8 +15,8 @@ from model.checkpoint import BadCheckpoint, Card, load_network
 from model.organs import Organ
 from model.postprocess import clean
 from model.preprocess import Preprocessing
-from model.sliding_window import Cancelled, Shape, ignore, never, predict_tiled
-from model.unet import UNet, channels_last, fold_normalisation
+from model.sliding_window import Cancelled, ignore, never, predict_tiled
+from model.unet import Shape, UNet, channels_last, fold_normalisation
 
 __all__ = ["Cancelled", "Segmentation", "Segmenter"]
 

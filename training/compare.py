@@ -29,6 +29,7 @@ from model.validation import explained
 from training.config import TrainConfig
 from training.evaluate import held_out_folders, measure_once
 from training.labelled import case_folders
+from training.report import markdown_table
 from training.runs import Run, finish
 from training.scores import Row, dice_by_organ, mean_dice
 from training.train import Diverged
@@ -176,9 +177,8 @@ def table(results: Sequence[Result]) -> str:
     organs = list(dict.fromkeys(o for result in results for o in dice_by_organ(result.rows)))
     head = ["equal", "network", "image encoder", "parameters, M", "steps", "s a step"]
     head += ["s a case", "patients", "mean over organs", *(BY_NAME[o].tg263 for o in organs)]
-    lines = [head, ["---"] * len(head)]
     most = max(result.entry.measured for result in results)
-    lines += [_line(each, organs, None) for each in results if each.entry.measured == most]
+    lines = [_line(each, organs, None) for each in results if each.entry.measured == most]
     for few in (result for result in results if result.entry.measured < most):
         patients = {row.case for row in few.rows}
         lines += [
@@ -187,7 +187,7 @@ def table(results: Sequence[Result]) -> str:
             if each.entry.budget == few.entry.budget
             and each.entry.network.attention in {"plain", "sam"}
         ]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return markdown_table(head, lines)
 
 
 def _line(result: Result, organs: Sequence[str], patients: set[str] | None) -> list[str]:

@@ -21,7 +21,7 @@ from model.checkpoint import check_names
 from model.validation import explained
 from training.augment import AugmentConfig
 
-Shape = tuple[PositiveInt, PositiveInt, PositiveInt]  # (z, y, x)
+Triple = tuple[PositiveInt, PositiveInt, PositiveInt]  # (z, y, x)
 Read = TypeVar("Read")
 
 
@@ -35,9 +35,9 @@ class Plan:
     __pydantic_config__ = ConfigDict(extra="forbid")
 
     spacing_mm: tuple[float, float, float]  # of the network's grid, (z, y, x)
-    patch: Shape  # voxels
+    patch: Triple  # voxels
     batch: PositiveInt
-    strides: tuple[Shape, ...]  # pooling between the levels: their number is the depth
+    strides: tuple[Triple, ...]  # pooling between the levels: their number is the depth
     widths: tuple[int, ...]  # channels of each level, one more than strides
     memory_gib: float  # what a training step was planned to fit into
     estimated_gib: float  # what it is estimated to take
@@ -77,7 +77,7 @@ class TrainConfig:
     plan: Plan | None = None  # in TOML the path of a plan.toml; keys beside it override the plan's
     attention: Literal["plain", "gate", "scse", "sam"] = "sam"
     widths: tuple[PositiveInt, ...] = (32, 64, 128, 256, 320)
-    strides: tuple[Shape, ...] | None = None  # pooling between levels; absent: from spacing, patch
+    strides: tuple[Triple, ...] | None = None  # pooling between levels; absent: of spacing, patch
     norm: Literal["batch", "instance"] = "batch"
     image_encoder: Literal["vit", "litemedsam"] = "vit"  # "litemedsam" starts pre-trained
     litemedsam_every: PositiveInt = 1  # of so many slices that encoder sees one,
@@ -86,7 +86,7 @@ class TrainConfig:
     encoder_depth: PositiveInt = 12
     encoder_heads: PositiveInt = 12
     attention_width: PositiveInt = 256
-    patch: Shape = (48, 160, 160)  # voxels (z, y, x)
+    patch: Triple = (48, 160, 160)  # voxels (z, y, x)
     batch: PositiveInt = 2  # of all processes together
     steps: PositiveInt = 250_000  # optimiser steps, not epochs
     cpu_hours: PositiveFloat | None = None  # of the processor: the run ends then, or by `steps`
@@ -154,7 +154,7 @@ class TrainConfig:
         return _validated(cls, values, path)
 
 
-def _check_levels(widths: Sequence[int], strides: Sequence[Shape]) -> None:
+def _check_levels(widths: Sequence[int], strides: Sequence[Triple]) -> None:
     if len(widths) != len(strides) + 1:
         raise ValueError(
             f"widths have {len(widths)} levels and strides make {len(strides) + 1}: with a plan, "
@@ -170,8 +170,6 @@ def _loaded(path: Path) -> dict[str, Any]:
 
 
 def _validated(kind: type[Read], values: dict[str, Any], path: Path) -> Read:
-    if unknown := sorted(values.keys() - kind.__annotations__.keys()):
-        raise ValueError(f"{path}: unknown {unknown}")
     try:
         return TypeAdapter(kind).validate_python(values)
     except ValidationError as error:

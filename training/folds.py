@@ -27,6 +27,7 @@ from training.evaluate import measure_once
 from training.labelled import case_folders
 from training.plots import draw_boxes
 from training.published import TABLE_1
+from training.report import markdown_table
 from training.runs import Run, finish
 from training.scores import Row, dice_by_organ, mean_dice
 from training.split import FOLDS, split_of
@@ -88,7 +89,7 @@ def table(folds: Sequence[Fold]) -> str:
     ]
     tested = [dice_by_organ(fold.test) for fold in folds]
     validated = [dice_by_organ(fold.validation) for fold in folds]
-    lines = [head, ["---"] * len(head)]
+    lines = []
     for organ in dict.fromkeys(organ for dice in tested for organ in dice):
         alone = 100 * np.array(dice_by_organ(best.test).get(organ, []))
         published = TABLE_1[organ][-1]
@@ -113,7 +114,7 @@ def table(folds: Sequence[Fold]) -> str:
             "",
         ]
     )
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return markdown_table(head, lines)
 
 
 def _over(means: Sequence[float]) -> str:

@@ -7,9 +7,12 @@ import torch
 
 from model.checkpoint import Card, load_network
 from model.tiny_vit import LiteMedSamEncoder
-from model.unet import UNet, UNetConfig, channels_last, plan_strides
+from model.unet import Shape, UNet, UNetConfig, channels_last
 from training.cases import Dataset
-from training.config import Shape, TrainConfig
+from training.config import TrainConfig
+
+MIN_SIDE = 4
+"""Voxels: an axis is not pooled below this, for small organs would vanish."""
 
 
 def network_config(config: TrainConfig, dataset: Dataset) -> UNetConfig:
@@ -27,7 +30,7 @@ def network_config(config: TrainConfig, dataset: Dataset) -> UNetConfig:
     strides = config.strides
     if strides is None:
         strides = tuple(plan_strides(spacing_mm, config.patch, len(config.widths)))
-    z, y, x = config.patch
+    z, y, x = (n // cell for n, cell in zip(config.patch, UNetConfig.encoder_patch, strict=True))
     return UNetConfig(
         num_classes=len(dataset.organs) + 1,
         widths=config.widths[: len(strides) + 1],
@@ -42,9 +45,34 @@ def network_config(config: TrainConfig, dataset: Dataset) -> UNetConfig:
         encoder_width=config.encoder_width,
         encoder_depth=config.encoder_depth,
         encoder_heads=config.encoder_heads,
-        encoder_grid=(z // 4, y // 16, x // 16),
+        encoder_grid=(z, y, x),
         attention_width=config.attention_width,
     )
+
+
+def plan_strides(spacing_mm: tuple[float, float, float], patch: Shape, levels: int) -> list[Shape]:
+    """Which axes to pool between levels, so that features become isotropic and stay useful.
+
+    An axis is halved while it is less than twice as coarse as the finest one (so CT with thick
+    slices is pooled in plane first) and at least `MIN_SIDE` voxels remain. After the planning
+    of nnU-Net (Isensee et al., Nature Methods 18, 2021).
+
+    Args:
+        spacing_mm: of the network's grid, (z, y, x).
+        patch: of the network's input, voxels, (z, y, x).
+        levels: resolutions wanted; fewer come back where the patch is too small.
+    """
+    spacing, size, strides = list(spacing_mm), list(patch), list[Shape]()
+    for _ in range(levels - 1):
+        can = [n % 2 == 0 and n // 2 >= MIN_SIDE for n in size]
+        finest = min((s for s, c in zip(spacing, can, strict=True) if c), default=0.0)
+        z, y, x = (2 if c and s < 2 * finest else 1 for s, c in zip(spacing, can, strict=True))
+        if (z, y, x) == (1, 1, 1):
+            break
+        strides.append((z, y, x))
+        spacing = [s * f for s, f in zip(spacing, (z, y, x), strict=True)]
+        size = [n // f for n, f in zip(size, (z, y, x), strict=True)]
+    return strides
 
 
 def check_patch(patch: Shape, network: UNetConfig) -> None:
