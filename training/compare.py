@@ -22,10 +22,10 @@ import torch
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from model.checkpoint import NOTICE, BadCheckpoint, load_network
+from model.explained import explained
 from model.organs import BY_NAME
 from model.segmenter import Segmenter
 from model.tiny_vit import LiteMedSamEncoder
-from model.validation import explained
 from training.config import TrainConfig
 from training.evaluate import held_out_folders, measure_once
 from training.labelled import case_folders

@@ -18,7 +18,7 @@ from pydantic import (
 
 from model.attention import HEADS
 from model.checkpoint import check_names
-from model.validation import explained
+from model.explained import explained
 from training.augment import AugmentConfig
 
 Triple = tuple[PositiveInt, PositiveInt, PositiveInt]  # (z, y, x)
