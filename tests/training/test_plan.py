@@ -124,7 +124,9 @@ def test_too_little_memory_is_refused_with_what_it_would_take() -> None:
 
 def test_a_network_of_the_plan_takes_its_patch(plans: dict[int, Plan], tmp_path: Path) -> None:
     small = replace(plans[4], patch=SMALLEST)
-    (tmp_path / "plan.toml").write_text(as_toml(small, data()))
+    text = as_toml(small, data())
+    assert "# Of one GPU: for several under torchrun, times their number.\nbatch = " in text
+    (tmp_path / "plan.toml").write_text(text)
     (tmp_path / "run.toml").write_text(
         'name = "a"\nversion = "1"\ndescription = ""\ncases = "c"\nout = "o"\nencoder_depth = 1\n'
         f'encoder_width = 12\nplan = "{tmp_path / "plan.toml"}"\n'
