@@ -15,6 +15,12 @@ from torch import Tensor, nn
 
 from model.blocks import Pointwise, attend
 
+HEADS = 4
+"""Of each attention; its width must be a multiple of them."""
+
+LAYERS = 1
+"""`TwoWayBlock`s of each mask decoder."""
+
 
 class Attention(nn.Module):
     """Multi-head attention of queries to keys.
@@ -22,14 +28,13 @@ class Attention(nn.Module):
     Shapes: queries ``(B, Q, D)``, keys and values ``(B, N, D)``; ``(B, Q, D)`` out.
     """
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
-        self.heads = heads
         self.q, self.k, self.v = (nn.Linear(width, width) for _ in range(3))
         self.out = nn.Linear(width, width)
 
     def forward(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        return self.out(attend(self.q(queries), self.k(keys), self.v(values), self.heads))
+        return self.out(attend(self.q(queries), self.k(keys), self.v(values), HEADS))
 
 
 class TwoWayBlock(nn.Module):
@@ -38,11 +43,11 @@ class TwoWayBlock(nn.Module):
     Shapes: tokens ``(B, K, D)`` and image ``(B, N, D)`` in, the same out.
     """
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
-        self.among_tokens = Attention(width, heads)
-        self.token_to_image = Attention(width, heads)
-        self.image_to_token = Attention(width, heads)
+        self.among_tokens = Attention(width)
+        self.token_to_image = Attention(width)
+        self.image_to_token = Attention(width)
         self.mlp = nn.Sequential(
             nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
         )
@@ -82,9 +87,9 @@ class MaskDecoder(nn.Module):
     whatever is around it: all features are multiplied by what it says, and it takes little time.
     """
 
-    def __init__(self, channels: int, width: int, heads: int, depth: int) -> None:
+    def __init__(self, channels: int, width: int) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(TwoWayBlock(width, heads) for _ in range(depth))
+        self.layers = nn.ModuleList(TwoWayBlock(width) for _ in range(LAYERS))
         narrow = width // 4
         self.upscale = nn.Sequential(
             nn.ConvTranspose3d(width, narrow, (1, 2, 2), stride=(1, 2, 2)), nn.GELU()
@@ -120,19 +125,10 @@ class SamAttention(nn.Module):
     each feature out, in (0, 1).
     """
 
-    def __init__(
-        self,
-        channels: int,
-        *,
-        embedding: int,
-        organs: int,
-        width: int,
-        heads: int = 4,
-        depth: int = 1,
-    ) -> None:
+    def __init__(self, channels: int, *, embedding: int, organs: int, width: int) -> None:
         super().__init__()
         self.prompt = PromptEncoder(channels, embedding, width, organs)
-        self.decoder = MaskDecoder(channels, width, heads, depth)
+        self.decoder = MaskDecoder(channels, width)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         mask, channel = self.decoder(*self.prompt(x, embedding))

@@ -117,12 +117,11 @@ class ScSE(nn.Module):
     The gate by space and that by channel are combined by maximum.
     """
 
-    def __init__(self, channels: int, reduction: int = 2) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
+        squeezed = channels // 2
         self.channel = nn.Sequential(
-            nn.Linear(channels, channels // reduction),
-            nn.ReLU(),
-            nn.Linear(channels // reduction, channels),
+            nn.Linear(channels, squeezed), nn.ReLU(), nn.Linear(squeezed, channels)
         )
         self.space = Pointwise(channels, 1)
 

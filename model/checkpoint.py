@@ -17,10 +17,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 from torch import Tensor
 
+from model.explained import explained
 from model.organs import BY_NAME, Organ
 from model.preprocess import Preprocessing
 from model.unet import UNet, UNetConfig
-from model.validation import explained
 
 WEIGHTS = "weights.safetensors"
 CARD = "card.json"

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import highdicom as hd
 import numpy as np
@@ -112,11 +113,8 @@ def _across(one: _Found, to_its_side: float, middle_mm: float) -> float:
 
 
 def _volume(one: _Found, labels: hd.Volume) -> Iterator[str]:
-    usual, unit = usual_volume(one.organ), "ml"
-    amount = np.count_nonzero(one.mask) * labels.voxel_volume / MM3_PER_ML
-    if usual.per_cm:
-        unit = "ml per cm"
-        amount /= one.mask.shape[0] * labels.spacing[0] / MM_PER_CM
+    usual = usual_volume(one.organ)
+    amount, unit = amount_of(one.organ, one.mask, labels)
     comparison, limit = "", 0.0
     if amount > usual.high:
         comparison, limit = "larger", usual.high
@@ -127,6 +125,22 @@ def _volume(one: _Found, labels: hd.Volume) -> Iterator[str]:
             f"{one.organ.tg263} is {comparison} than usual: {_apart(amount, limit)} {unit}, "
             f"usually {usual.low:g} to {usual.high:g}"
         )
+
+
+def amount_of(
+    organ: Organ, mask: NDArray[np.bool_], labels: hd.Volume
+) -> tuple[float, Literal["ml", "ml per cm"]]:
+    """How much there is of an organ, and in what, as `usual_volume` has it.
+
+    Args:
+        organ: which.
+        mask: of the smallest box around it, slices first.
+        labels: whose voxels they are.
+    """
+    ml = np.count_nonzero(mask) * labels.voxel_volume / MM3_PER_ML
+    if usual_volume(organ).per_cm:
+        return ml / (mask.shape[0] * labels.spacing[0] / MM_PER_CM), "ml per cm"
+    return ml, "ml"
 
 
 def _apart(amount: float, limit: float) -> str:

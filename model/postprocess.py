@@ -10,7 +10,15 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from model.organs import Organ, opposite
-from model.volumes import MM3_PER_ML, TOUCHING, Box, box_within, boxes_by_label, labelled_box
+from model.volumes import (
+    MM3_PER_ML,
+    TOUCHING,
+    Box,
+    box_within,
+    boxes_by_label,
+    centre_mm,
+    labelled_box,
+)
 
 MIN_PAIR_DISTANCE_MM = 5.0
 """Centres of a left and a right organ lie at least this far apart, left more to the left."""
@@ -94,7 +102,7 @@ def clean(
         if found:
             kept[organ] = found[0]
         warnings += _left_out(organ, found, labels)
-    centres_mm = {organ: _centre_mm(piece, labels) for organ, piece in kept.items()}
+    centres_mm = {organ: centre_mm(one.mask, one.box, labels) for organ, one in kept.items()}
     _check_order(centres_mm)
     # LPS x, which grows to the patient's left
     wrong, sides = on_wrong_sides({organ: float(mm[0]) for organ, mm in centres_mm.items()})
@@ -174,11 +182,6 @@ def _groups(labels: NDArray[np.uint8]) -> Iterator[tuple[Box, NDArray[np.uint8]]
     for number, box in enumerate(ndimage.find_objects(groups, count), start=1):
         around = box[0], *(slice(CELL * side.start, CELL * side.stop) for side in box[1:])
         yield around, whole[around] * (groups[box] == number).repeat(CELL, 1).repeat(CELL, 2)
-
-
-def _centre_mm(piece: Piece, labels: hd.Volume) -> NDArray[np.float64]:
-    centre = np.argwhere(piece.mask).mean(axis=0) + [side.start for side in piece.box]
-    return labels.map_indices_to_reference(centre[None])[0]
 
 
 def on_wrong_sides(

@@ -10,7 +10,7 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from model.volumes import TOUCHING
+from model.volumes import TOUCHING, boxes_by_label
 
 ORIENTATION = "FPL"
 """The network sees (z, y, x) growing towards the patient's feet, back and left."""
@@ -55,6 +55,9 @@ class Preprocessing:
             NoBody: if there is none in the volume.
         """
         ct = ct.to_patient_orientation(ORIENTATION)
+        # Metal is clipped before it is averaged with its neighbours, which would become bone. Air
+        # is not: the body's edge would be another one.
+        ct = ct.with_array(np.minimum(ct.array, self.window_hu[1]))
         ct = crop_to_body(resample(ct, self.grid(ct)))
         values = np.clip(ct.array, *self.window_hu)
         return ct.with_array(((values - self.mean_hu) / self.std_hu).astype(np.float32))
@@ -62,8 +65,16 @@ class Preprocessing:
     @property
     def air(self) -> float:
         """The grey value of ours that is no body yet; all that is denser lies above it."""
-        hu = np.float32(max(BODY_HU, self.window_hu[0]))  # reckoned as `forward` does, to the bit
-        return float((hu - self.mean_hu) / self.std_hu)
+        return self._grey(max(BODY_HU, self.window_hu[0]))
+
+    @property
+    def least(self) -> float:
+        """The least grey value of ours: what is as dark as the window ends, or darker."""
+        return self._grey(self.window_hu[0])
+
+    def _grey(self, hu: float) -> float:
+        """The grey value of ours that `forward` gives, to the bit."""
+        return float((np.float32(hu) - self.mean_hu) / self.std_hu)
 
     def grid(self, ct: hd.Volume | hd.VolumeGeometry) -> hd.VolumeGeometry:
         """Our spacing over the extent of `ct`, which is in our orientation; the centre is kept."""
@@ -155,16 +166,16 @@ def _tensor(values: np.ndarray) -> Tensor:
 
 def resample_labels(labels: hd.Volume, grid: hd.VolumeGeometry) -> hd.Volume:
     """Labels on another grid with parallel axes: each voxel takes the label that fills it most."""
-    present = np.unique(labels.array)
     source = labels.get_geometry()
+    best = _resample(_tensor(labels.array == 0), source, grid).numpy()  # of what has no label
     out = np.zeros(grid.spatial_shape, np.uint8)
-    best = np.full(grid.spatial_shape, -1.0, np.float32)
-    for value in present:
-        is_value = torch.from_numpy((labels.array == value).astype(np.float32))
-        share = _resample(is_value, source, grid).numpy()
-        wins = share > best
-        out[wins] = value
-        best[wins] = share[wins]
+    for value, box in boxes_by_label(labels.array).items():
+        inner, outer = _boxes_around(box, source, grid)
+        is_value = _tensor(labels.array[inner] == value)
+        share = _resample(is_value, _part(source, inner), _part(grid, outer)).numpy()
+        wins = share > best[outer]
+        out[outer][wins] = value
+        best[outer][wins] = share[wins]
     return hd.Volume(out, grid.affine, "PATIENT", labels.frame_of_reference_uid)
 
 

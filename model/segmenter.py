@@ -15,8 +15,8 @@ from model.checkpoint import BadCheckpoint, Card, load_network
 from model.organs import Organ
 from model.postprocess import clean
 from model.preprocess import Preprocessing
-from model.sliding_window import Cancelled, Shape, ignore, never, predict_tiled
-from model.unet import UNet, channels_last, fold_normalisation
+from model.sliding_window import Cancelled, ignore, never, predict_tiled
+from model.unet import Shape, UNet, channels_last, fold_normalisation
 
 __all__ = ["Cancelled", "Segmentation", "Segmenter"]
 
@@ -187,8 +187,6 @@ class Segmenter:
             except RuntimeError as error:
                 _raise_unless_of_memory(error)
                 log.warning("%s ran out of memory with tiles of %s", device, tile)
-            finally:
-                self._network.to(self.device)
             torch.cuda.empty_cache()  # not above, where the exception still holds the tensors
         raise MemoryError("the network does not fit into memory with the smallest tile")
 
@@ -217,20 +215,56 @@ class Segmenter:
         kind = torch.device(device).type
         if kind == "cuda" and tile == self.card.tile:  # other tiles come once: not worth compiling
             features = self._on_gpu
-        with torch.autocast(kind, torch.bfloat16, enabled=runs_faster_in_bf16(kind)):
-            return predict_tiled(
-                features,
-                network.heads[0],
-                image.to(device),
-                tile,
-                channels=network.config.widths[0],
-                num_classes=network.config.num_classes,
-                overlap=self.card.overlap,
-                air=self.card.preprocessing.air,
-                together=CPU_TILES if kind == "cpu" else 1,
-                progress=progress,
-                cancelled=cancelled,
-            )
+        return tiled_probabilities(
+            network,
+            image.to(device),
+            tile,
+            overlap=self.card.overlap,
+            air=self.card.preprocessing.air,
+            features=features,
+            progress=progress,
+            cancelled=cancelled,
+        )
+
+
+def tiled_probabilities(
+    network: UNet,
+    image: Tensor,
+    tile: Shape,
+    *,
+    overlap: float,
+    air: float,
+    features: Callable[[Tensor], Tensor] | None = None,
+    progress: Callable[[float], None] = ignore,
+    cancelled: Callable[[], bool] = never,
+) -> Tensor:
+    """`predict_tiled` as patients get it, and as training measures what they would get.
+
+    Args:
+        network: in evaluation mode, where the image is.
+        image: ``(Z, Y, X)``, preprocessed.
+        tile: voxels (z, y, x).
+        overlap: of tiles.
+        air: the grey value that is no body yet.
+        features: the network's, compiled.
+        progress: told the fraction done.
+        cancelled: asked before every pass.
+    """
+    kind = image.device.type
+    with torch.autocast(kind, torch.bfloat16, enabled=runs_faster_in_bf16(kind)):
+        return predict_tiled(
+            features or network.features,
+            network.heads[0],
+            image,
+            tile,
+            channels=network.config.widths[0],
+            num_classes=network.config.num_classes,
+            overlap=overlap,
+            air=air,
+            together=CPU_TILES if kind == "cpu" else 1,
+            progress=progress,
+            cancelled=cancelled,
+        )
 
 
 def _on_ct(

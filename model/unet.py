@@ -27,9 +27,6 @@ from model.tiny_vit import SLICE_SIDE, LiteMedSamEncoder
 
 Shape = tuple[int, int, int]  # (Z, Y, X)
 
-MIN_SIDE = 4
-"""Voxels: an axis is not pooled below this, for small organs would vanish."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class UNetConfig:
@@ -68,31 +65,6 @@ class UNetConfig:
         return pooled[0], pooled[1], pooled[2]
 
 
-def plan_strides(spacing_mm: tuple[float, float, float], patch: Shape, levels: int) -> list[Shape]:
-    """Which axes to pool between levels, so that features become isotropic and stay useful.
-
-    An axis is halved while it is less than twice as coarse as the finest one (so CT with thick
-    slices is pooled in plane first) and at least `MIN_SIDE` voxels remain. After the planning
-    of nnU-Net (Isensee et al., Nature Methods 18, 2021).
-
-    Args:
-        spacing_mm: of the network's grid, (z, y, x).
-        patch: of the network's input, voxels, (z, y, x).
-        levels: resolutions wanted; fewer come back where the patch is too small.
-    """
-    spacing, size, strides = list(spacing_mm), list(patch), list[Shape]()
-    for _ in range(levels - 1):
-        can = [n % 2 == 0 and n // 2 >= MIN_SIDE for n in size]
-        finest = min((s for s, c in zip(spacing, can, strict=True) if c), default=0.0)
-        z, y, x = (2 if c and s < 2 * finest else 1 for s, c in zip(spacing, can, strict=True))
-        if (z, y, x) == (1, 1, 1):
-            break
-        strides.append((z, y, x))
-        spacing = [s * f for s, f in zip(spacing, (z, y, x), strict=True)]
-        size = [n // f for n, f in zip(size, (z, y, x), strict=True)]
-    return strides
-
-
 class UNet(nn.Module):
     """Residual encoder-decoder with max pooling, transposed convolutions and concatenated skips.
 
@@ -103,6 +75,7 @@ class UNet(nn.Module):
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
         self.config = config
+        self.multiple = config.multiple  # reckoned once: a compiler cannot trace how
         widths, strides = config.widths, config.strides
         self.image_encoder = _image_encoder(config)
         self.encoder = nn.ModuleList(
@@ -146,9 +119,8 @@ class UNet(nn.Module):
         return [head(y) for head, y in zip(self.heads, self._levels(x), strict=True)]
 
     def _levels(self, x: Tensor) -> list[Tensor]:
-        multiple = self.config.multiple
-        if any(side % m for side, m in zip(x.shape[2:], multiple, strict=True)):
-            raise ValueError(f"sides {(*x.shape[2:],)} must be multiples of {multiple}")
+        if any(side % m for side, m in zip(x.shape[2:], self.multiple, strict=True)):
+            raise ValueError(f"sides {(*x.shape[2:],)} must be multiples of {self.multiple}")
         # Channels last is what the convolutions of CPUs and of tensor cores are quick with.
         x = x.contiguous(memory_format=torch.channels_last_3d)
         embedding = None if self.image_encoder is None else self.image_encoder(x)

@@ -47,6 +47,12 @@ def box_within(outer: Box, inner: Box) -> Box:
     return planes, rows, columns
 
 
+def centre_mm(mask: NDArray[np.bool_], box: Box, volume: hd.Volume) -> NDArray[np.float64]:
+    """The centre of what is true in a box of a volume, in LPS."""
+    centre = np.argwhere(mask).mean(axis=0) + [side.start for side in box]
+    return volume.map_indices_to_reference(centre[None])[0]
+
+
 def count_voxels(labels: hd.Volume) -> NDArray[np.int64]:
     """Number of voxels of each of the 256 values that a uint8 volume can hold."""
     part = labels.array[labelled_box(labels.array)]

@@ -18,7 +18,7 @@ from pydantic.alias_generators import to_pascal
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
-from model.validation import explained
+from model.explained import explained
 from plugin.configuration import authenticates, storage_and_index
 from plugin.ct.series_rules import SeriesRules
 from plugin.jobs.job import ResultKind

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
@@ -64,3 +65,10 @@ def test_the_peers_list_leaves_to_ours_what_ours_pins() -> None:
     for name in LISTS:
         assert f"\n-r ../../{name}.txt\n" in PEERS
         assert pinned(PEERS).keys() & pins(name).keys() == set()
+
+
+def test_no_torch_is_taken_that_lacks_what_is_used_of_the_tested_one() -> None:
+    """Exceptions, questions to the processor and CUDA graphs in threads came one by one."""
+    [torch] = [one for one in map(Requirement, PROJECT["dependencies"]) if one.name == "torch"]
+    major, minor = pins("requirements")["torch"].split(".")[:2]
+    assert torch.specifier == SpecifierSet(f">={major}.{minor},<{major}.{int(minor) + 1}")

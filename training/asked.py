@@ -1,12 +1,11 @@
 """What a run was asked for, kept in its folder: one that goes on must be asked for the same."""
 
 import json
-from collections.abc import Collection, Mapping
-from dataclasses import MISSING, asdict, fields
+from collections.abc import Mapping, Set
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from training.augment import AugmentConfig
 from training.cases import Dataset, ct_hashes
 from training.config import TrainConfig
 from training.json_file import write_json
@@ -20,13 +19,6 @@ MAY_CHANGE = frozenset(
     }
 )
 """Settings that a run may get other values of on its way; the rest made the weights as they are."""
-
-_UNSAID: dict[str, Any] = json.loads(
-    json.dumps({f.name: f.default for f in fields(TrainConfig) if f.default is not MISSING})
-)
-"""What a run was asked for by a version that did not know a setting yet."""
-
-_UNSAID_OF_AUGMENT: dict[str, Any] = json.loads(json.dumps(asdict(AugmentConfig())))
 
 
 def asked(config: TrainConfig) -> dict[str, Any]:
@@ -43,16 +35,14 @@ def asked(config: TrainConfig) -> dict[str, Any]:
 
 
 def check_same(
-    out: Path, before: Mapping[str, Any], now: Mapping[str, Any], free: Collection[str] = ()
+    out: Path, before: Mapping[str, Any], now: Mapping[str, Any], free: Set[str] = frozenset()
 ) -> None:
     """See whether a run may go on.
 
     Raises:
         ValueError: it was asked for something else, but for what is `free`.
     """
-    known = _UNSAID | dict(before)
-    known["augment"] = _UNSAID_OF_AUGMENT | known.get("augment", {})
-    if differing := sorted(k for k in now if k not in free and known.get(k, now[k]) != now[k]):
+    if differing := sorted(k for k in now.keys() - free if k not in before or before[k] != now[k]):
         raise ValueError(f"{out} holds a run with another {', '.join(differing)}")
 
 
@@ -67,8 +57,5 @@ def check_goes_on(config: TrainConfig) -> None:
     Raises:
         ValueError: it was not.
     """
-    try:
-        before = json.loads((config.out / RECORD).read_text())
-    except FileNotFoundError:  # of an earlier version
-        return
+    before = json.loads((config.out / RECORD).read_text())
     check_same(config.out, before, asked(config), MAY_CHANGE)

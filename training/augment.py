@@ -54,8 +54,8 @@ class Scan(NamedTuple):
     """What patches are taken from: a whole case."""
 
     image: Tensor  # (Z, Y, X) normalised
-    labels: Tensor  # (Z, Y, X) uint8, with `UNKNOWN`
-    air: float  # the image's least value
+    labels: Tensor  # (Z, Y, X) uint8, with `UNKNOWN`; patches have the same
+    air: float  # the least value that an image can have
     spacing_mm: tuple[float, float, float]  # (z, y, x)
 
 

@@ -30,7 +30,7 @@ class Case:
     image: npt.NDArray[np.float32]  # (Z, Y, X), normalised
     labels: npt.NDArray[np.uint8]  # (Z, Y, X)
     labelled: tuple[Organ, ...]  # an organ that is not here is unlabelled, not absent
-    ct_sha256: str = ""  # of the CT that it was made of, as `LabelledCt` has it
+    ct_sha256: str  # of the CT that it was made of, as `LabelledCt` has it
 
     def write(self, folder: Path) -> None:
         """Write the case to its own folder under `folder`."""
@@ -48,15 +48,16 @@ class Case:
     def read(cls, folder: Path) -> "Case":
         """Read the case that `write` wrote to this folder.
 
-        The image stays on disk until it is looked at, and is shared by all processes that do.
+        Image and labels stay on disk until they are looked at, and are shared by all processes that
+        do.
         """
         values = json.loads((folder / "case.json").read_text())
         return cls(
             name=folder.name,
             image=np.load(folder / "image.npy", mmap_mode="c"),
-            labels=np.load(folder / "labels.npy"),
+            labels=np.load(folder / "labels.npy", mmap_mode="c"),
             labelled=tuple(BY_NAME[name] for name in values["labelled"]),
-            ct_sha256=values.get("ct_sha256", ""),  # an earlier version wrote none
+            ct_sha256=values["ct_sha256"],
         )
 
 
@@ -79,25 +80,19 @@ class Dataset:
 
 
 def ct_hashes(folder: Path, names: Iterable[str]) -> set[str]:
-    """What tells some cases of a folder from others, whatever they are called there or elsewhere.
-
-    Empty if one of them was prepared by an earlier version, which did not note it.
-    """
-    files = [folder / name / "case.json" for name in names]
-    found = {json.loads(file.read_text()).get("ct_sha256", "") for file in files}
-    return set() if "" in found else found
+    """What tells some cases of a folder from others, whatever they are called here or there."""
+    return {_ct_hash(folder / name) for name in names}
 
 
 def twins(folder: Path, names: Iterable[str]) -> list[tuple[str, str]]:
-    """Pairs of cases of a folder that are the same CT; those of an earlier version are not seen."""
+    """Pairs of cases of a folder that are the same CT."""
     first: dict[str, str] = {}
-    found = []
-    for name in names:
-        digest = json.loads((folder / name / "case.json").read_text()).get("ct_sha256", "")
-        other = first.setdefault(digest, name)
-        if digest and other != name:
-            found.append((other, name))
-    return found
+    pairs = [(first.setdefault(_ct_hash(folder / name), name), name) for name in names]
+    return [(one, other) for one, other in pairs if one != other]
+
+
+def _ct_hash(case: Path) -> str:
+    return str(json.loads((case / "case.json").read_text())["ct_sha256"])
 
 
 def in_table_order(names: set[str]) -> tuple[str, ...]:

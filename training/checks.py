@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from model.organs import Organ
-from model.plausibility import MM_PER_CM, find_doubts
+from model.plausibility import amount_of, find_doubts
 from model.postprocess import HOLDS_AIR, on_wrong_sides
 from model.preprocess import BODY_HU, ORIENTATION
 from model.usual_volumes import usual_volume
-from model.volumes import MM3_PER_ML, boxes_by_label, volumes_ml
+from model.volumes import boxes_by_label, centre_mm, volumes_ml
 from training.labelled import LabelledCt
 
 FAR_TOO_LARGE = 3.0
@@ -51,8 +51,7 @@ def examine(case: LabelledCt) -> tuple[LabelledCt, Findings]:
         if (box := boxes.get(organ.label)) is None:
             continue  # labelled, and the patient has none
         found = scan.labels.array[box] == organ.label
-        centre = np.argwhere(found).mean(axis=0) + [side.start for side in box]
-        centres_mm[organ] = float(scan.labels.map_indices_to_reference(centre[None])[0, 0])
+        centres_mm[organ] = float(centre_mm(found, box, scan.labels)[0])
         outside = float((found & scan.outside[box]).sum() / found.sum())
         if organ.name in HOLDS_AIR:
             outside = 0.0  # the ear canal lets the air in
@@ -110,9 +109,7 @@ def _body(ct: hd.Volume) -> NDArray[np.bool_]:
 def _far_too_large(organ: Organ, found: NDArray[np.bool_], labels: hd.Volume) -> str:
     """The reason to leave an organ out, or nothing."""
     usual = usual_volume(organ)
-    amount, unit = np.count_nonzero(found) * labels.voxel_volume / MM3_PER_ML, "ml"
-    if usual.per_cm:
-        amount, unit = amount / (found.shape[0] * labels.spacing[0] / MM_PER_CM), "ml per cm"
+    amount, unit = amount_of(organ, found, labels)
     if amount <= FAR_TOO_LARGE * usual.high:
         return ""
     return f"it has {amount:.3g} {unit}, usually {usual.low:g} to {usual.high:g}"

@@ -10,7 +10,6 @@ metrics.
 """
 
 import argparse
-import hashlib
 import sys
 import tomllib
 from collections.abc import Iterator, Sequence
@@ -21,16 +20,16 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 from pydantic import ConfigDict, TypeAdapter, ValidationError
-from torch import Tensor, nn
 
 from model.checkpoint import NOTICE, BadCheckpoint, load_network
+from model.explained import explained
 from model.organs import BY_NAME
 from model.segmenter import Segmenter
 from model.tiny_vit import LiteMedSamEncoder
-from model.validation import explained
 from training.config import TrainConfig
 from training.evaluate import held_out_folders, measure_once
 from training.labelled import case_folders
+from training.report import markdown_table
 from training.runs import Run, finish
 from training.scores import Row, dice_by_organ, mean_dice
 from training.train import Diverged
@@ -142,29 +141,6 @@ def entries(config: CompareConfig) -> Iterator[Entry]:
             yield entry(LITEMEDSAM, budget, config.measured_litemedsam, run)
 
 
-class RememberedSlices(nn.Module):
-    """LiteMedSAM's encoder, embedding every slice that it is shown once, and only once.
-
-    It sees slice by slice, and tiles overlap along z: the result is the same and comes sooner.
-    Shapes: as the encoder's, for one CT at a time.
-    """
-
-    def __init__(self, encoder: LiteMedSamEncoder) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.width = encoder.width
-        self.seen: dict[bytes, Tensor] = {}
-
-    def forward(self, x: Tensor) -> Tensor:
-        embedded = []
-        for one in self.encoder.chosen(x).split(1, dim=2):  # (1, 1, 1, Y, X)
-            key = hashlib.sha256(one.float().cpu().numpy().tobytes()).digest()
-            if key not in self.seen:
-                self.seen[key] = self.encoder.embed(one)
-            embedded.append(self.seen[key])
-        return torch.cat(embedded, dim=2)
-
-
 def result_of(entry: Entry, config: CompareConfig, cases: Path, *, device: str) -> Result:
     """Train and measure one entry, or read what is there already."""
     folders = held_out_folders(case_folders(cases), entry.config)[: entry.measured]
@@ -173,10 +149,9 @@ def result_of(entry: Entry, config: CompareConfig, cases: Path, *, device: str) 
     run = finish(entry.config, device=device)
     network, card = load_network(run.model)
     parameters = sum(p.numel() for p in network.parameters())
-    frozen, encoder = 0, network.image_encoder
-    if isinstance(encoder, LiteMedSamEncoder):
-        frozen = sum(p.numel() for p in encoder.parameters())
-        network.register_module("image_encoder", RememberedSlices(encoder))
+    frozen = 0
+    if isinstance(network.image_encoder, LiteMedSamEncoder):
+        frozen = sum(p.numel() for p in network.image_encoder.parameters())
     rows, seconds = measure_once(
         entry.config.out,
         folders,
@@ -202,9 +177,8 @@ def table(results: Sequence[Result]) -> str:
     organs = list(dict.fromkeys(o for result in results for o in dice_by_organ(result.rows)))
     head = ["equal", "network", "image encoder", "parameters, M", "steps", "s a step"]
     head += ["s a case", "patients", "mean over organs", *(BY_NAME[o].tg263 for o in organs)]
-    lines = [head, ["---"] * len(head)]
     most = max(result.entry.measured for result in results)
-    lines += [_line(each, organs, None) for each in results if each.entry.measured == most]
+    lines = [_line(each, organs, None) for each in results if each.entry.measured == most]
     for few in (result for result in results if result.entry.measured < most):
         patients = {row.case for row in few.rows}
         lines += [
@@ -213,7 +187,7 @@ def table(results: Sequence[Result]) -> str:
             if each.entry.budget == few.entry.budget
             and each.entry.network.attention in {"plain", "sam"}
         ]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return markdown_table(head, lines)
 
 
 def _line(result: Result, organs: Sequence[str], patients: set[str] | None) -> list[str]:
@@ -252,9 +226,8 @@ def notes(config: CompareConfig, results: Sequence[Result], device: str) -> str:
         text += (
             f"\nLiteMedSAM's encoder is pre-trained and frozen, and sees {_slices(train)} of "
             f"{train.litemedsam_side} x {train.litemedsam_side} pixels: that is most of the time "
-            "of its steps and cases. When measuring, a slice is embedded once, and only the first "
-            f"{config.measured_litemedsam} patients are measured; the rows beside it are the "
-            "others on the same patients.\n"
+            f"of its steps and cases. Only the first {config.measured_litemedsam} patients are "
+            "measured; the rows beside it are the others on the same patients.\n"
         )
     return text
 

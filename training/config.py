@@ -16,11 +16,12 @@ from pydantic import (
     ValidationError,
 )
 
+from model.attention import HEADS
 from model.checkpoint import check_names
-from model.validation import explained
+from model.explained import explained
 from training.augment import AugmentConfig
 
-Shape = tuple[PositiveInt, PositiveInt, PositiveInt]  # (z, y, x)
+Triple = tuple[PositiveInt, PositiveInt, PositiveInt]  # (z, y, x)
 Read = TypeVar("Read")
 
 
@@ -34,9 +35,9 @@ class Plan:
     __pydantic_config__ = ConfigDict(extra="forbid")
 
     spacing_mm: tuple[float, float, float]  # of the network's grid, (z, y, x)
-    patch: Shape  # voxels
+    patch: Triple  # voxels
     batch: PositiveInt
-    strides: tuple[Shape, ...]  # pooling between the levels: their number is the depth
+    strides: tuple[Triple, ...]  # pooling between the levels: their number is the depth
     widths: tuple[int, ...]  # channels of each level, one more than strides
     memory_gib: float  # what a training step was planned to fit into
     estimated_gib: float  # what it is estimated to take
@@ -76,7 +77,7 @@ class TrainConfig:
     plan: Plan | None = None  # in TOML the path of a plan.toml; keys beside it override the plan's
     attention: Literal["plain", "gate", "scse", "sam"] = "sam"
     widths: tuple[PositiveInt, ...] = (32, 64, 128, 256, 320)
-    strides: tuple[Shape, ...] | None = None  # pooling between levels; absent: from spacing, patch
+    strides: tuple[Triple, ...] | None = None  # pooling between levels; absent: of spacing, patch
     norm: Literal["batch", "instance"] = "batch"
     image_encoder: Literal["vit", "litemedsam"] = "vit"  # "litemedsam" starts pre-trained
     litemedsam_every: PositiveInt = 1  # of so many slices that encoder sees one,
@@ -85,7 +86,7 @@ class TrainConfig:
     encoder_depth: PositiveInt = 12
     encoder_heads: PositiveInt = 12
     attention_width: PositiveInt = 256
-    patch: Shape = (48, 160, 160)  # voxels (z, y, x)
+    patch: Triple = (48, 160, 160)  # voxels (z, y, x)
     batch: PositiveInt = 2  # of all processes together
     steps: PositiveInt = 250_000  # optimiser steps, not epochs
     cpu_hours: PositiveFloat | None = None  # of the processor: the run ends then, or by `steps`
@@ -125,6 +126,16 @@ class TrainConfig:
                 f"encoder_width is a multiple of encoder_heads, got {self.encoder_width} and "
                 f"{self.encoder_heads}"
             )
+        if self.attention_width % HEADS:
+            raise ValueError(
+                f"attention_width is a multiple of {HEADS}, got {self.attention_width}"
+            )
+
+    @property
+    def not_planned(self) -> list[str]:
+        """What it says otherwise than its plan."""
+        planned = {} if self.plan is None else self.plan.of_config
+        return [key for key, value in planned.items() if getattr(self, key) != value]
 
     @classmethod
     def read(cls, path: Path) -> "TrainConfig":
@@ -143,7 +154,7 @@ class TrainConfig:
         return _validated(cls, values, path)
 
 
-def _check_levels(widths: Sequence[int], strides: Sequence[Shape]) -> None:
+def _check_levels(widths: Sequence[int], strides: Sequence[Triple]) -> None:
     if len(widths) != len(strides) + 1:
         raise ValueError(
             f"widths have {len(widths)} levels and strides make {len(strides) + 1}: with a plan, "
@@ -159,8 +170,6 @@ def _loaded(path: Path) -> dict[str, Any]:
 
 
 def _validated(kind: type[Read], values: dict[str, Any], path: Path) -> Read:
-    if unknown := sorted(values.keys() - kind.__annotations__.keys()):
-        raise ValueError(f"{path}: unknown {unknown}")
     try:
         return TypeAdapter(kind).validate_python(values)
     except ValidationError as error:

@@ -34,6 +34,7 @@ from training.json_file import write_json
 from training.labelled import LabelledCt, case_folders, read_case, read_nifti
 from training.plots import View, draw_boxes, draw_view
 from training.published import COARSE_MM, SECOND_READER, TABLE_1
+from training.report import markdown_table
 from training.scores import Row, dice_by_organ, mean_dice, read_rows, summary, write_rows
 from training.split import Split, split_of
 
@@ -201,21 +202,19 @@ def table(rows: Sequence[Row], tolerance_mm: float, pixel_mm: float) -> str:
         pixel_mm: in-plane side of the cases; the second reader's Dice depends on it.
     """
     grid = "about 4 mm" if pixel_mm >= COARSE_MM else "1 mm"
-    lines = [
-        f"| organ | patients | Dice % | lowest | surface Dice % at {tolerance_mm:g} mm | HD95 mm "
-        f"| nnSAM-UNet, published | second reader at {grid} |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    head = ["organ", "patients", "Dice %", "lowest", f"surface Dice % at {tolerance_mm:g} mm"]
+    head += ["HD95 mm", "nnSAM-UNet, published", f"second reader at {grid}"]
+    lines = []
     for name in dice_by_organ(rows):
         mine = [row for row in rows if row.organ == name and not np.isnan(row.dice)]
         readers = SECOND_READER.get(name)
         reader = "" if readers is None else f"{readers[pixel_mm >= COARSE_MM]}"
-        lines.append(f"{_line(BY_NAME[name], mine)} | {reader} |")
-    lines.append(f"| mean over organs | | {100 * mean_dice(rows):.1f} | | | | | |")
-    return "\n".join(lines) + "\n"
+        lines.append([*_line(BY_NAME[name], mine), reader])
+    lines.append(["mean over organs", "", f"{100 * mean_dice(rows):.1f}", *[""] * 5])
+    return markdown_table(head, lines)
 
 
-def _line(organ: Organ, rows: Sequence[Row]) -> str:
+def _line(organ: Organ, rows: Sequence[Row]) -> list[str]:
     dice = 100 * np.array([row.dice for row in rows])
     surface = 100 * np.array([row.surface_dice for row in rows])
     far = np.array([row.hd95_mm for row in rows])
@@ -223,10 +222,15 @@ def _line(organ: Organ, rows: Sequence[Row]) -> str:
     distance = f"{far[np.isfinite(far)].mean():.1f}" if missed < len(far) else "-"
     distance += f" ({missed} not found)" if missed else ""
     published = TABLE_1[organ.name][-1]
-    return (
-        f"| {organ.tg263} | {len(rows)} | {dice.mean():.1f} ± {dice.std():.1f} | {dice.min():.1f} "
-        f"| {surface.mean():.1f} | {distance} | {published.mean:.1f} ± {published.sd:.1f}"
-    )
+    return [
+        organ.tg263,
+        f"{len(rows)}",
+        f"{dice.mean():.1f} ± {dice.std():.1f}",
+        f"{dice.min():.1f}",
+        f"{surface.mean():.1f}",
+        distance,
+        f"{published.mean:.1f} ± {published.sd:.1f}",
+    ]
 
 
 NOTES = """

@@ -16,6 +16,7 @@ from pydantic import TypeAdapter
 
 from model.organs import ORGANS, Organ
 from model.preprocess import BODY_HU, ORIENTATION, crop_to_body
+from model.volumes import count_voxels
 
 FILE = "fingerprint.json"
 
@@ -137,7 +138,7 @@ def measure(
     body = ct.array[ct.array > BODY_HU]
     clipped = np.clip(body, *window_hu).astype(np.float64)
     ml = float(np.prod(ct.spacing)) / 1000
-    voxels = np.bincount(labels.array.ravel(), minlength=len(ORGANS) + 1)
+    voxels = count_voxels(labels)
     low, middle, high = np.percentile(body, (0.5, 50, 99.5)).round(1).tolist()
     return CaseFingerprint(
         name=name,

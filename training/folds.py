@@ -14,12 +14,11 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 
-from model.checkpoint import NOTICE, BadCheckpoint
+from model.checkpoint import NOTICE, BadCheckpoint, load_network
 from model.organs import BY_NAME
 from model.segmenter import Segmenter
 from training.cases import Dataset
@@ -28,6 +27,7 @@ from training.evaluate import measure_once
 from training.labelled import case_folders
 from training.plots import draw_boxes
 from training.published import TABLE_1
+from training.report import markdown_table
 from training.runs import Run, finish
 from training.scores import Row, dice_by_organ, mean_dice
 from training.split import FOLDS, split_of
@@ -57,8 +57,7 @@ def run_fold(
     run = finish(config, device=device)
 
     def load() -> Segmenter:
-        where: Literal["cpu", "cuda"] = "cpu" if device == "cpu" else "cuda"
-        return Segmenter.load(run.model, device=where, unmeasured=True)
+        return Segmenter(*load_network(run.model), device, unmeasured=True)
 
     def rows(part: str, names: Sequence[str], *, unseen: bool) -> list[Row]:
         those = [folders[name] for name in sorted(names)]
@@ -90,7 +89,7 @@ def table(folds: Sequence[Fold]) -> str:
     ]
     tested = [dice_by_organ(fold.test) for fold in folds]
     validated = [dice_by_organ(fold.validation) for fold in folds]
-    lines = [head, ["---"] * len(head)]
+    lines = []
     for organ in dict.fromkeys(organ for dice in tested for organ in dice):
         alone = 100 * np.array(dice_by_organ(best.test).get(organ, []))
         published = TABLE_1[organ][-1]
@@ -115,7 +114,7 @@ def table(folds: Sequence[Fold]) -> str:
             "",
         ]
     )
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return markdown_table(head, lines)
 
 
 def _over(means: Sequence[float]) -> str:

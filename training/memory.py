@@ -11,8 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from model.unet import UNet, UNetConfig
-from training.config import Shape, TrainConfig
+from model.unet import Shape, UNet, UNetConfig
+from training.config import TrainConfig
 from training.loss import deep_loss
 
 OVERHEAD_GIB = 1.0

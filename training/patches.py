@@ -5,13 +5,13 @@ from collections import deque
 from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from model.checkpoint import read_card
+from model.checkpoint import Card
+from model.volumes import boxes_by_label
 from training.augment import Scan, sample_patch
 from training.cases import UNKNOWN, Case, Dataset
 from training.config import TrainConfig
@@ -35,24 +35,23 @@ class Patches:
         dataset: Dataset,
         config: TrainConfig,
         ranks: Ranks | None = None,
+        first: Card | None = None,
     ) -> None:
         self.config = config
         self.mine = (ranks or Ranks()).share(range(config.batch))
-        self.run = (config.seed,) if config.start is None else (config.seed, _number(config.start))
+        self.run = (config.seed,) if first is None else (config.seed, _number(first))
         self.scans = [
             Scan(
                 torch.from_numpy(case.image),
-                torch.from_numpy(classes(case, dataset)),
-                float(case.image.min()),
+                torch.from_numpy(case.labels),
+                dataset.preprocessing.least,
                 dataset.preprocessing.spacing_mm,
             )
             for case in cases
         ]
+        self.classes = [torch.from_numpy(_classes_by_label(case, dataset)).long() for case in cases]
         self.labelled = [labelled_classes(case, dataset) for case in cases]
-        self.places = [
-            [np.argwhere(scan.labels.numpy() == k) for k in range(1, len(dataset.organs) + 1)]
-            for scan in self.scans
-        ]
+        self.places = [_places(case, dataset) for case in cases]
         self.holders = [  # per organ, the cases that have a voxel of it
             [i for i, places in enumerate(self.places) if len(places[k])]
             for k in range(len(dataset.organs))
@@ -69,7 +68,7 @@ class Patches:
         case, centre = self._place(rng)
         config = self.config
         image, target = sample_patch(self.scans[case], centre, config.patch, config.augment, rng)
-        return image[None], target, self.labelled[case]
+        return image[None], self.classes[case][target], self.labelled[case]
 
     def _place(self, rng: np.random.Generator) -> tuple[int, tuple[float, float, float]]:
         if rng.random() < self.config.foreground:
@@ -128,24 +127,43 @@ def drawn_ahead(
 
 def classes(case: Case, dataset: Dataset) -> np.ndarray:
     """Labels of the table of organs to this data set's classes 1..K-1; `UNKNOWN` stays."""
+    return _classes_by_label(case, dataset)[case.labels]
+
+
+def _classes_by_label(case: Case, dataset: Dataset) -> np.ndarray:
+    """``(256,)`` uint8: the class of each label."""
     table = np.zeros(256, np.uint8)
     table[UNKNOWN] = UNKNOWN
     labelled = {organ.name: organ.label for organ in case.labelled}
     for k, name in enumerate(dataset.organs, start=1):
         if name in labelled:
             table[labelled[name]] = k
-    return table[case.labels]
+    return table
+
+
+def _places(case: Case, dataset: Dataset) -> list[np.ndarray]:
+    """``(N, 3)`` of every organ of the data set: its voxels, in the order of memory."""
+    boxes, labelled = boxes_by_label(case.labels), {organ.name: organ for organ in case.labelled}
+    found = []
+    for name in dataset.organs:
+        there = np.empty((0, 3), np.int16)
+        if name in labelled and (box := boxes.get(labelled[name].label)) is not None:
+            voxels = np.argwhere(case.labels[box] == labelled[name].label)
+            there = (voxels + [side.start for side in box]).astype(np.int16)
+        found.append(there)
+    return found
 
 
 def organs_in(case: Case, dataset: Dataset) -> set[str]:
     """The organs of the data set of which the case has a voxel."""
-    return {dataset.organs[k - 1] for k in np.unique(classes(case, dataset)) if 0 < k < UNKNOWN}
+    there = boxes_by_label(case.labels)
+    known = {organ.name for organ in case.labelled if organ.label in there}
+    return known & set(dataset.organs)
 
 
-def _number(model: Path) -> int:
+def _number(model: Card) -> int:
     """One that only this version of a model has."""
-    card = read_card(model)
-    return zlib.crc32(f"{card.name} {card.version}".encode())
+    return zlib.crc32(f"{model.name} {model.version}".encode())
 
 
 def labelled_classes(case: Case, dataset: Dataset) -> Tensor:

@@ -18,13 +18,13 @@ import numpy as np
 from rich.progress import track
 
 from model.preprocess import WINDOW_HU, Preprocessing
-from model.unet import UNetConfig, plan_strides
+from model.unet import Shape, UNetConfig
 from training.cases import Dataset
-from training.config import Plan, Shape, TrainConfig
+from training.config import Plan, TrainConfig
 from training.fingerprint import FILE, Fingerprint, Millimetres, measure
 from training.labelled import case_folders, read_case
 from training.memory import step_gib
-from training.network import network_config
+from training.network import network_config, plan_strides
 
 RECIPE = Path(__file__).parent / "configs" / "hn22-gpu.toml"
 
@@ -135,6 +135,7 @@ def as_toml(plan: Plan, fingerprint: Fingerprint) -> str:
             f"# {_by(np.multiply(plan.patch, plan.spacing_mm))} mm; the median patient is "
             f"{_by(fingerprint.body_mm)} mm.",
             f"patch = {list(plan.patch)}",
+            "# Of one GPU: for several under torchrun, times their number.",
             f"batch = {plan.batch}",
             "",
             f"# Features are pooled to at most {DEEPEST:g} diameters of the smallest organ, "

@@ -16,6 +16,7 @@ from model.checkpoint import NOTICE
 from model.metrics import Mask
 from model.organs import BY_NAME
 from model.preprocess import ORIENTATION
+from model.volumes import labelled_box
 from training.published import TABLE_1
 from training.scores import Row, dice_by_organ
 
@@ -78,12 +79,11 @@ class View:
 def _box(mask: Mask, spacing_mm: tuple[float, float, float]) -> list[slice]:
     """The part to show: around the mask with its margin, within the volume."""
     box = []
-    for axis, (n, mm) in enumerate(zip(mask.shape, spacing_mm, strict=True)):
-        others = tuple(other for other in range(3) if other != axis)
-        inside = np.flatnonzero(mask.any(axis=others))
-        size = inside[-1] - inside[0] + 1
-        margin = int(np.ceil(max(MARGIN_MM, (LEAST_MM - size * mm) / 2) / mm))
-        box.append(slice(max(inside[0] - margin, 0), min(inside[-1] + margin + 1, n)))
+    inside = labelled_box(mask.view(np.uint8))
+    for side, n, mm in zip(inside, mask.shape, spacing_mm, strict=True):
+        least_mm = (LEAST_MM - (side.stop - side.start) * mm) / 2
+        margin = int(np.ceil(max(MARGIN_MM, least_mm) / mm))
+        box.append(slice(max(side.start - margin, 0), min(side.stop + margin, n)))
     return box
 
 

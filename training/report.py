@@ -63,9 +63,11 @@ class Report:
             f"- source: {self.source}\n- {self.summary()}\n"
             f"- CT series that nobody drew on: {self.undrawn}\n",
             "## Organs\n",
-            _table(("organ", "cases", "ml, median", "ml, lowest to highest"), self._organs()),
+            markdown_table(
+                ("organ", "cases", "ml, median", "ml, lowest to highest"), self._organs()
+            ),
             "## Left out: the organ counts as unlabelled\n",
-            _table(
+            markdown_table(
                 ("case", "organ", "why"),
                 [
                     (case.case, _tg263(organ), why)
@@ -74,7 +76,7 @@ class Report:
                 ],
             ),
             "## To look at: these are kept\n",
-            _table(
+            markdown_table(
                 ("case", "what"),
                 [
                     (case.case, sentence)
@@ -84,11 +86,11 @@ class Report:
                 ],
             ),
             "## Refused\n",
-            _table(("what", "why"), [(one.what, one.reason) for one in self.refused]),
+            markdown_table(("what", "why"), [(one.what, one.reason) for one in self.refused]),
             "## Names that mean an organ\n",
-            _table(("name", "organ", "cases"), self._matched()),
+            markdown_table(("name", "organ", "cases"), self._matched()),
             "## Names that mean none: list any that are organs in a file for --names\n",
-            _table(("name", "cases"), self._unmatched()),
+            markdown_table(("name", "cases"), self._unmatched()),
         ]
         return "\n".join(parts)
 
@@ -122,13 +124,15 @@ def _tg263(organ: str) -> str:
     return BY_NAME[organ].tg263
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A table, whose cells are any values."""
     if not rows:
         return "None.\n"
     lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines) + "\n"
+    return "".join(f"|{'|'.join(map(_cell, line))}|\n" for line in lines)
 
 
 def _cell(value: object) -> str:
     """Text that cannot leave its cell."""
-    return " ".join(str(value).split()).replace("|", "\\|")
+    text = " ".join(str(value).split()).replace("|", "\\|")
+    return f" {text} " if text else " "

@@ -32,14 +32,12 @@ class State:
         saved = torch.load(path, weights_only=True, map_location=device)
         self.network.load_state_dict(saved["network"])
         self.average.load_state_dict(saved["average"])
-        kept = saved["optimiser"]
-        kept = kept if isinstance(kept, list) else [kept]  # an earlier version had one
-        for optimiser, values in zip(self.optimisers, kept, strict=True):
+        for optimiser, values in zip(self.optimisers, saved["optimiser"], strict=True):
             optimiser.load_state_dict(values)
-        if saved.get("scaler"):  # empty unless fp16
+        if saved["scaler"]:  # empty unless fp16
             self.scaler.load_state_dict(saved["scaler"])
         self.step, self.best, self.hours = saved["step"], saved["best"], saved["hours"]
-        self.cpu_hours = saved.get("cpu_hours", 0.0)
+        self.cpu_hours = saved["cpu_hours"]
 
     def save(self, path: Path) -> None:
         """Write the state; a power cut at any moment leaves the old one or the new one, whole.

@@ -25,7 +25,7 @@ from training.config import TrainConfig
 from training.distributed import Ranks, for_all, join, leave
 from training.loss import deep_loss
 from training.monitor import Monitor
-from training.network import build_network
+from training.network import as_known_to, build_network, check_patch, network_config
 from training.optimise import (
     autocast,
     build_optimisers,
@@ -82,12 +82,15 @@ def train(config: TrainConfig, *, device: str, resume: bool) -> None:
 def _train(config: TrainConfig, device: str, ranks: Ranks) -> None:
     torch.backends.cudnn.benchmark = True  # every step has the same shapes
     dataset = Dataset.read(config.cases)
-    split = _split(config, dataset)
+    first = None  # the card of the model to start from
+    if config.start is not None:
+        first = read_card(config.start)
+        dataset = as_known_to(first, config.start, dataset)
+    check_patch(config.patch, first.network if first else network_config(config, dataset))
+    split = _split(config, dataset, first)
     training = [Case.read(config.cases / name) for name in split.training]
-    if config.start is None:
+    if first is None:
         dataset = _drawn_in(training, dataset, ranks)
-    else:  # the model knows its organs already, drawn here or not
-        dataset = replace(dataset, organs=_known_to(config.start, dataset))
     mine = split.validation[ranks.rank :: ranks.count]
     validation = [Case.read(config.cases / name) for name in mine]
     if not any(ranks.gather(any(organs_in(case, dataset) for case in validation))):
@@ -95,7 +98,7 @@ def _train(config: TrainConfig, device: str, ranks: Ranks) -> None:
             "no validation patient has a voxel of any organ, so that no weights could be chosen: "
             "validation_patients must be more"
         )
-    patches = Patches(training, dataset, config, ranks)
+    patches = Patches(training, dataset, config, ranks, first)
     network = build_network(config, dataset).to(device)
     average = copy.deepcopy(network)
     optimisers = build_optimisers(network, config)
@@ -154,13 +157,7 @@ def _train(config: TrainConfig, device: str, ranks: Ranks) -> None:
                         "with mixed_precision = false"
                     )
                 dice = validation_dice(
-                    average,
-                    validation,
-                    dataset,
-                    config.patch,
-                    device=device,
-                    dtype=dtype,
-                    ranks=ranks,
+                    average, validation, dataset, config.patch, device=device, ranks=ranks
                 )
                 if config.cpu_hours is not None:
                     state.cpu_hours = clock.cpu_hours(ranks)
@@ -169,7 +166,7 @@ def _train(config: TrainConfig, device: str, ranks: Ranks) -> None:
                 if mean > state.best:
                     state.best = mean
                     if ranks.first:
-                        card = _card(config, dataset, split, state, dice)
+                        card = _card(config, dataset, split, state, dice, first)
                         save_model(config.out / "model", average, card)
             if (state.step % config.save_every == 0 or done >= 1) and ranks.first:
                 state.hours = clock.hours
@@ -187,15 +184,16 @@ def _in_words(
     """What is about to be done, for whoever would have wanted something else."""
     shape = " x ".join(map(str, config.patch))
     millions = sum(weight.numel() for weight in network.parameters()) / 1e6
+    otherwise = f"; not the plan's: {', '.join(config.not_planned)}" if config.not_planned else ""
     return (
         f"{config.name}: {device} in {str(dtype).removeprefix('torch.')}; {len(split.training)} "
         f"patients train, {len(split.validation)} choose the weights, {len(split.test)} are held "
         f"out; {len(dataset.organs)} organs; {config.batch} patches of {shape} voxels a step; "
-        f"{millions:.1f} million weights"
+        f"{millions:.1f} million weights{otherwise}"
     )
 
 
-def _split(config: TrainConfig, dataset: Dataset) -> Split:
+def _split(config: TrainConfig, dataset: Dataset, first: Card | None) -> Split:
     """Who trains, validates and is held out; from the first step on it stays as it was.
 
     Raises:
@@ -213,21 +211,13 @@ def _split(config: TrainConfig, dataset: Dataset) -> Split:
             f"{' and '.join(twice[0])} in {config.cases} are the same CT: one might train what the "
             "other one measures; prepare without one of them"
         )
-    if config.start is not None and split.test:
-        seen = read_card(config.start).seen
-        if not seen:
+    if first is not None and split.test:
+        if not first.seen:
             raise ValueError(
                 f"the card of {config.start} does not say whom its weights have seen, so that "
                 "nobody can be held out: test_patients must be 0"
             )
-        held_out = ct_hashes(config.cases, split.test)
-        if not held_out:
-            raise ValueError(
-                f"{config.cases} was prepared by an earlier version and does not say whose CTs it "
-                f"holds, so that nobody can be held out of what {config.start} has seen: prepare "
-                "them again"
-            )
-        if not held_out.isdisjoint(seen):
+        if not ct_hashes(config.cases, split.test).isdisjoint(first.seen):
             raise ValueError(
                 f"{config.start} was trained on patients who are to be held out now: seed, "
                 "test_patients and cases must be those of its run"
@@ -247,34 +237,23 @@ def _drawn_in(training: Sequence[Case], dataset: Dataset, ranks: Ranks) -> Datas
     return replace(dataset, organs=tuple(name for name in dataset.organs if name in drawn))
 
 
-def _known_to(model: Path, dataset: Dataset) -> tuple[str, ...]:
-    """The organs of a model, which must be all that the cases have labels for.
-
-    Raises:
-        ValueError: they have others.
-    """
-    organs = read_card(model).organs
-    if others := [name for name in dataset.organs if name not in organs]:
-        raise ValueError(
-            f"the cases have labels for {', '.join(others)}, which {model} does not know: prepare "
-            f"them with --like {model}"
-        )
-    return organs
-
-
 def _card(
-    config: TrainConfig, dataset: Dataset, split: Split, state: State, dice: dict[str, float]
+    config: TrainConfig,
+    dataset: Dataset,
+    split: Split,
+    state: State,
+    dice: dict[str, float],
+    first: Card | None,
 ) -> Card:
     """Of the averaged weights as they are now."""
     seen = ct_hashes(config.cases, (*split.training, *split.validation))
     elsewhere = {"name", "version", "description", "cases", "out", "start"}
-    if config.start is not None:
+    if first is not None:
         elsewhere |= vars(state.average.config).keys()  # the network is the first model's
     settings = {key: value for key, value in asdict(config).items() if key not in elsewhere}
-    if config.start is not None:
-        first = read_card(config.start)
+    if first is not None:
         settings["started_from"] = f"{first.name} {first.version}"
-        seen = seen | set(first.seen) if seen and first.seen else set()  # all of them, or unknown
+        seen = seen | set(first.seen) if first.seen else set()  # all of them, or unknown
     return Card(
         name=config.name,
         version=config.version,

@@ -6,11 +6,10 @@ import numpy as np
 import torch
 
 from model import metrics
-from model.sliding_window import predict_tiled
+from model.segmenter import tiled_probabilities
 from model.unet import UNet
 from training.cases import UNKNOWN, Case, Dataset
 from training.distributed import Ranks
-from training.optimise import autocast
 from training.patches import classes
 
 OVERLAP = 0.25
@@ -26,10 +25,11 @@ def validation_dice(
     tile: tuple[int, int, int],
     *,
     device: str,
-    dtype: torch.dtype,
     ranks: Ranks,
 ) -> dict[str, float]:
     """Mean Dice by organ over the cases of all processes, unknown voxels left out.
+
+    The network runs as it does for patients.
 
     Args:
         network: in any mode; it is left in evaluation mode.
@@ -37,7 +37,6 @@ def validation_dice(
         dataset: that they are of.
         tile: voxels (z, y, x).
         device: where the network is.
-        dtype: to compute in.
         ranks: the processes.
 
     Raises:
@@ -47,16 +46,9 @@ def validation_dice(
     found: list[tuple[str, float]] = []
     for case in cases:
         image = torch.from_numpy(case.image).to(device)
-        with autocast(device, dtype):
-            p = predict_tiled(
-                network.features,
-                network.heads[0],
-                image,
-                tile,
-                channels=network.config.widths[0],
-                num_classes=network.config.num_classes,
-                overlap=OVERLAP,
-            )
+        p = tiled_probabilities(
+            network, image, tile, overlap=OVERLAP, air=dataset.preprocessing.air
+        )
         predicted = p.argmax(0).cpu().numpy()
         truth = classes(case, dataset)
         predicted[truth == UNKNOWN] = 0

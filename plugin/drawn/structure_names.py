@@ -12,8 +12,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from model.explained import explained
 from model.organs import BY_NAME, ORGANS, Organ
-from model.validation import explained
 
 SHIPPED = Path(__file__).with_name("structure_names.toml")
 

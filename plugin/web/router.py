@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
-from model.validation import explained
+from model.explained import explained
 from plugin.plain_text import PlainText
 
 log = logging.getLogger(__name__)

@@ -137,6 +137,21 @@ def test_values_are_clipped_and_standardised() -> None:
     assert sorted(set(np.unique(image.array))) == pytest.approx([-2.2, 0.2, 4.8])
 
 
+@pytest.mark.parametrize("metal_hu", [3071.0, 20_000.0])
+def test_a_filling_of_metal_becomes_no_larger_than_one_as_bright_as_the_window_ends(
+    metal_hu: float,
+) -> None:
+    ct = block_of_tissue((12, 64, 64), (3.0, 1.0, 1.0))
+    preprocessing = Preprocessing(spacing_mm=(3.0, 3.9, 3.9))
+    bright, metal = ct.array.copy(), ct.array.copy()
+    bright[5:7, 30:34, 30:34], metal[5:7, 30:34, 30:34] = preprocessing.window_hu[1], metal_hu
+
+    image = preprocessing.forward(ct.with_array(metal))
+
+    np.testing.assert_array_equal(image.array, preprocessing.forward(ct.with_array(bright)).array)
+    assert 0 < (image.array > 1).sum() <= 16
+
+
 @pytest.mark.parametrize("window_hu", [(-1000.0, 1500.0), (-300.0, 1200.0), (-200.0, 500.0)])
 def test_air_is_told_from_the_body_after_preprocessing(window_hu: tuple[float, float]) -> None:
     ct = block_of_tissue((12, 12, 12), (3.0, 3.0, 3.0))
@@ -299,6 +314,32 @@ def test_a_label_is_not_invented_between_two_others() -> None:
     finer = resample_labels(labels, grid)
 
     assert set(np.unique(finer.array)) == {1, 7}
+
+
+@pytest.mark.parametrize(
+    "spacing_mm", [(3.0, 1.0, 1.0), (3.0, 2.2, 2.2), (3.0, 5.0, 5.0), (7.0, 1.5, 3.1)]
+)
+def test_labels_are_resampled_as_if_each_were_looked_for_in_the_whole_volume(
+    spacing_mm: tuple[float, float, float],
+) -> None:
+    labels = phantom().labels.to_patient_orientation(ORIENTATION)
+    labels.array[:2, :2, :2] = 255  # far from all others, and at a corner
+    filled = labels.with_array(np.maximum(labels.array, 9))  # no voxel is without a label
+    for each in (labels, filled):
+        grid = Preprocessing(spacing_mm=spacing_mm).grid(each)
+
+        ours = resample_labels(each, grid)
+
+        present = np.unique(each.array)
+        masks = [each.with_array((each.array == value).astype(np.float32)) for value in present]
+        shares = np.array([resample(mask, grid).array for mask in masks])
+        best, second = np.sort(shares, axis=0)[[-1, -2]]
+        decided = best - second > 1e-6  # else rounding decides
+        np.testing.assert_array_equal(
+            ours.array[decided], present[np.argmax(shares, axis=0)][decided]
+        )
+        taken = np.take_along_axis(shares, np.searchsorted(present, ours.array)[None], axis=0)[0]
+        assert (taken >= best - 1e-6).all()
 
 
 def test_grids_that_are_turned_against_each_other_are_refused() -> None:

@@ -247,6 +247,24 @@ def test_short_of_memory_a_case_is_done_in_smaller_tiles(
     assert network.tiles[0] == TILE  # the next case begins anew
 
 
+def test_an_answer_of_the_cpu_counts_though_the_gpu_has_no_room_for_the_network_any_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    segmenter, network = finds_bone()
+    expected = segmenter(ct()).labels.array
+    segmenter.device = "cuda"
+
+    def to(device: str) -> FindsBone:
+        if device == "cuda":
+            raise torch.OutOfMemoryError("out of memory")
+        return network
+
+    monkeypatch.setattr(network, "to", to)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+
+    np.testing.assert_array_equal(segmenter(ct()).labels.array, expected)
+
+
 def test_a_network_that_fits_nowhere_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     segmenter, network = finds_bone(largest_tile=0)
     attempts = [("cpu", TILE), ("cpu", (8, 16, 16))]

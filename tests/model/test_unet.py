@@ -6,12 +6,10 @@ import pytest
 import torch
 
 from model.unet import (
-    MIN_SIDE,
     UNet,
     UNetConfig,
     channels_last,
     fold_normalisation,
-    plan_strides,
 )
 from tests.model.networks import ATTENTIONS, TILE, AttentionName, tiny_config, tiny_network
 
@@ -139,25 +137,17 @@ def test_a_network_without_its_normalisations_answers_the_same(attention: Attent
         torch.testing.assert_close(folded(x), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_thick_slices_are_pooled_in_plane_until_the_voxels_are_about_cubes() -> None:
-    strides = plan_strides((3.0, 1.0, 1.0), (48, 160, 160), 5)
+@pytest.mark.slow
+def test_a_compiler_sees_the_whole_network_at_once() -> None:
+    network = tiny_network(tiny_config()).eval()
+    x = torch.randn(1, 1, *TILE)
+    torch.compiler.reset()
 
-    assert strides == [(1, 2, 2), (2, 2, 2), (2, 2, 2), (2, 2, 2)]
+    with torch.inference_mode():
+        compiled = torch.compile(network.features, backend="eager", fullgraph=True)(x)
 
-
-def test_cubic_voxels_are_pooled_alike_from_the_start() -> None:
-    assert plan_strides((1.0, 1.0, 1.0), (64, 64, 64), 3) == [(2, 2, 2), (2, 2, 2)]
-
-
-@pytest.mark.parametrize("patch", [(8, 160, 160), (16, 32, 48), (5, 64, 64), (4, 4, 4), (32, 9, 8)])
-def test_no_axis_is_pooled_below_what_a_lens_needs(patch: tuple[int, int, int]) -> None:
-    size = list(patch)
-    for stride in plan_strides((3.0, 1.0, 1.0), patch, 9):
-        assert stride != (1, 1, 1)
-        for axis, factor in enumerate(stride):
-            assert size[axis] % factor == 0
-            size[axis] //= factor
-            assert factor == 1 or size[axis] >= MIN_SIDE
+        assert torch.equal(compiled, network.features(x))
+    torch.compiler.reset()
 
 
 def test_a_configuration_that_makes_no_network_is_refused() -> None:

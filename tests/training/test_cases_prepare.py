@@ -197,12 +197,14 @@ def test_a_prepared_case_is_read_as_it_was_written(tmp_path: Path) -> None:
         image=rng.normal(size=(3, 4, 5)).astype(np.float32),
         labels=rng.integers(0, 23, (3, 4, 5), dtype=np.uint8),
         labelled=(BY_NAME["lens_left"], BY_NAME["brainstem"]),
+        ct_sha256="0123456789abcdef",
     )
 
     case.write(tmp_path)
     found = Case.read(tmp_path / "pt_3")
 
     assert (found.name, found.labelled) == (case.name, case.labelled)
+    assert found.ct_sha256 == case.ct_sha256
     np.testing.assert_array_equal(found.image, case.image)
     np.testing.assert_array_equal(found.labels, case.labels)
 

@@ -4,8 +4,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
-from torch import Tensor, nn
 
 from model.checkpoint import NOTICE
 from tests.training.cohort import prepare_cohort, tiny_run, toml
@@ -15,7 +13,6 @@ from training.compare import (
     LITEMEDSAM,
     CompareConfig,
     Entry,
-    RememberedSlices,
     Result,
     entries,
     main,
@@ -124,29 +121,6 @@ def test_nothing_but_the_network_and_the_budget_differs(cohort: Path, tmp_path: 
     assert min(run.steps for run in by_time) >= 100_000
     none = replace(config, measured_litemedsam=0)
     assert [entry.network for entry in entries(none)] == [*FOUR, *FOUR]
-
-
-def test_a_slice_is_embedded_once_and_gives_what_it_gave() -> None:
-    seen: list[float] = []
-
-    class Doubling(nn.Module):
-        width = 1
-
-        def chosen(self, x: Tensor) -> Tensor:
-            return x
-
-        def embed(self, x: Tensor) -> Tensor:
-            seen.extend(x.mean((0, 1, 3, 4)).tolist())
-            return 2 * x
-
-    volume = torch.arange(6.0)[None, None, :, None, None].expand(1, 1, 6, 2, 2)
-    encoder = RememberedSlices(Doubling())  # type: ignore[arg-type]
-
-    for first in (0, 2):
-        tile = volume[:, :, first : first + 4]
-        assert torch.equal(encoder(tile), 2 * tile)
-
-    assert seen == [0, 1, 2, 3, 4, 5]
 
 
 def result(entry: Entry, dice: dict[str, float], *, frozen: int = 0) -> Result:

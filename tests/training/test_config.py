@@ -68,12 +68,13 @@ def test_the_plan_fills_in_what_the_configuration_does_not_say(tmp_path: Path) -
     assert config.strides == ((1, 2, 2), (2, 2, 2))
     assert config.widths == (8, 16, 32)
     assert config.batch == 2  # said in the configuration itself
+    assert config.not_planned == ["batch"]
 
 
 @pytest.mark.parametrize(
     ("plan", "complaint"),
     [
-        (PLAN + "patches = 3", "unknown.*patches"),
+        (PLAN + "patches = 3", "patches: Unexpected"),
         (PLAN.replace("[8, 16, 32]", "[8, 16]"), "widths have 2 levels and strides make 3"),
         (PLAN.replace("batch = 4", ""), "batch"),
         ("patch = [", "not TOML"),
@@ -89,7 +90,7 @@ def test_a_plan_that_is_not_understood_is_refused(
 @pytest.mark.parametrize(
     ("line", "complaint"),
     [
-        ("dropout = 0.5", "unknown.*dropout"),
+        ("dropout = 0.5", "dropout: Unexpected keyword argument, got 0.5"),
         ("[augment]\nmirror = true", r"augment\.mirror"),
         ("foreground = 1.5", "foreground is a fraction, got 1.5"),
         ("ema = 1.0", r"ema is a decay in \[0, 1\), got 1.0"),
@@ -107,6 +108,7 @@ def test_a_plan_that_is_not_understood_is_refused(
         ("balance = 2.0", "balance is a share"),
         ("widths = [4]", "two levels or more"),
         ("encoder_heads = 5", "encoder_width is a multiple of encoder_heads"),
+        ("attention_width = 50", "attention_width is a multiple of 4, got 50"),
         ("name = ", "not TOML"),
     ],
 )

@@ -1,7 +1,7 @@
 """Five folds: every patient validates once, and the test patients have no say."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from model.checkpoint import NOTICE
 from tests.training.cohort import ORGANS, prepare_cohort, tiny_run, toml
 from training.cases import Case, Dataset
 from training.config import TrainConfig
-from training.folds import Fold, best_fold, main, table
+from training.folds import Fold, best_fold, main, run_fold, table
 from training.patches import Patches
 from training.runs import Run
 from training.scores import Row, read_rows
@@ -95,6 +95,34 @@ def test_a_patient_who_cannot_be_measured_stops_it_before_training(
 
     assert f"{tmp_path / 'cases'} lacks {test}, which" in capsys.readouterr().err
     assert not config.out.exists()
+
+
+def test_a_fold_is_measured_on_the_gpu_that_trained_it(
+    cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is no GPU where this runs: what is asked for is written down."""
+    devices: list[str] = []
+
+    def finished(config: TrainConfig, *, device: str) -> Run:
+        devices.append(device)
+        return Run(model=tmp_path, steps=1, hours=0.1, seconds_per_step=1.0)
+
+    def segmenter(network: object, card: object, device: str, *, unmeasured: bool) -> None:
+        devices.append(device)
+
+    def measured(out: Path, folders: object, load: Callable[[], None], **_: object) -> list[object]:
+        load()
+        return [[], {}]
+
+    monkeypatch.setattr("training.folds.finish", finished)
+    monkeypatch.setattr("training.folds.measure_once", measured)
+    monkeypatch.setattr("training.folds.load_network", lambda folder: (None, None))
+    monkeypatch.setattr("training.folds.Segmenter", segmenter)
+
+    config = tiny_folds(cohort, tmp_path / "run")
+    run_fold(config, 1, cohort / "cases", device="cuda:1", unknown_hu=None)
+
+    assert devices == ["cuda:1"] * 3  # trained, validated, tested
 
 
 def rows(organ: str, *dice: float) -> list[Row]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from model.checkpoint import save
+from model.checkpoint import Card
 from model.organs import BY_NAME
 from model.preprocess import Preprocessing
 from tests.tiny_model import tiny_model
@@ -18,10 +18,13 @@ from training.distributed import Ranks
 from training.patches import Patches, classes, drawn_ahead, labelled_classes
 
 
-def drawing(prepared: Path, ranks: Ranks | None = None, **changed: Any) -> Patches:
+def drawing(
+    prepared: Path, ranks: Ranks | None = None, first: Card | None = None, **changed: Any
+) -> Patches:
     dataset = Dataset.read(prepared)
     cases = [Case.read(prepared / name) for name in dataset.cases]
-    return Patches(cases, dataset, replace(tiny_run(prepared, Path("unused")), **changed), ranks)
+    config = replace(tiny_run(prepared, Path("unused")), **changed)
+    return Patches(cases, dataset, config, ranks, first)
 
 
 def test_a_step_always_draws_the_same_patches(prepared: Path) -> None:
@@ -40,14 +43,14 @@ def test_a_step_always_draws_the_same_patches(prepared: Path) -> None:
 
 
 def test_a_run_that_goes_on_from_a_model_draws_others_than_the_run_that_made_it(
-    prepared: Path, tmp_path: Path
+    prepared: Path,
 ) -> None:
-    save(tmp_path, *tiny_model("tiny"))
+    _, card = tiny_model("tiny")
 
-    first, second = drawing(prepared), drawing(prepared, start=tmp_path)
+    first, second = drawing(prepared), drawing(prepared, first=card)
 
     assert not torch.equal(first.batch(7)[0], second.batch(7)[0])
-    assert torch.equal(second.batch(7)[0], drawing(prepared, start=tmp_path).batch(7)[0])
+    assert torch.equal(second.batch(7)[0], drawing(prepared, first=card).batch(7)[0])
 
 
 def test_two_processes_draw_what_one_alone_draws(prepared: Path) -> None:
@@ -99,6 +102,36 @@ def test_most_patches_show_an_organ(prepared: Path) -> None:
     assert all((every == k).any() for k in (1, 2, 3))
 
 
+def test_organs_are_drawn_from_their_voxels_in_the_order_of_memory(prepared: Path) -> None:
+    """Another order would be another run from the same seed."""
+    dataset = Dataset.read(prepared)
+    patches = drawing(prepared)
+
+    for name, places in zip(dataset.cases, patches.places, strict=True):
+        whole = classes(Case.read(prepared / name), dataset)
+        for k, there in enumerate(places, start=1):
+            np.testing.assert_array_equal(there, np.argwhere(whole == k))
+            assert len(there)
+
+
+def test_unknown_and_unlabelled_voxels_are_in_the_patches_what_they_are_in_the_case() -> None:
+    patches = two_organs(0.0)
+    labels = patches.scans[0].labels
+    labels[4:] = BY_NAME["mandible_left"].label  # of no class
+    labels[:, 20:] = UNKNOWN
+
+    _, target, _ = patches.batch(0)
+
+    assert set(target.unique().tolist()) <= {0, 1, UNKNOWN}
+
+
+def test_labels_stay_on_the_disk_until_they_are_looked_at(prepared: Path) -> None:
+    case = Case.read(prepared / "pt_0")
+
+    assert isinstance(case.labels, np.memmap)
+    assert drawing(prepared).scans[0].air == case.image.min()
+
+
 def two_organs(small_organs: float) -> Patches:
     """A brainstem of 64 voxels and a lens of 1, in one patient; a parotid that nobody has."""
     dataset = Dataset(
@@ -111,7 +144,11 @@ def two_organs(small_organs: float) -> Patches:
     labels[7, 31, 31] = BY_NAME["lens_left"].label
     organs = tuple(BY_NAME[name] for name in dataset.organs)
     case = Case(
-        name="pt_1", image=np.zeros((8, 32, 32), np.float32), labels=labels, labelled=organs
+        name="pt_1",
+        image=np.zeros((8, 32, 32), np.float32),
+        labels=labels,
+        labelled=organs,
+        ct_sha256="",
     )
     config = replace(tiny_run(Path("a"), Path("b")), foreground=1.0, small_organs=small_organs)
     return Patches([case], dataset, config)
@@ -138,6 +175,7 @@ def test_without_any_organ_there_is_nothing_to_train_on() -> None:
         image=np.zeros((2, 2, 2), np.float32),
         labels=np.zeros((2, 2, 2), np.uint8),
         labelled=(BY_NAME["brainstem"],),
+        ct_sha256="",
     )
     dataset = Dataset(preprocessing=Preprocessing(), organs=("brainstem",), cases=("pt_1",))
 
@@ -156,6 +194,7 @@ def test_an_unlabelled_organ_is_not_a_class_of_the_case() -> None:
         image=np.zeros((1, 1, 5), np.float32),
         labels=np.array([[[0, 1, 12, 21, UNKNOWN]]], np.uint8),
         labelled=(BY_NAME["mandible_left"], BY_NAME["brainstem"]),
+        ct_sha256="",
     )
 
     assert classes(case, dataset).tolist() == [[[0, 1, 0, 3, UNKNOWN]]]

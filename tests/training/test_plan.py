@@ -14,7 +14,7 @@ from tests.training.cohort import prepare_cohort, tiny_run, toml, write_cohort
 from training.cases import Dataset
 from training.config import Plan, TrainConfig
 from training.fingerprint import CaseFingerprint, Fingerprint
-from training.network import build_network
+from training.network import MIN_SIDE, build_network, plan_strides
 from training.plan import SMALLEST, STEP, as_toml, main, make_plan
 
 CONFIG = replace(
@@ -71,6 +71,27 @@ def test_thick_slices_are_pooled_in_plane_first(plans: dict[int, Plan]) -> None:
         assert pooled.max() / pooled.min() <= 2
 
 
+def test_voxels_of_thick_slices_are_pooled_in_plane_until_the_voxels_are_about_cubes() -> None:
+    strides = plan_strides((3.0, 1.0, 1.0), (48, 160, 160), 5)
+
+    assert strides == [(1, 2, 2), (2, 2, 2), (2, 2, 2), (2, 2, 2)]
+
+
+def test_cubic_voxels_are_pooled_alike_from_the_start() -> None:
+    assert plan_strides((1.0, 1.0, 1.0), (64, 64, 64), 3) == [(2, 2, 2), (2, 2, 2)]
+
+
+@pytest.mark.parametrize("patch", [(8, 160, 160), (16, 32, 48), (5, 64, 64), (4, 4, 4), (32, 9, 8)])
+def test_no_axis_is_pooled_below_what_a_lens_needs(patch: tuple[int, int, int]) -> None:
+    size = list(patch)
+    for stride in plan_strides((3.0, 1.0, 1.0), patch, 9):
+        assert stride != (1, 1, 1)
+        for axis, factor in enumerate(stride):
+            assert size[axis] % factor == 0
+            size[axis] //= factor
+            assert factor == 1 or size[axis] >= MIN_SIDE
+
+
 def test_small_organs_make_the_network_shallower() -> None:
     lens, lobe = (make_plan(data(ml), CONFIG, 11) for ml in (0.02, TEMPORAL_LOBE))
 
@@ -103,7 +124,9 @@ def test_too_little_memory_is_refused_with_what_it_would_take() -> None:
 
 def test_a_network_of_the_plan_takes_its_patch(plans: dict[int, Plan], tmp_path: Path) -> None:
     small = replace(plans[4], patch=SMALLEST)
-    (tmp_path / "plan.toml").write_text(as_toml(small, data()))
+    text = as_toml(small, data())
+    assert "# Of one GPU: for several under torchrun, times their number.\nbatch = " in text
+    (tmp_path / "plan.toml").write_text(text)
     (tmp_path / "run.toml").write_text(
         'name = "a"\nversion = "1"\ndescription = ""\ncases = "c"\nout = "o"\nencoder_depth = 1\n'
         f'encoder_width = 12\nplan = "{tmp_path / "plan.toml"}"\n'

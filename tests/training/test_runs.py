@@ -54,23 +54,6 @@ def test_settings_or_patients_that_changed_are_not_taken_for_the_same(
         finish(replace(config, cases=other), device="cpu")
 
 
-@pytest.mark.slow
-def test_a_setting_that_came_with_a_later_version_had_its_default_before(
-    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = replace(tiny_run(prepared, tmp_path / "run"), steps=3)
-    run = finish(config, device="cpu")
-    record = tmp_path / "run" / "run.json"
-    written = json.loads(record.read_text())
-    del written["asked"]["litemedsam_every"]
-    record.write_text(json.dumps(written))
-    monkeypatch.setattr("training.runs.train", lambda *_, **__: pytest.fail("it was finished"))
-
-    assert finish(config, device="cpu") == run
-    with pytest.raises(ValueError, match=r"another litemedsam_every$"):
-        finish(replace(config, litemedsam_every=4), device="cpu")
-
-
 def test_a_run_that_was_interrupted_goes_on(
     prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

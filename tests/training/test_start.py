@@ -10,7 +10,8 @@ import pytest
 
 from model.checkpoint import load_network, read_card
 from tests.training.cohort import last_of, prepare_cohort, same, tiny_run
-from training.cases import Dataset, ct_hashes
+from training.cases import Case, Dataset, ct_hashes
+from training.config import Plan
 from training.network import build_network
 from training.split import split_of
 from training.train import train
@@ -55,20 +56,19 @@ def test_who_has_trained_is_known_by_his_ct_whatever_he_is_called_now(tmp_path: 
 
 
 @pytest.mark.slow
-def test_cases_that_do_not_say_whose_they_are_hold_nobody_out_of_a_model(tmp_path: Path) -> None:
-    cases = prepare_cohort(tmp_path, 4)
-    first = replace(tiny_run(cases, tmp_path / "first"), steps=1, test_patients=1)
+def test_a_model_that_does_not_say_whom_it_has_seen_lets_nobody_be_held_out(tmp_path: Path) -> None:
+    cases = prepare_cohort(tmp_path, 3)
+    first = replace(tiny_run(cases, tmp_path / "first"), steps=1)
     train(first, device="cpu", resume=False)
-    for file in cases.glob("*/case.json"):  # as an earlier version wrote them
-        labelled = json.loads(file.read_text())["labelled"]
-        file.write_text(json.dumps({"labelled": labelled}))
-    second = replace(first, out=tmp_path / "second", start=first.out / "model")
+    path = first.out / "model" / "card.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"seen": []}))
+    second = replace(first, out=tmp_path / "second", start=first.out / "model", test_patients=1)
 
-    with pytest.raises(ValueError, match="prepared by an earlier version"):
+    with pytest.raises(ValueError, match="does not say whom its weights have seen"):
         train(second, device="cpu", resume=False)
 
     train(replace(second, test_patients=0), device="cpu", resume=False)
-    assert read_card(second.out / "model").seen == (), "not those of the first run alone"
+    assert read_card(second.out / "model").seen == (), "not those of the second run alone"
 
 
 @pytest.mark.slow
@@ -183,6 +183,37 @@ def test_organs_that_the_model_does_not_know_are_refused(prepared: Path, tmp_pat
             device="cpu",
             resume=False,
         )
+
+
+@pytest.mark.parametrize("patch", [(8, 33, 32), (6, 32, 32)])
+def test_a_patch_that_does_not_suit_the_network_is_refused_before_any_case_is_read(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, patch: tuple[int, int, int]
+) -> None:
+    monkeypatch.setattr(Case, "read", lambda folder: pytest.fail(f"{folder} was read"))
+
+    with pytest.raises(ValueError, match=r"sides of patch .* must be multiples of \(4, 16, 16\)"):
+        train(
+            replace(tiny_run(prepared, tmp_path / "run"), patch=patch), device="cpu", resume=False
+        )
+
+
+def test_what_stands_against_the_plan_is_said_when_the_run_begins(
+    prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = replace(tiny_run(prepared, tmp_path / "run"), attention="plain", steps=1)
+    plan = Plan(
+        spacing_mm=Dataset.read(prepared).preprocessing.spacing_mm,
+        patch=(16, 64, 64),
+        batch=2,
+        strides=((1, 2, 2),),
+        widths=(4, 8),
+        memory_gib=11,
+        estimated_gib=9,
+    )
+
+    train(replace(config, plan=plan, strides=((2, 2, 2),)), device="cpu", resume=False)
+
+    assert "million weights; not the plan's: patch, strides\n" in capsys.readouterr().out
 
 
 def test_one_ct_under_two_names_trains_nothing(tmp_path: Path) -> None:

@@ -134,20 +134,6 @@ def test_a_run_killed_while_it_writes_its_state_loses_nothing(
 
 
 @pytest.mark.slow
-def test_a_state_of_an_earlier_version_goes_on(prepared: Path, tmp_path: Path) -> None:
-    config = replace(tiny_run(prepared, tmp_path / "run"), steps=2)
-    train(config, device="cpu", resume=False)
-    known = {"network", "average", "optimiser", "step", "best", "hours"}
-    state = {key: value for key, value in last_of(config).items() if key in known}
-    [state["optimiser"]] = state["optimiser"]
-    torch.save(state, config.out / "last.pt")
-
-    train(replace(config, steps=4), device="cpu", resume=True)
-
-    assert last_of(config)["step"] == 4
-
-
-@pytest.mark.slow
 def test_what_was_trained_segments_a_ct(prepared: Path, tmp_path: Path) -> None:
     config = tiny_run(prepared, tmp_path / "run")
     train(config, device="cpu", resume=False)
