@@ -34,6 +34,7 @@ def configuration(
         "StorageDirectory": str(data.resolve() / "orthanc"),
         "IndexDirectory": str(data.resolve() / "orthanc"),
         "PythonScript": str(ROOT / "plugin" / "main.py"),
+        "LuaScripts": [str(ROOT / "plugin" / "web" / "same-site.lua")],
     }
     if model is not None:
         values["Oar"] = values["Oar"] | {"Model": model}

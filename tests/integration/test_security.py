@@ -117,6 +117,19 @@ def test_another_sites_page_cannot_pause_the_queue_with_its_visitors_password(gu
     assert not json.loads(guarded.ask("GET", "/oar/health", "max")[2])["paused"]
 
 
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Sec_Fetch_Site": "cross-site"}, 403),
+        ({"Origin": "https://evil.example"}, 403),
+        ({"Sec_Fetch_Site": "same-origin"}, 200),
+        ({}, 200),
+    ],
+)
+def test_another_sites_page_cannot_ask_orthanc_itself_either(guarded, headers, status):
+    assert guarded.ask("POST", "/tools/lookup", "max", b"1.2.3", **headers)[0] == status
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_every_page_has_the_strict_policy(guarded, page):
     status, headers, _ = guarded.ask("GET", page, "lea")
