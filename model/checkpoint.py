@@ -58,6 +58,7 @@ class Card:
     name: str  # folder name under model/weights
     version: str  # semantic; a change of weights is a change of version
     description: str  # one sentence for the person who chooses a model
+    synthetic: bool = False  # learned from no patient: of no use on any, which all results say
     organs: tuple[str, ...]  # names in model/organs.py; channel i + 1 of the network is organs[i]
     network: UNetConfig
     preprocessing: Preprocessing

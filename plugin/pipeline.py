@@ -107,7 +107,8 @@ def segment_series(
             else:
                 labels, warnings = read_seg(seg, on=ct.volume), read_warnings(seg)
             doubts = find_doubts(labels, segmenter.organs)
-            said = [*warnings, *(doubt.sentence for doubt in doubts), *_oblique(ct, kinds)]
+            doubted = [doubt.sentence for doubt in doubts]
+            said = [*_synthetic(segmenter), *warnings, *doubted, *_oblique(ct, kinds)]
             warnings = tuple(dict.fromkeys(said))
         with watch.stage("writing"):
             origin = replace(origin, files_sha256=joined_sha256(hashes))
@@ -137,6 +138,12 @@ def segment_series(
         warnings=warnings,
         files_sha256=joined_sha256(hashes),
     )
+
+
+def _synthetic(segmenter: Segmenter) -> Iterator[str]:
+    """What to say first of contours by a model that has seen no patient."""
+    if segmenter.card.synthetic:
+        yield f"{segmenter.name} learned from synthetic patients: of no use on a real one"
 
 
 def _oblique(ct: CtSeries, kinds: Sequence[ResultKind]) -> Iterator[str]:

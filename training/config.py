@@ -71,6 +71,7 @@ class TrainConfig:
     version: str
     description: str
     data: str = ""  # where the cases come from, for the model's card
+    synthetic: bool = False  # they are of no patients
     cases: Path  # folder written by `python -m training.prepare`
     out: Path  # checkpoints and log; must not hold another run
     start: Path | None = None  # a model folder: its network and weights, whatever is said below

@@ -247,7 +247,7 @@ def _card(
 ) -> Card:
     """Of the averaged weights as they are now."""
     seen = ct_hashes(config.cases, (*split.training, *split.validation))
-    elsewhere = {"name", "version", "description", "cases", "out", "start"}
+    elsewhere = {"name", "version", "description", "synthetic", "cases", "out", "start"}
     if first is not None:
         elsewhere |= vars(state.average.config).keys()  # the network is the first model's
     settings = {key: value for key, value in asdict(config).items() if key not in elsewhere}
@@ -258,6 +258,7 @@ def _card(
         name=config.name,
         version=config.version,
         description=config.description,
+        synthetic=config.synthetic,
         organs=dataset.organs,
         network=state.average.config,
         preprocessing=dataset.preprocessing,

@@ -118,7 +118,11 @@ def device_serial_number(origin: Origin) -> str:
 
 def series_description(origin: Origin, modality: str) -> str:
     """The name of the series in every list of series."""
-    what = "SHADOW, not for use" if origin.shadow else WHAT[modality]
+    what = WHAT[modality]
+    if origin.model.synthetic:
+        what = "SYNTHETIC, not for patients"
+    if origin.shadow:
+        what = "SHADOW, not for use"
     return f"{what}, {RESEARCH_USE_ONLY.lower()}, {origin.model.name}"[:64]
 
 

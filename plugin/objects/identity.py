@@ -20,14 +20,20 @@ class Model:
     name: str
     version: str
     weights_sha256: str  # hex digest
+    synthetic: bool = False  # learned from no patient
 
     @classmethod
     def of(cls, card: Card) -> "Model":
         """The model that a card describes."""
-        return cls(name=card.name, version=card.version, weights_sha256=card.weights_sha256)
+        return cls(
+            name=card.name,
+            version=card.version,
+            weights_sha256=card.weights_sha256,
+            synthetic=card.synthetic,
+        )
 
     def __str__(self) -> str:
-        """All of it, for hashing."""
+        """What tells it from others, for hashing."""
         return f"{self.name} {self.version} {self.weights_sha256}"
 
 

@@ -54,7 +54,8 @@ def structure_set_label(origin: Origin) -> str:
     In 16 characters, the limit of the value representation SH.
     """
     uid = int(origin.uid("RTSTRUCT label").rpartition(".")[2])
-    return f"AI RESEARCH {uid % 0x10000:04X}"
+    what = "NOT FOR USE" if origin.model.synthetic else "AI RESEARCH"
+    return f"{what} {uid % 0x10000:04X}"
 
 
 def build_rtstruct(finding: Finding, origin: Origin, holes: Holes) -> hd.SOPClass:

@@ -1,4 +1,5 @@
-from copy import deepcopy
+from copy import copy, deepcopy
+from dataclasses import replace
 from io import BytesIO
 
 import numpy as np
@@ -393,6 +394,22 @@ def test_a_model_in_the_shadow_makes_nothing_but_its_seg(orthanc, quick):
 
     assert [result.kind for result in outcome.results] == ["seg"]
     assert len(stored_uids(orthanc)) == 1
+
+
+def test_a_model_that_learned_from_no_patient_says_so_first_and_wherever_a_system_looks(
+    orthanc, quick
+):
+    made_up = copy(quick)
+    made_up.card = replace(quick.card, synthetic=True)
+
+    outcome = run(orthanc, made_up, settings=Settings(Rtstruct=True))
+
+    assert outcome.warnings[0] == "quick learned from synthetic patients: of no use on a real one"
+    found = [pydicom.dcmread(BytesIO(orthanc.files[one.orthanc_id])) for one in outcome.results]
+    assert {one.Modality for one in found} == {"SEG", "RTSTRUCT"}
+    for one in found:
+        assert one.SeriesDescription.startswith("SYNTHETIC, not for patients, research use only")
+    assert found[1].StructureSetLabel.startswith("NOT FOR USE ")
 
 
 def test_what_is_doubted_is_told_everywhere(orthanc, quick):

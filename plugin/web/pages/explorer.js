@@ -79,7 +79,9 @@ class Panel {
     this.nameSeries(series);
     this.models = new Map(models.models.map(({ name, card }) => [name, card]));
     const usual = make("option", { value: "" }, "as the settings say");
-    const others = [...this.models.keys()].map((name) => make("option", {}, name));
+    const others = [...this.models].map(([value, { synthetic }]) =>
+      make("option", { value }, synthetic ? `${value} (synthetic, not for patients)` : value),
+    );
     this.model.replaceChildren(usual, ...others);
     this.hasViewer = health.viewer;
     this.list = new JobList({
