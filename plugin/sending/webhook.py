@@ -134,11 +134,12 @@ class Webhooks:
         receiver = self._settings.get(errand.target)
         if receiver is None:
             raise Refused(f"The settings name no webhook {errand.target!r}.")
-        body = json.dumps(errand.content).encode()
+        delivery = f"{errand.id}.{int(errand.begun.timestamp())}"  # of these news, not of the job
+        body = json.dumps(errand.content | {"delivery": delivery}).encode()
         headers = {
             "Content-Type": "application/json",
             "User-Agent": f"orthanc-oar/{__version__}",
-            DELIVERY: errand.id,
+            DELIVERY: delivery,
             SIGNATURE: sign(body, receiver.secret.get_secret_value()),
         }
         seconds = receiver.timeout_seconds

@@ -3,6 +3,7 @@ import hmac
 import json
 import socket
 from collections.abc import Collection, Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -74,13 +75,27 @@ def test_the_end_of_a_job_is_told_and_signed(database, receiver):
     [news] = receiver.news
     expected = hmac.new(SECRET.encode(), news.body, hashlib.sha256).hexdigest()
     assert news.headers["X-Oar-Signature"] == f"sha256={expected}"
-    assert news.headers["X-Oar-Delivery"] == errand.id
     told = json.loads(news.body)
+    assert news.headers["X-Oar-Delivery"] == told["delivery"]
+    assert told["delivery"].startswith(errand.id)
     assert (told["event"], told["job"], told["model"]) == ("done", job, "quick")
     assert told["results"] == [{"kind": "seg", "orthanc_id": "abc"}]
     assert told["seconds"] == 3.0
     assert told["research_use_only"] is True
     assert "volumes_ml" not in told
+
+
+def test_the_news_of_another_end_of_the_same_job_are_another_delivery(database, receiver):
+    """A receiver that has heard of the failure must not take the success for a repetition."""
+    hospital = Hospital(database, receiver.url)
+    hospital.finish(None)
+    failed = hospital.errand()
+    hospital.webhooks(failed)
+
+    hospital.webhooks(failed.model_copy(update={"begun": failed.begun + timedelta(minutes=5)}))
+
+    first, second = (json.loads(news.body)["delivery"] for news in receiver.news)
+    assert first != second
 
 
 def test_a_failure_is_told_without_its_reason_which_may_quote_a_header(database, receiver):
