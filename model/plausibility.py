@@ -60,7 +60,7 @@ def find_doubts(labels: hd.Volume, organs: Sequence[Organ]) -> tuple[Doubt, ...]
     doubts = []
     if missing := [organ for organ in organs if organ not in found]:
         names = ", ".join(organ.tg263 for organ in missing)
-        doubts.append(Doubt(missing[0], f"Looked for and not found: {names}"))
+        doubts.append(Doubt(missing[0], f"Not found, or left out: {names}"))
     for organ, one in found.items():
         for said in (_side(one, found), _volume(one, labels), _ends(one), _pieces(one)):
             doubts += [Doubt(organ, sentence) for sentence in said]

@@ -83,7 +83,7 @@ def test_an_organ_without_its_partner_is_judged_by_the_organs_in_the_middle() ->
     labels = swapped(patient(), "eye_left")
     labels = changed(labels, "eye_right", np.zeros(labels.shape, bool))
     assert sentences(labels) == [
-        "Looked for and not found: Eye_R",
+        "Not found, or left out: Eye_R",
         "Eye_L lies by 100% on the other side",
     ]
 
@@ -95,7 +95,7 @@ def test_all_that_was_looked_for_and_not_found_is_said() -> None:
         labels = changed(labels, name, np.zeros(labels.shape, bool))
 
     assert sentences(labels, "brainstem") == [
-        "Looked for and not found: " + ", ".join(o.tg263 for o in ORGANS if o.name in gone)
+        "Not found, or left out: " + ", ".join(o.tg263 for o in ORGANS if o.name in gone)
     ]
 
 

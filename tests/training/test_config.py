@@ -74,7 +74,7 @@ def test_the_plan_fills_in_what_the_configuration_does_not_say(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("plan", "complaint"),
     [
-        (PLAN + "patches = 3", "patches: Unexpected"),
+        (PLAN + "patches = 3", "patches: there is no such key"),
         (PLAN.replace("[8, 16, 32]", "[8, 16]"), "widths have 2 levels and strides make 3"),
         (PLAN.replace("batch = 4", ""), "batch"),
         ("patch = [", "not TOML"),
@@ -90,7 +90,7 @@ def test_a_plan_that_is_not_understood_is_refused(
 @pytest.mark.parametrize(
     ("line", "complaint"),
     [
-        ("dropout = 0.5", "dropout: Unexpected keyword argument, got 0.5"),
+        ("dropout = 0.5", "dropout: there is no such key, got 0.5"),
         ("[augment]\nmirror = true", r"augment\.mirror"),
         ("foreground = 1.5", "foreground is a fraction, got 1.5"),
         ("ema = 1.0", r"ema is a decay in \[0, 1\), got 1.0"),

@@ -294,7 +294,7 @@ def test_a_clinics_own_names_and_rules_are_used(tmp_path: Path) -> None:
     ("content", "reason"),
     [
         ('{"oar": {"Series": {"MinSlices": 37}}}', "write Oar instead of oar"),
-        ('{"Oar": {"Series": {"MinSlice": 37}}}', "Oar.Series.MinSlice: Extra inputs"),
+        ('{"Oar": {"Series": {"MinSlice": 37}}}', "Oar.Series.MinSlice: there is no such key"),
         ('{"Oar": 3}', "Oar: Input should be"),
     ],
 )

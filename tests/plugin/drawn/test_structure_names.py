@@ -114,7 +114,7 @@ def test_a_clinic_adds_names_sides_and_exceptions(tmp_path):
     [
         ("[names]\nliver = ['Liver']", "'liver' is no organ; the organs are brainstem,"),
         ("[names]\nbrainstem = ['X']\nspinal_cord = ['x']", "'x' means brainstem and spinal_cord"),
-        ("[name]\n", "name: Extra inputs are not permitted"),
+        ("[name]\n", "name: there is no such key"),
         ("[names]\nbrainstem = 'X'", r"names\.brainstem: Input should be a valid list"),
         ("[names", "is not TOML"),
     ],
