@@ -23,9 +23,9 @@ class VerifyQuery(Message):
     hash: Annotated[str | None, Field(pattern="^[0-9a-f]{64}$")] = None
 
     @model_validator(mode="after")
-    def _belong_together(self) -> Self:
-        if (self.number is None) != (self.hash is None):
-            raise ValueError("number and hash belong together: of one line that was noted")
+    def _says_what_was_noted(self) -> Self:
+        if self.number is not None and self.hash is None:
+            raise ValueError("number needs the hash that was noted with it")
         return self
 
 
