@@ -79,7 +79,10 @@ class Patches:
         else:
             case = int(rng.integers(len(self.scans)))
             centre = rng.uniform(0, 1, 3) * self.scans[case].image.shape
-        z, y, x = centre
+        # The patch lies within its case as far as it fits, as the tiles of a patient do.
+        half = (np.asarray(self.config.patch) - 1) / 2
+        last = np.asarray(self.scans[case].image.shape) - 1 - half
+        z, y, x = np.clip(centre, np.minimum(half, last), np.maximum(half, last))
         return case, (z, y, x)
 
     def _organ_shares(self) -> np.ndarray:

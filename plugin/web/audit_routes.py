@@ -1,8 +1,8 @@
 """The routes under /oar/audit: to read the record of every job, and to check it."""
 
-from typing import Annotated, Self
+from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from plugin.audit import Audit, AuditLine, Verdict
 from plugin.web.router import Identifier, Message, Number, Route
@@ -21,12 +21,6 @@ class VerifyQuery(Message):
 
     number: Number | None = None
     hash: Annotated[str | None, Field(pattern="^[0-9a-f]{64}$")] = None
-
-    @model_validator(mode="after")
-    def _says_what_was_noted(self) -> Self:
-        if self.number is not None and self.hash is None:
-            raise ValueError("number needs the hash that was noted with it")
-        return self
 
 
 class AuditLines(Message):

@@ -150,7 +150,8 @@ def two_organs(small_organs: float) -> Patches:
         labelled=organs,
         ct_sha256="",
     )
-    config = replace(tiny_run(Path("a"), Path("b")), foreground=1.0, small_organs=small_organs)
+    tiny = tiny_run(Path("a"), Path("b"))
+    config = replace(tiny, foreground=1.0, small_organs=small_organs, patch=(8, 16, 16))
     return Patches([case], dataset, config)
 
 
@@ -166,7 +167,21 @@ def test_the_lens_is_in_the_patches_as_often_as_its_share_says() -> None:
         *(patches._place(np.random.default_rng(seed)) for seed in range(400)), strict=True
     )
 
-    assert np.mean([z > 5 for z, _, _ in centres]) == pytest.approx(0.8, abs=0.06)
+    assert np.mean([y > 16 for _, y, _ in centres]) == pytest.approx(0.8, abs=0.06)
+
+
+@pytest.mark.parametrize("foreground", [0.0, 1.0])
+def test_a_patch_lies_within_its_case_as_far_as_it_fits(foreground: float) -> None:
+    """Beside it is nothing but air that is made up, and no tile of a patient shows it."""
+    patches = two_organs(0.0)
+    patches.config = replace(patches.config, foreground=foreground, patch=(16, 8, 8))
+
+    centres = np.array([patches._place(np.random.default_rng(seed))[1] for seed in range(400)])
+
+    z, y, x = centres.T
+    assert -0.5 <= z.min() < z.max() <= 7.5  # the patch is larger than the case
+    for across in (y, x):
+        assert (across.min(), across.max()) == (3.5, 27.5)
 
 
 def test_without_any_organ_there_is_nothing_to_train_on() -> None:

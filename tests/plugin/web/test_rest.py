@@ -391,13 +391,6 @@ def test_the_empty_fields_of_a_form_ask_for_nothing(client, jobs, path):
     assert client.get(path, unknown="")[0] == 400
 
 
-def test_the_number_of_a_line_without_its_hash_is_not_taken_for_a_check(client):
-    status, answer = client.get("/oar/audit/verify", number="5000")
-
-    assert status == 400
-    assert "number needs the hash that was noted with it" in answer["error"]
-
-
 def test_the_record_is_read_and_checked(client, jobs):
     job = add(jobs)
 
@@ -409,6 +402,7 @@ def test_the_record_is_read_and_checked(client, jobs):
     assert client.get("/oar/audit/verify", number="0", hash="0" * 64)[1]["intact"]
     assert client.get("/oar/audit/verify", hash=line["hash"])[1]["intact"]
     assert client.get("/oar/audit/verify", hash="1" * 64)[1]["intact"] is False
+    assert client.get("/oar/audit/verify", number="5000")[1]["intact"] is False
     assert client.get("/oar/audit", after="-1")[0] == 400
 
 
