@@ -81,12 +81,16 @@ class Archive(Protocol):
     def file(self, instance: str) -> bytes:
         """One instance as a DICOM file."""
 
-    def find_instance(self, sop_instance_uid: str, *, study: str) -> str | None:
+    def find_instance(self, sop_instance_uid: str, *, study: str, ours: bool = True) -> str | None:
         """The archive's identifier of the result with this UID in this study, if there is one.
 
-        A study that was filed under another patient, and kept, holds copies with the same UIDs. And
-        what came by DICOM, from whoever reaches that port, is no result of ours: its UID could have
-        been reckoned by others.
+        A study that was filed under another patient, and kept, holds copies with the same UIDs.
+
+        Args:
+            sop_instance_uid: of the result.
+            study: the archive's identifier.
+            ours: whether to pass over what came by DICOM, from whoever reaches that port: others
+                could have reckoned the UID.
         """
 
     def store(self, dataset: pydicom.Dataset) -> str:
@@ -133,11 +137,11 @@ class OrthancArchive:
     def file(self, instance: str) -> bytes:
         return self._call(f"instance {instance}", self._orthanc.GetDicomForInstance, instance)
 
-    def find_instance(self, sop_instance_uid: str, *, study: str) -> str | None:
+    def find_instance(self, sop_instance_uid: str, *, study: str, ours: bool = True) -> str | None:
         for instance in self._with_uid(sop_instance_uid):
             with suppress(UnknownResource):  # deleted meanwhile
                 parent = self._get(f"/instances/{instance}/study", "an instance")["ID"]
-                if parent == study and self._came_from_within(instance):
+                if parent == study and (not ours or self._came_from_within(instance)):
                     return instance
         return None
 
@@ -367,7 +371,7 @@ class FolderArchive:
         except OSError as error:
             raise ArchiveError(f"cannot read {instance}: {error.strerror}") from error
 
-    def find_instance(self, sop_instance_uid: str, *, study: str) -> str | None:
+    def find_instance(self, sop_instance_uid: str, *, study: str, ours: bool = True) -> str | None:
         """None: a person who runs the command line wants the result made."""
         return None
 

@@ -99,8 +99,6 @@ def read_dicom(
             specific_tags=keywords or None,
             defer_size=LARGE if shelf else None,
         )
-        if dataset.file_meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
-            _drop_ballast(dataset)
         others = len(content)  # bytes of all but the pixel data
         if shelf and PIXEL_DATA in dataset:
             others -= _put_pixels(dataset, content, shelf)
@@ -111,10 +109,13 @@ def read_dicom(
     return dataset
 
 
-def _drop_ballast(dataset: Dataset) -> None:
-    """Remove large values that nobody asks for: in a file that inflates, they cost nothing to send,
-    and of a series those of all slices would be kept.
+def drop_ballast(dataset: Dataset) -> None:
+    """Remove large values but the pixel data from a slice whose file inflates.
+
+    They cost nothing to send, and of a series those of all slices would be kept.
     """
+    if dataset.file_meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
+        return
     for tag in [*dataset.keys()]:
         element = dataset.get_item(tag)
         value = element.value if isinstance(element, RawDataElement) else None

@@ -291,6 +291,8 @@ def _carry(run: Callable[[], Outcome], attempt: Future[Outcome]) -> None:
     except Exception as error:  # noqa: BLE001 - raised again by whoever waits
         attempt.set_exception(error)
     except BaseException as error:  # noqa: BLE001 - the panic of a decoder must not end the worker
-        attempt.set_exception(RuntimeError(f"{type(error).__name__}: {error}"))
+        fault = RuntimeError(f"{type(error).__name__}: {error}")
+        fault.__cause__ = error
+        attempt.set_exception(fault)
     finally:
         del attempt  # as in `_outcome`

@@ -27,6 +27,7 @@ from plugin.dicom_file import (
     UnreadableFile,
     as_written,
     comes_back,
+    drop_ballast,
     keep_readable,
     read_dicom,
 )
@@ -144,6 +145,7 @@ def read_headers(files: Iterable[bytes | Path], *, pixels_of_at_most: int = 0) -
         if "SOPInstanceUID" not in header and "PixelData" not in header:
             unreadable += 1
         else:
+            drop_ballast(header)
             keep_readable(header, OF_EACH_SLICE)
             headers.append(header)
             different.add(_uid(header))

@@ -70,7 +70,9 @@ class Intake:
                 continue
             run = self._run_of(series, newest)
             if newest and run == newest.run and not self._result_is_gone(newest):
-                continue  # the same files once more
+                # The same files once more: they need not be read again.
+                self._jobs.came_again(newest.id, received=series.received)
+                continue
             job = self._add(series, run=run, asked_by=asked_by)
             if all(job.id != one.id for one in before):
                 made.append(job)
@@ -197,14 +199,12 @@ class Intake:
             return newest.run
         files = files_sha256(map(self._archive.file, series.instances))
         made_of = newest.provenance.files_sha256 if newest.provenance else ""
-        if files not in (newest.run, made_of):
-            return files
-        self._jobs.came_again(newest.id, received=series.received)  # and need not be read once more
-        return newest.run
+        return newest.run if files in (newest.run, made_of) else files
 
     def _result_is_gone(self, job: Job) -> bool:
         return job.state == "done" and any(
-            self._archive.find_instance(result.sop_instance_uid, study=job.study) is None
+            self._archive.find_instance(result.sop_instance_uid, study=job.study, ours=False)
+            is None
             for result in job.results
         )
 

@@ -62,6 +62,9 @@ TYPE_2_OF_PATIENT_AND_STUDY = (
 )
 """What every object has, if only empty."""
 
+NAMES = ("PatientName", "ReferringPhysicianName")
+"""Those of patient and study."""
+
 NEEDED_OF_A_SLICE = (
     "SOPClassUID",
     "SOPInstanceUID",
@@ -215,11 +218,12 @@ def sign(result: hd.SOPClass, header: Dataset, origin: Origin) -> None:
     for keyword in TYPE_2_OF_PATIENT_AND_STUDY:
         if keyword not in result:
             setattr(result, keyword, None)
-    for element in result:
-        raw = written.get_item(element.tag)
-        if element.VR == "PN" and isinstance(raw, RawDataElement) and raw.value:
+    for keyword in NAMES:
+        raw = written.get_item(keyword) if keyword in written else None
+        is_name = keyword in header and header[keyword].VR == "PN"  # and not, in a file, another
+        if is_name and isinstance(raw, RawDataElement) and raw.value:
             encodings = convert_encodings(header.get("SpecificCharacterSet"))
-            element.value = PersonName(raw.value, encodings)
+            setattr(result, keyword, PersonName(raw.value, encodings))
     if "BodyPartExamined" in header and header["BodyPartExamined"].VM == 1:
         result.add(header["BodyPartExamined"])
     created = origin.created

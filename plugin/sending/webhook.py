@@ -27,6 +27,7 @@ from sqlalchemy.orm import Session
 
 from plugin import __version__
 from plugin.jobs.job import Job, Outcome, Parcel
+from plugin.jobs.job_changes import digest
 from plugin.sending.deliveries import Deliveries, Errand, NotDelivered, Refused
 
 SIGNATURE = "X-Oar-Signature"
@@ -134,7 +135,7 @@ class Webhooks:
         receiver = self._settings.get(errand.target)
         if receiver is None:
             raise Refused(f"The settings name no webhook {errand.target!r}.")
-        delivery = f"{errand.id}.{int(errand.begun.timestamp())}"  # of these news, not of the job
+        delivery = digest(errand.id, json.dumps(errand.content, sort_keys=True))[:32]
         body = json.dumps(errand.content | {"delivery": delivery}).encode()
         headers = {
             "Content-Type": "application/json",
@@ -144,7 +145,11 @@ class Webhooks:
         }
         seconds = receiver.timeout_seconds
         try:
-            with self._client.stream(
+            client = self._client
+        except (ImportError, ValueError) as error:
+            raise NotDelivered(f"The environment's proxy cannot be used: {error}.") from error
+        try:
+            with client.stream(
                 "POST", receiver.url, content=body, headers=headers, timeout=seconds
             ) as answer:
                 pass  # what it says beyond the status is not read

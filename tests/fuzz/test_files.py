@@ -66,7 +66,7 @@ class OneSeries:
     def file(self, instance: str) -> bytes:
         return self.files[int(instance)]
 
-    def find_instance(self, sop_instance_uid: str, *, study: str) -> None:
+    def find_instance(self, sop_instance_uid: str, *, study: str, ours: bool = True) -> None:
         return None
 
     def store(self, dataset: Dataset) -> str:

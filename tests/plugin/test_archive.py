@@ -1,5 +1,6 @@
 import errno
 import os
+from copy import deepcopy
 from pathlib import Path
 
 import pydicom
@@ -34,6 +35,22 @@ def test_a_stored_result_is_found_by_its_uid(ct):
 
     assert archive.find_instance(ct[0].SOPInstanceUID, study=study) == stored
     assert archive.find_instance(ct[0].SOPInstanceUID, study="another patient's") is None
+
+
+def test_what_came_by_dicom_is_there_and_yet_no_result_of_ours_and_is_replaced(ct):
+    orthanc = FakeOrthanc()
+    archive = OrthancArchive(orthanc)
+    study = orthanc.receive(ct[:1])
+    uid = ct[0].SOPInstanceUID
+    assert archive.find_instance(uid, study=study) is None
+    assert archive.find_instance(uid, study=study, ours=False) == identifier(uid)
+
+    ours = deepcopy(ct[0])
+    ours.ContentTime = "235959"
+    stored = archive.store_once(ours)
+
+    assert archive.find_instance(uid, study=study) == stored
+    assert b"235959" in archive.file(stored)
 
 
 def test_orthanc_is_not_asked_to_store_what_its_disk_has_no_room_for(ct, tmp_path, monkeypatch):
