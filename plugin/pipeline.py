@@ -75,14 +75,7 @@ def segment_series(
         created=datetime.now().replace(microsecond=0),
     )
     kinds = ("seg",) if shadow else wanted_kinds(settings)
-    there, seg, now = _still_right(
-        find_results(kinds, origin, settings, archive, series.study),
-        series,
-        origin,
-        settings,
-        archive,
-        watch,
-    )
+    there, seg, now = _still_right(kinds, series, origin, settings, archive, watch)
     missing = [kind for kind in kinds if kind not in {one.kind for one in there}]
     if seg is not None and not missing:
         log.info("series %s has its result already", series.id)
@@ -157,7 +150,7 @@ def _oblique(ct: CtSeries, kinds: Sequence[ResultKind]) -> Iterator[str]:
 
 
 def _still_right(
-    there: tuple[Result, ...],
+    kinds: Sequence[ResultKind],
     series: Series,
     origin: Origin,
     settings: Settings,
@@ -170,6 +163,7 @@ def _still_right(
     A SEG of other files, which a queue that was begun anew does not know of, is removed, and all
     that was made with it.
     """
+    there = find_results(kinds, origin, settings, archive, series.study)
     seg = next((archive.file(one.orthanc_id) for one in there if one.kind == "seg"), None)
     if seg is None:
         return (), None, ""
