@@ -6,19 +6,10 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import DatabaseError
 
 from plugin.audit import NO_LINE, Audit
-from plugin.jobs.job import Outcome, Provenance
+from plugin.jobs.job import Outcome
 from plugin.jobs.job_table import open_database
 from plugin.jobs.jobs import Jobs
-from tests.plugin.jobs.asking import RESULT, add
-
-MADE_OF = Provenance(
-    instances=2,
-    instances_sha256="11",
-    model_version="1.0.0",
-    weights_sha256="22",
-    settings_sha256="33",
-    software="orthanc-oar",
-)
+from tests.plugin.jobs.asking import MADE_OF, RESULT, add
 
 
 @pytest.fixture

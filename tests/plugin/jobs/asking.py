@@ -2,8 +2,17 @@
 
 from typing import Any
 
-from plugin.jobs.job import Job, Result
+from plugin.jobs.job import Job, Provenance, Result
 from plugin.jobs.jobs import Jobs
+
+MADE_OF = Provenance(
+    instances=2,
+    instances_sha256="11",
+    model_version="1.0.0",
+    weights_sha256="22",
+    settings_sha256="33",
+    software="orthanc-oar",
+)
 
 RESULT = Result(kind="seg", sop_instance_uid="2.25.1", orthanc_id="abc")
 

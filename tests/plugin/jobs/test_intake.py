@@ -6,22 +6,14 @@ import pytest
 from plugin.archive import OrthancArchive
 from plugin.catalogue import Catalogue, UnknownModel
 from plugin.jobs.intake import Intake
-from plugin.jobs.job import Outcome, Provenance, Result
+from plugin.jobs.job import Outcome, Result
 from plugin.jobs.jobs import Jobs
 from plugin.late_slices import files_sha256
 from plugin.objects.results import description
 from plugin.settings import Settings
 from tests.fake_orthanc import FakeOrthanc
 from tests.phantoms import ct_slices, make_phantom
-
-MADE_OF = Provenance(
-    instances=22,
-    instances_sha256="1" * 64,
-    model_version="1",
-    weights_sha256="2" * 64,
-    settings_sha256="3" * 64,
-    software="0",
-)
+from tests.plugin.jobs.asking import MADE_OF
 
 
 @pytest.fixture
