@@ -10,10 +10,10 @@ import logging
 from collections.abc import Iterable
 from typing import Literal
 
-from plugin.archive import OrthancArchive
 from plugin.jobs.job import Job, Outcome, Result
 from plugin.jobs.job_changes import digest
 from plugin.jobs.jobs import Jobs
+from plugin.orthanc_archive import OrthancArchive
 
 log = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from typing import Any
 import orthanc  # noqa: TID251 - exists only inside Orthanc; every other module takes it as argument
 from sqlalchemy.exc import SQLAlchemyError
 
-from plugin.archive import ArchiveError, OrthancArchive, UnknownResource
+from plugin.archive import ArchiveError, UnknownResource
 from plugin.belonging import hold
 from plugin.configuration import (
     authenticates,
@@ -34,6 +34,7 @@ from plugin.jobs.jobs import Jobs
 from plugin.log import OrthancLog, attach
 from plugin.objects.results import description
 from plugin.orthanc_api import answer, holds_threads_needlessly
+from plugin.orthanc_archive import OrthancArchive
 from plugin.sending.outgoing import Outgoing
 from plugin.settings import SECTION, Settings
 from plugin.station import Station

@@ -19,7 +19,8 @@ from typing import Any, NamedTuple, Self
 
 import httpx
 
-from plugin.archive import UNKNOWN_RESOURCE, ArchiveError, OrthancArchive, parsed
+from plugin.archive import ArchiveError
+from plugin.orthanc_archive import UNKNOWN_RESOURCE, OrthancArchive, parsed
 
 log = logging.getLogger(__name__)
 

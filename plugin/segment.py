@@ -18,10 +18,11 @@ from typing import get_args
 from model.checkpoint import NOTICE, BadCheckpoint
 from model.segmenter import NoSuchDevice, Segmenter
 from plugin import __version__
-from plugin.archive import ArchiveError, FolderArchive, Series
+from plugin.archive import ArchiveError, Series
 from plugin.catalogue import Catalogue, UnknownModel
 from plugin.ct.explain import explain_series
 from plugin.dicom_file import UnreadableFile, read_dicom
+from plugin.folder_archive import FolderArchive
 from plugin.jobs.job import Outcome
 from plugin.objects.identity import MANUFACTURER
 from plugin.objects.rtstruct import Holes

@@ -7,7 +7,6 @@ import highdicom as hd
 import torch
 from pydicom.uid import SegmentationStorage
 
-from plugin.archive import OrthancArchive
 from plugin.audit import Audit
 from plugin.belonging import Belonging
 from plugin.catalogue import Catalogue
@@ -17,6 +16,7 @@ from plugin.jobs.job_table import open_database
 from plugin.jobs.jobs import Jobs
 from plugin.jobs.pause import Pause
 from plugin.model_rules import ModelRules
+from plugin.orthanc_archive import OrthancArchive
 from plugin.sending.deliveries import Deliveries
 from plugin.sending.webhook import Webhooks
 from plugin.settings import Settings, settings_digest

@@ -8,9 +8,10 @@ from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from plugin.archive import ArchiveError, OrthancArchive
+from plugin.archive import ArchiveError
 from plugin.jobs.job import STATES, Job
 from plugin.jobs.jobs import Jobs
+from plugin.orthanc_archive import OrthancArchive
 
 log = logging.getLogger(__name__)
 

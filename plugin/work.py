@@ -4,7 +4,7 @@ import hashlib
 
 from model.organs import Organ
 from plugin import __version__
-from plugin.archive import OrthancArchive, Series, UnknownResource
+from plugin.archive import Series, UnknownResource
 from plugin.catalogue import Catalogue
 from plugin.conditions import SeriesFacts
 from plugin.drawn.corrections import Corrections
@@ -14,6 +14,7 @@ from plugin.drawn.structure_sets import UnusableStructureSet
 from plugin.jobs.job import Job, Outcome, Provenance, Result
 from plugin.jobs.jobs import Jobs
 from plugin.late_slices import remove_wrong, replace_older, slices_sha256
+from plugin.orthanc_archive import OrthancArchive
 from plugin.pipeline import segment_series
 from plugin.sending.routing import parcels
 from plugin.settings import Settings, settings_digest

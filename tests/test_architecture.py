@@ -18,6 +18,7 @@ MAY_IMPORT = {
 TRAINING_MAY_READ_DICOM_WITH = (
     "plugin.archive",
     "plugin.configuration",
+    "plugin.folder_archive",
     "plugin.rest_archive",
     "plugin.settings",
     "plugin.ct.hounsfield",

@@ -1,17 +1,21 @@
 """Where labelled CTs come from: folders of cases, folders of DICOM, an Orthanc."""
 
+import logging
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
 from model.preprocess import Preprocessing
-from plugin.archive import ArchiveError, FolderArchive
+from plugin.archive import ArchiveError
 from plugin.configuration import read_configuration
 from plugin.ct.series_rules import SeriesRules
 from plugin.drawn.structure_names import SHIPPED
+from plugin.folder_archive import FolderArchive
 from plugin.rest_archive import RestArchive, login_for
 from plugin.settings import BadSettings, Settings
 from training.labelled import CT, case_folders
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,11 +68,12 @@ def open_source(text: str, *, password_file: Path | None, ca_file: Path | None) 
     folder = Path(text).resolve()
     if not folder.is_dir():
         raise ValueError(f"{folder} is no folder, and no address of an Orthanc either.")
-    holds_cases = any(folder.glob(f"[!.]*/{CT}"))
-    return Source(
-        name=str(folder),
-        archive=None if holds_cases else FolderArchive(folder, results=folder),
-    )
+    if any(folder.glob(f"[!.]*/{CT}")):
+        return Source(name=str(folder), archive=None)
+    files = FolderArchive(folder, results=folder)
+    for path in files.unread:
+        log.warning("%s cannot be read", path)
+    return Source(name=str(folder), archive=files)
 
 
 def hash_of(own_names: Path | None) -> str:

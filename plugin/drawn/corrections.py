@@ -7,7 +7,7 @@ from contextlib import suppress
 import highdicom as hd
 
 from model.segmenter import Cancelled
-from plugin.archive import OrthancArchive, Series, UnknownResource
+from plugin.archive import Series, UnknownResource
 from plugin.catalogue import Catalogue, UnknownModel
 from plugin.ct.series_rules import UnsuitableSeries
 from plugin.drawn.drawings import Drawings
@@ -16,6 +16,7 @@ from plugin.drawn.quality import ComparedPair, Quality, agree
 from plugin.drawn.structure_sets import StructureSet, UnusableStructureSet
 from plugin.jobs.job import Job, Outcome
 from plugin.jobs.jobs import Jobs
+from plugin.orthanc_archive import OrthancArchive
 from plugin.plain_text import counted
 from plugin.watch import Watch
 

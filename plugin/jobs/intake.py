@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from plugin.archive import ArchiveError, OrthancArchive, Series, UnknownResource
+from plugin.archive import ArchiveError, Series, UnknownResource
 from plugin.catalogue import Catalogue
 from plugin.drawn.structure_sets import MODALITIES
 from plugin.jobs.job import AskedBy, Job
@@ -14,6 +14,7 @@ from plugin.jobs.jobs import Jobs, source_of
 from plugin.late_slices import files_sha256
 from plugin.model_rules import ModelRules
 from plugin.objects.identity import Model
+from plugin.orthanc_archive import OrthancArchive
 
 log = logging.getLogger(__name__)
 

@@ -11,9 +11,9 @@ from typing import Annotated, Any
 
 from pydantic import Field, StringConstraints
 
-from plugin.archive import UNKNOWN_RESOURCE
 from plugin.conditions import Condition, SeriesFacts
 from plugin.jobs.job import Parcel, Result, ResultKind
+from plugin.orthanc_archive import UNKNOWN_RESOURCE
 from plugin.sending.deliveries import Errand, NotDelivered, Refused
 
 INEXISTENT_ITEM = 7

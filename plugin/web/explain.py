@@ -5,12 +5,12 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from plugin.archive import OrthancArchive
 from plugin.ct.explain import explain_series
 from plugin.ct.series_rules import SeriesRules
 from plugin.jobs.job import Job
 from plugin.jobs.jobs import Jobs
 from plugin.model_rules import ModelRules
+from plugin.orthanc_archive import OrthancArchive
 from plugin.plain_text import PlainText
 
 

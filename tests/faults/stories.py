@@ -128,7 +128,7 @@ def bad_weights(ward: Ward) -> None:
 def admit_to_network(ward: Ward) -> Patient:
     """One whose job has just come to the network, so that its result is not being stored yet.
 
-    A disk that fails between our look at it and the storing ends Orthanc 1.10 (`plugin.archive`).
+    A disk that fails between our look at it and the storing ends Orthanc 1.10 (`orthanc_archive`).
     """
     before = len(ward.log())
     patient = ward.admit()

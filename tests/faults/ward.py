@@ -23,7 +23,7 @@ from pynetdicom.sop_class import CTImageStorage
 
 from model.checkpoint import save
 from model.segmenter import Segmenter
-from plugin.archive import FolderArchive
+from plugin.folder_archive import FolderArchive
 from plugin.pipeline import segment_series
 from plugin.serve import taken
 from plugin.settings import Settings

@@ -2,12 +2,12 @@ import shutil
 
 import pytest
 
-from plugin.archive import OrthancArchive
 from plugin.catalogue import Catalogue, UnknownModel
 from plugin.conditions import SeriesFacts
 from plugin.jobs.intake import Intake
 from plugin.jobs.job import Outcome
 from plugin.model_rules import ModelRule, ModelRules
+from plugin.orthanc_archive import OrthancArchive
 from tests.fake_orthanc import FakeOrthanc
 
 CHILD = {"Model": "paediatric", "StudyDescription": "child", "ShadowModel": "next"}

@@ -14,11 +14,11 @@ from pydicom.tag import Tag
 from pydicom.uid import ImplicitVRLittleEndian
 
 from model.segmenter import Segmenter
-from plugin.archive import OrthancArchive
 from plugin.ct.series import read_series
 from plugin.ct.series_rules import SeriesRules, UnsuitableSeries
 from plugin.jobs.job import Outcome
 from plugin.log import OURS, QUOTING, OrthancLog, attach
+from plugin.orthanc_archive import OrthancArchive
 from plugin.pipeline import segment_series
 from plugin.settings import Settings
 from plugin.watch import Watch

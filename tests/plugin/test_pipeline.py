@@ -9,8 +9,9 @@ from pydicom.dataset import Dataset
 
 from model.postprocess import clean
 from model.segmenter import Cancelled, Segmenter
-from plugin.archive import ArchiveError, OrthancArchive
+from plugin.archive import ArchiveError
 from plugin.jobs.job import Outcome
+from plugin.orthanc_archive import OrthancArchive
 from plugin.pipeline import segment_series
 from plugin.settings import Settings
 from plugin.watch import PROGRESS_AT_END, Watch

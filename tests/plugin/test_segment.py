@@ -192,5 +192,7 @@ def test_a_ct_whose_last_slice_is_damaged_is_not_segmented_as_if_whole(
     status = main([str(folder), "--out", str(tmp_path / "out"), "--model", str(weights / "quick")])
 
     assert status == UNSUITABLE
-    assert f"cannot be read:\n  {last}\n" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"cannot be read:\n  {last}\n" in said
+    assert said.count(str(last)) == 1
     assert not any((tmp_path / "out").iterdir())

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from model.segmenter import NoSuchDevice
-from plugin.archive import OrthancArchive
+from plugin.orthanc_archive import OrthancArchive
 from plugin.settings import Settings
 from plugin.station import Station
 from tests.fake_orthanc import FakeOrthanc

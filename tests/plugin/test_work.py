@@ -5,12 +5,13 @@ from typing import Any
 import pytest
 from pydicom.dataset import Dataset
 
-from plugin.archive import ArchiveError, OrthancArchive
+from plugin.archive import ArchiveError
 from plugin.catalogue import Catalogue
 from plugin.drawn.quality import Quality
 from plugin.jobs.job import Job, Outcome
 from plugin.jobs.job_table import open_database
 from plugin.jobs.jobs import Jobs
+from plugin.orthanc_archive import OrthancArchive
 from plugin.settings import Settings
 from plugin.watch import Watch
 from plugin.work import Work

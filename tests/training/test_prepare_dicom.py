@@ -154,6 +154,16 @@ def test_what_cannot_be_used_is_refused_with_a_reason_and_the_others_go_on(tmp_p
     assert "gantry tilt" in found
 
 
+def test_a_file_of_an_archive_that_cannot_be_read_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    one = patient(1)
+    write(tmp_path / "in", one, rtstruct(ct_slices(one), contours(one)))
+    (tmp_path / "in" / "short.dcm").write_bytes(b"cut short")
+    assert run(tmp_path / "in", tmp_path / "out") == 0
+    assert f"{tmp_path / 'in' / 'short.dcm'} cannot be read" in caplog.messages
+
+
 def test_if_nothing_can_be_used_the_command_fails_and_says_why(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

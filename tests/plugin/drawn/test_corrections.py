@@ -10,7 +10,7 @@ from pydicom.uid import generate_uid
 
 from model.organs import BY_NAME
 from model.segmenter import Cancelled
-from plugin.archive import ArchiveError, OrthancArchive
+from plugin.archive import ArchiveError
 from plugin.catalogue import Catalogue
 from plugin.drawn.drawings import Drawings
 from plugin.drawn.quality import Quality
@@ -19,6 +19,7 @@ from plugin.jobs.job import Job
 from plugin.jobs.job_table import open_database
 from plugin.jobs.jobs import Jobs
 from plugin.model_rules import ModelRules
+from plugin.orthanc_archive import OrthancArchive
 from plugin.settings import Settings
 from plugin.watch import Watch
 from plugin.work import Work

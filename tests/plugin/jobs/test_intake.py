@@ -3,13 +3,13 @@ from pathlib import Path
 
 import pytest
 
-from plugin.archive import OrthancArchive
 from plugin.catalogue import Catalogue, UnknownModel
 from plugin.jobs.intake import Intake
 from plugin.jobs.job import Outcome, Result
 from plugin.jobs.jobs import Jobs
 from plugin.late_slices import files_sha256
 from plugin.objects.results import description
+from plugin.orthanc_archive import OrthancArchive
 from plugin.settings import Settings
 from tests.fake_orthanc import FakeOrthanc
 from tests.phantoms import ct_slices, make_phantom

@@ -12,13 +12,13 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from plugin import station as station_module
-from plugin.archive import OrthancArchive
 from plugin.catalogue import Catalogue
 from plugin.drawn.quality import Quality
 from plugin.jobs.intake import Intake
 from plugin.jobs.job import Outcome, Parcel
 from plugin.jobs.job_table import open_database
 from plugin.jobs.jobs import Jobs
+from plugin.orthanc_archive import OrthancArchive
 from plugin.sending.deliveries import Deliveries
 from plugin.settings import Settings
 from plugin.station import Station

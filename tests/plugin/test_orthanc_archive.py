@@ -1,14 +1,10 @@
-import errno
-import os
 from copy import deepcopy
-from pathlib import Path
 
-import pydicom
 import pytest
 
-from plugin.archive import ArchiveError, FolderArchive, OrthancArchive, UnknownResource
+from plugin.archive import ArchiveError, UnknownResource
+from plugin.orthanc_archive import OrthancArchive
 from tests.fake_orthanc import FakeOrthanc, identifier
-from tests.phantoms import write_series
 
 
 def test_orthanc_lists_the_series_of_a_study_and_gives_their_files(ct):
@@ -56,7 +52,7 @@ def test_what_came_by_dicom_is_there_and_yet_no_result_of_ours_and_is_replaced(c
 def test_orthanc_is_not_asked_to_store_what_its_disk_has_no_room_for(ct, tmp_path, monkeypatch):
     orthanc = FakeOrthanc()
     archive = OrthancArchive(orthanc, storage=tmp_path)
-    monkeypatch.setattr("plugin.archive.MARGIN", 2**60)
+    monkeypatch.setattr("plugin.orthanc_archive.MARGIN", 2**60)
 
     with pytest.raises(ArchiveError, match="Orthanc's storage takes no result: "):
         archive.store(ct[0])
@@ -112,70 +108,3 @@ def test_labels_of_other_people_stay_on_a_study():
     archive.set_study_labels("a", {"oar-done"}, among={"oar-queued", "oar-done"})
 
     assert orthanc.labels["a"] == {"teaching", "oar-done"}
-
-
-def test_a_folder_lists_its_series_and_leaves_other_files_alone(small_phantom, ct, tmp_path):
-    write_series(small_phantom, tmp_path / "in" / "deep")
-    (tmp_path / "in" / "readme.txt").write_text("not DICOM")
-    archive = FolderArchive(tmp_path / "in", results=tmp_path)
-
-    [series] = archive.all_series()
-
-    assert series.id == ct[0].SeriesInstanceUID
-    assert archive.series_of_study(ct[0].StudyInstanceUID) == [series]
-    assert set(archive.sop_instance_uids(series)) == {image.SOPInstanceUID for image in ct}
-    assert all(archive.file(one)[128:132] == b"DICM" for one in series.instances)
-    for ask in (archive.series, archive.series_of_study):
-        with pytest.raises(UnknownResource):
-            ask("nobody")
-
-
-def test_a_large_file_that_is_no_dicom_is_not_read(tmp_path, monkeypatch):
-    (tmp_path / "disc.iso").write_bytes(bytes(1000))
-    monkeypatch.setattr(Path, "read_bytes", lambda _: pytest.fail("it was read"))
-
-    assert FolderArchive(tmp_path, results=tmp_path).all_series() == []
-
-
-def test_a_folder_names_what_may_be_a_slice_and_cannot_be_read(
-    small_phantom, tmp_path, monkeypatch
-):
-    folder, closed = tmp_path / "in", tmp_path / "in" / "closed"
-    first, *_ = write_series(small_phantom, folder)
-    closed.mkdir()
-    within_header, within_meta = first.read_bytes()[:500], first.read_bytes()[:141]
-    damaged = {"empty": b"", "text.DCM": b"text", "meta": within_meta, "header": within_header}
-    foreign = {
-        "readme.txt": b"text",
-        "DICOMDIR": within_header,
-        "._1.dcm": b"Mac",
-        "a.pdf": b"%PDF",
-    }
-    for name, content in (damaged | foreign).items():
-        (folder / name).write_bytes(content)
-    (folder / "gone").symlink_to(tmp_path / "nowhere")
-    scandir = os.scandir
-
-    def refuse(path):  # as chmod 000 does, unless root asks
-        if Path(path) == closed:
-            raise PermissionError(errno.EACCES, "Permission denied", str(path))
-        return scandir(path)
-
-    monkeypatch.setattr(os, "scandir", refuse)
-
-    archive = FolderArchive(folder, results=tmp_path)
-
-    assert {path.name for path in archive.unread} == {"closed", "gone", *damaged}
-    assert len(archive.all_series()) == 1
-
-
-def test_a_file_that_is_gone_is_the_archives_fault(tmp_path):
-    with pytest.raises(ArchiveError, match=r"No such file"):
-        FolderArchive(tmp_path, results=tmp_path).file(str(tmp_path / "gone.dcm"))
-
-
-def test_a_folder_keeps_a_result_under_its_modality(ct, tmp_path):
-    stored = FolderArchive(tmp_path, results=tmp_path).store(ct[0])
-
-    assert stored == str(tmp_path / "ct.dcm")
-    assert pydicom.dcmread(stored).SOPInstanceUID == ct[0].SOPInstanceUID
