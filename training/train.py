@@ -115,12 +115,14 @@ def _train(config: TrainConfig, device: str, ranks: Ranks) -> None:
         split.write(config.out)
         begin(config)
 
+    done = fraction_done(state.step, config, state.cpu_hours)
     if ranks.first:
         print(_in_words(config, dataset, split, network, device, dtype))
+        if done >= 1:
+            print(f"finished before, at step {state.step}: more `steps` or `cpu_hours` go on")
     trained = for_all(network, ranks, device).train()
     lost = 0  # steps in a row that moved nothing
     clock = Clock(state)
-    done = fraction_done(state.step, config, state.cpu_hours)
     steps = range(state.step, config.steps)
     batches = drawn_ahead(patches, steps, config.workers, pinned=device.startswith("cuda"))
     with Monitor(config, state.step, ranks) as monitor, closing(batches):
@@ -289,6 +291,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, BadCheckpoint, Diverged) as error:
         print(f"training.train: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("training.train: stopped; the same command with --resume goes on", file=sys.stderr)
+        return 130  # as shells have it
     return 0
 
 
