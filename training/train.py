@@ -196,14 +196,14 @@ def _in_words(
 
 
 def _split(config: TrainConfig, dataset: Dataset, first: Card | None) -> Split:
-    """Who trains, validates and is held out; from the first step on it stays as it was.
+    """Who trains, validates and is held out; from the first weights that are kept it stays so.
 
     Raises:
         ValueError: if it would not, or if the weights to start from have seen who is held out.
     """
     split = split_of(config, dataset.cases)
-    begun = Split.read(config.out)
-    if begun not in (None, split):
+    has_learned = (config.out / LAST).exists() or (config.out / "model").exists()
+    if has_learned and Split.read(config.out) not in (None, split):
         raise ValueError(
             f"{config.out} was begun with other patients to train on or to hold out: seed, fold, "
             f"numbers of patients and the cases in {config.cases} must be as they were"

@@ -27,7 +27,7 @@ from training.loss import deep_loss
 from training.network import build_network
 from training.optimise import build_optimisers
 from training.patches import Patches
-from training.split import split_of
+from training.split import Split, split_of
 from training.train import Diverged, main, train
 
 ROOT = Path(__file__).parents[2]
@@ -174,6 +174,27 @@ def test_a_run_goes_on_with_the_patients_that_it_began_with(tmp_path: Path) -> N
         train(replace(config, steps=2, test_patients=1), device="cpu", resume=True)
 
     assert last_of(config)["step"] == 1
+
+
+def test_a_run_stopped_before_it_kept_anything_may_begin_with_other_patients(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its first line says how many are held out, and whoever meant others presses Ctrl-C."""
+
+    def stopped(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    config = replace(tiny_run(prepare_cohort(tmp_path, 3), tmp_path / "run"), steps=1)
+    monkeypatch.setattr("training.train.deep_loss", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, device="cpu", resume=False)
+    monkeypatch.undo()
+
+    train(replace(config, test_patients=1), device="cpu", resume=False)
+
+    split = Split.read(config.out)
+    assert split is not None
+    assert len(split.test) == 1
 
 
 @pytest.mark.slow
