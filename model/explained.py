@@ -5,6 +5,9 @@ from pydantic import ValidationError
 PLAINER = dict.fromkeys(("extra_forbidden", "unexpected_keyword_argument"), "there is no such key")
 """Sentences of pydantic's that are not for people, by their type."""
 
+MISSING = frozenset(("missing", "missing_argument", "missing_keyword_only_argument"))
+"""Types of what was not given."""
+
 
 def explained(error: ValidationError, *within: str, quoted: bool = False) -> str:
     """What is wrong with which value, in one line.
@@ -20,5 +23,7 @@ def explained(error: ValidationError, *within: str, quoted: bool = False) -> str
         # Without a place it is a rule about several values, whose sentence says which.
         said = PLAINER.get(each["type"], each["msg"])
         fault = f"{place}: {said}" if place else said
-        faults.append(f"{fault}, got {each['input']!r}" if quoted and each["loc"] else fault)
+        # What is missing was not given: pydantic's input is then all that stands around it.
+        given = quoted and each["loc"] and each["type"] not in MISSING
+        faults.append(f"{fault}, got {each['input']!r}" if given else fault)
     return "; ".join(faults)

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, Self
 
 import httpx
 
-from plugin.archive import ArchiveError
+from plugin.archive import ArchiveError, UnknownResource
 from plugin.orthanc_archive import UNKNOWN_RESOURCE, OrthancArchive, parsed
 
 log = logging.getLogger(__name__)
@@ -139,10 +139,9 @@ class RestArchive(OrthancArchive):
         Raises:
             ArchiveError: with what is wrong.
         """
-        answer = self._call("its version", self._remote.RestApiGet, "/system")
         try:
-            json.loads(answer)["Version"]
-        except (ValueError, KeyError, TypeError) as error:
+            json.loads(self._call("its version", self._remote.RestApiGet, "/system"))["Version"]
+        except (UnknownResource, ValueError, KeyError, TypeError) as error:
             raise ArchiveError("What answers at that address is not an Orthanc.") from error
 
 

@@ -36,8 +36,14 @@ class Case:
         """Write the case to its own folder under `folder`."""
         out = folder / self.name
         out.mkdir(parents=True, exist_ok=True)
-        np.save(out / "image.npy", self.image)
-        np.save(out / "labels.npy", self.labels)
+        try:
+            np.save(out / "image.npy", self.image)
+            np.save(out / "labels.npy", self.labels)
+        except OSError as error:
+            if error.errno is not None:
+                raise
+            # NumPy's own, when a write falls short, says neither where nor why.
+            raise OSError(f"{out} could not be written to its end: is the disk full?") from error
         values = {
             "labelled": [organ.name for organ in self.labelled],
             "ct_sha256": self.ct_sha256,
@@ -75,8 +81,19 @@ class Dataset:
 
     @classmethod
     def read(cls, folder: Path) -> "Dataset":
-        """Read dataset.json."""
-        return TypeAdapter(cls).validate_json((folder / "dataset.json").read_bytes())
+        """Read dataset.json.
+
+        Raises:
+            FileNotFoundError: it is no folder of prepared cases.
+        """
+        try:
+            content = (folder / "dataset.json").read_bytes()
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise FileNotFoundError(
+                f"{folder} is no folder that training.prepare has written to its end: it has no "
+                "dataset.json"
+            ) from error
+        return TypeAdapter(cls).validate_json(content)
 
 
 def ct_hashes(folder: Path, names: Iterable[str]) -> set[str]:

@@ -52,18 +52,12 @@ class Measured:
     pixel_mm: dict[str, float] = field(default_factory=dict)  # in-plane side, by case
     worst: dict[str, View] = field(default_factory=dict)  # by organ
     left_out: list[str] = field(default_factory=list)  # references that cannot be right: sentences
+    refused: list[str] = field(default_factory=list)  # cases of which nothing was taken: sentences
 
 
 def by_model(segmenter: Segmenter) -> Labeller:
-    """Label cases with a model; what lies as in no patient is as good as not found."""
-
-    def label(case: LabelledCt) -> hd.Volume:
-        try:
-            return segmenter(case.ct).labels
-        except OutOfOrder:
-            return case.labels.with_array(np.zeros_like(case.labels.array))
-
-    return label
+    """Label cases with a model."""
+    return lambda case: segmenter(case.ct).labels
 
 
 def by_files(folder: Path) -> Labeller:
@@ -95,7 +89,8 @@ def measure_cases(
 ) -> Measured:
     """Label every case and compare each of `organs` that it has a label for.
 
-    References that `training.prepare` would leave out are left out here too.
+    References that `training.prepare` would leave out are left out here too. What lies as in no
+    patient is as good as not found.
 
     Args:
         folders: of the cases.
@@ -122,6 +117,9 @@ def measure_cases(
             predicted = labeller(case)
         except NoBody as error:
             raise ValueError(f"{case.name}: {error}") from error
+        except OutOfOrder as why:
+            predicted = case.labels.with_array(np.zeros_like(case.labels.array))
+            measured.refused.append(f"{case.name}: {why}")
         measured.seconds[case.name] = time.perf_counter() - began
         in_plane = case.ct.to_patient_orientation(ORIENTATION).spacing[1:]
         measured.pixel_mm[case.name] = float(np.sqrt(np.prod(in_plane)))
@@ -246,6 +244,7 @@ patients on another grid. Second reader: an oncologist against a radiographer, N
 """
 
 LEFT_OUT = "\nReferences that cannot be right were left out:\n"
+REFUSED = "\nNothing of what was found counts where organs lie as in no patient:\n"
 
 
 def write_report(measured: Measured, out: Path, whom: str) -> str:
@@ -260,8 +259,9 @@ def write_report(measured: Measured, out: Path, whom: str) -> str:
     text = table(measured.rows, measured.tolerance_mm, pixel_mm)
     write_rows(measured.rows, out / "metrics.csv")
     notes = NOTES.format(notice=NOTICE, whom=whom)
-    if measured.left_out:
-        notes += LEFT_OUT + "".join(f"- {sentence}\n" for sentence in measured.left_out)
+    for heading, sentences in ((LEFT_OUT, measured.left_out), (REFUSED, measured.refused)):
+        if sentences:
+            notes += heading + "".join(f"- {sentence}\n" for sentence in sentences)
     (out / "table.md").write_text(text + notes)
     draw_boxes(measured.rows, out / "dice.png")
     for name, view in measured.worst.items():
@@ -357,6 +357,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             seen=seen,
         )
         print(write_report(measured, args.out, whom))
+        if measured.refused:
+            print(
+                f"of {len(measured.refused)} of {len(folders)} patients nothing counts, as the "
+                f"organs found lie as in no patient: {args.out / 'table.md'} says which",
+                file=sys.stderr,
+            )
         if args.write_card:
             write_measured(args.model, measured.rows)
     except (ValueError, OSError, BadCheckpoint) as error:

@@ -42,16 +42,19 @@ class Journal:
             OtherRun: `out` was made with other options or by something else, or is being made.
         """
         self.folder = private_folder(out.resolve())
+        if not (self.folder / JOURNAL).exists():
+            _check_empty(out)  # before anything is made beside what is another's
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._file = (self.folder / JOURNAL).open("a+")
         try:
             self._lock(out)
             self._entries = self._read()
-            if self.of_kind(OPTIONS):
+            if self.of_kind(OPTIONS) and not self._is_barren(out):
                 self._check(out, options)
             else:
-                if out.exists() and any(out.iterdir()):
-                    raise OtherRun(f"{out} is not empty, and nothing says how it was made.")
+                _check_empty(out)
+                self._entries = [one for one in self._entries if one["kind"] == SALT]
+                self._write_anew()
                 out.mkdir(parents=True, exist_ok=True)
                 if not self.of_kind(SALT):  # else a run was killed right here
                     self.add(SALT, secrets.token_hex(16))
@@ -86,6 +89,15 @@ class Journal:
             self._file.truncate(len("".join(lines).encode()))
         return [json.loads(line) for line in lines]
 
+    def _is_barren(self, out: Path) -> bool:
+        """Whether nothing came of its options: a mistake in them is mended by the next call."""
+        return len(self._entries) == 2 and out.is_dir() and not any(out.iterdir())
+
+    def _write_anew(self) -> None:
+        self._file.truncate(0)
+        self._file.writelines(json.dumps(entry) + "\n" for entry in self._entries)
+        self._file.flush()
+
     def _check(self, out: Path, options: Mapping[str, Any]) -> None:
         [before] = self.of_kind(OPTIONS)
         now = json.loads(json.dumps(options))
@@ -111,3 +123,8 @@ class Journal:
         """A patient's identifier as nobody can read it who lacks this folder."""
         [salt] = self.of_kind(SALT)
         return sha256((salt + patient).encode()).hexdigest()[:16]
+
+
+def _check_empty(out: Path) -> None:
+    if out.exists() and any(out.iterdir()):
+        raise OtherRun(f"{out} is not empty, and nothing says how it was made.")

@@ -14,6 +14,7 @@ import struct
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import highdicom as hd
 import numpy as np
@@ -157,9 +158,11 @@ def read_nifti(path: Path) -> hd.Volume:
     if not _is_finite(path):
         raise ValueError(f"{path.name} has voxels that are infinite or no numbers")
     try:
-        image = sitk.ReadImage(str(path))
+        image: Any = sitk.ReadImage(str(path))  # SimpleITK is half typed
     except RuntimeError as error:  # what SimpleITK raises on all that it cannot read
         raise ValueError(f"{path.name} cannot be read as NIfTI") from error
+    if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
+        raise ValueError(f"{path.name} is not one volume of three dimensions")
     return hd.Volume.from_simpleitk(image, "PATIENT")
 
 

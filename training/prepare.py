@@ -25,6 +25,7 @@ import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 
 from pydantic import TypeAdapter
@@ -191,8 +192,10 @@ def run(args: argparse.Namespace) -> Report:
             if args.spacing is not None or args.window is not None:
                 raise ValueError("--like takes spacing and window from the model: leave them out.")
             args.window = like.preprocessing.window_hu
+        if args.spacing is not None and not all(0 < mm < inf for mm in args.spacing):
+            raise ValueError(f"--spacing takes millimetres above 0, got {_spaced(args.spacing)}.")
         low, high = args.window or WINDOW_HU
-        if low >= high:
+        if not low < high:
             raise ValueError(f"--window takes the lower end first, got {low:g} {high:g}.")
         options = Options(
             source=source.name,
@@ -215,18 +218,18 @@ def run(args: argparse.Namespace) -> Report:
                 args.out / "cases" / case.report.case for one in finished for case in one.cases
             ]
         measured = measure_cases(folders, journal, options, checked=source.archive is not None)
-        report = report_on(journal, source.name, finished, measured)
+        report = report_on(journal, source, finished, measured)
         if any(one.fingerprint is not None for one in measured):
             prepare_cases({folder.name: folder for folder in folders}, measured, args.out, options)
         return report
 
 
 def report_on(
-    journal: Journal, source: str, finished: Sequence[Finished], measured: Sequence[Measured]
+    journal: Journal, source: Source, finished: Sequence[Finished], measured: Sequence[Measured]
 ) -> Report:
     """Write report.md and report.json beside the journal."""
     report = Report(
-        source=source,
+        source=source.name,
         cases=[
             *(case.report for one in finished for case in one.cases),
             *(one.report for one in measured if one.report is not None),
@@ -234,12 +237,17 @@ def report_on(
         refused=[
             *(refusal for one in finished for refusal in one.refused),
             *(Refusal(what=one.name, reason=one.refused) for one in measured if one.refused),
+            *source.passed_over(),
         ],
         undrawn=sum(one.undrawn for one in finished),
     )
     (journal.folder / "report.md").write_text(report.markdown())
     (journal.folder / "report.json").write_bytes(report.json())
     return report
+
+
+def _spaced(values: Sequence[float]) -> str:
+    return " ".join(f"{value:g}" for value in values)
 
 
 def attribute(text: str) -> tuple[str, str]:
@@ -311,9 +319,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ArchiveError, BadCheckpoint, OtherRun, OSError, ValueError) as why:
         print(f"training.prepare: {why}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("training.prepare: stopped; the same command goes on", file=sys.stderr)
+        return 130  # as shells have it
     print(f"{report.summary()}: {private_folder(args.out.resolve()) / 'report.md'}")
-    if report.refused:
-        print("What is refused stays so in this DIR: mend it and prepare into another one.")
+    if report.undrawn:
+        print(
+            f"Nobody drew on {report.undrawn} CT series, or what was drawn is not in their study."
+        )
+    if report.refused or report.undrawn:
+        print("What is not taken stays so in this DIR: mend it and prepare into another one.")
     return 0 if report.cases else 1
 
 

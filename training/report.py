@@ -27,7 +27,7 @@ class CaseReport:
 class Refusal:
     """Something that did not become a case."""
 
-    what: str  # the archive's identifier of a study, or a folder's name
+    what: str  # the archive's identifier of a study, or a file's or folder's name
     reason: str
 
 

@@ -14,6 +14,7 @@ from plugin.folder_archive import FolderArchive
 from plugin.rest_archive import RestArchive, login_for
 from plugin.settings import BadSettings, Settings
 from training.labelled import CT, case_folders
+from training.report import Refusal
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +48,21 @@ class Source:
         if isinstance(self.archive, FolderArchive):
             return sorted({one.study for one in self.archive.all_series()})
         return [folder.name for folder in case_folders(Path(self.name))]
+
+    def passed_over(self) -> list[Refusal]:
+        """What may have been meant as data and cannot be taken as such."""
+        if isinstance(self.archive, RestArchive):
+            return []
+        if isinstance(self.archive, FolderArchive):
+            return [
+                Refusal(what=str(path), reason="It may be of a CT or be drawn, and cannot be read.")
+                for path in self.archive.unread
+            ]
+        return [
+            Refusal(what=folder.name, reason=f"The folder has no {CT}.")
+            for folder in sorted(Path(self.name).glob("[!.]*/"))
+            if not (folder / CT).exists()
+        ]
 
 
 def open_source(text: str, *, password_file: Path | None, ca_file: Path | None) -> Source:

@@ -58,7 +58,10 @@ def split_cases(cases: Sequence[str], seed: int, *, test: int, validation: int) 
         ValueError: if nobody is left to train on.
     """
     if test + validation >= len(cases):
-        raise ValueError(f"{test} + {validation} patients held out of {len(cases)} leaves none")
+        raise ValueError(
+            f"test_patients = {test} and validation_patients = {validation} hold out all of "
+            f"{len(cases)} patients: nobody is left to train on"
+        )
     order = _shuffled(cases, seed)
     held = test + validation
     return Split(tuple(order[held:]), tuple(order[test:held]), tuple(order[:test]))

@@ -115,12 +115,14 @@ def _train(config: TrainConfig, device: str, ranks: Ranks) -> None:
         split.write(config.out)
         begin(config)
 
+    done = fraction_done(state.step, config, state.cpu_hours)
     if ranks.first:
         print(_in_words(config, dataset, split, network, device, dtype))
+        if done >= 1:
+            print(f"finished before, at step {state.step}: more `steps` or `cpu_hours` go on")
     trained = for_all(network, ranks, device).train()
     lost = 0  # steps in a row that moved nothing
     clock = Clock(state)
-    done = fraction_done(state.step, config, state.cpu_hours)
     steps = range(state.step, config.steps)
     batches = drawn_ahead(patches, steps, config.workers, pinned=device.startswith("cuda"))
     with Monitor(config, state.step, ranks) as monitor, closing(batches):
@@ -194,14 +196,14 @@ def _in_words(
 
 
 def _split(config: TrainConfig, dataset: Dataset, first: Card | None) -> Split:
-    """Who trains, validates and is held out; from the first step on it stays as it was.
+    """Who trains, validates and is held out; from the first weights that are kept it stays so.
 
     Raises:
         ValueError: if it would not, or if the weights to start from have seen who is held out.
     """
     split = split_of(config, dataset.cases)
-    begun = Split.read(config.out)
-    if begun not in (None, split):
+    has_learned = (config.out / LAST).exists() or (config.out / "model").exists()
+    if has_learned and Split.read(config.out) not in (None, split):
         raise ValueError(
             f"{config.out} was begun with other patients to train on or to hold out: seed, fold, "
             f"numbers of patients and the cases in {config.cases} must be as they were"
@@ -289,6 +291,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, BadCheckpoint, Diverged) as error:
         print(f"training.train: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("training.train: stopped; the same command with --resume goes on", file=sys.stderr)
+        return 130  # as shells have it
     return 0
 
 

@@ -31,6 +31,9 @@ CLOSED = {"CLOSED_PLANAR": False, "CLOSEDPLANAR_XOR": True}
 ON_A_LINE_MM = 0.01
 """Points no further from one straight line enclose nothing."""
 
+UNDEFINED_LENGTH = 0xFFFFFFFF
+"""Of an element that a delimiter ends."""
+
 FARTHEST_MM = 1e6
 """No patient lies a kilometre from the origin."""
 
@@ -65,8 +68,12 @@ def read_structure_set(dataset: Dataset) -> StructureSet:
     """Read an RTSTRUCT or SEG.
 
     Raises:
-        UnusableStructureSet: it is neither, or lacks what every structure needs.
+        UnusableStructureSet: it is neither, is cut short, or lacks what every structure needs.
     """
+    if _is_cut_short(dataset):
+        raise UnusableStructureSet(
+            "It is cut short: its last element has fewer bytes than it says."
+        )
     try:
         kind = dataset.get("SOPClassUID")
         if kind == RTStructureSetStorage:
@@ -77,6 +84,17 @@ def read_structure_set(dataset: Dataset) -> StructureSet:
     except DAMAGE as error:
         raise UnusableStructureSet("It is not as DICOM wants a structure set.") from error
     raise UnusableStructureSet("It is neither an RT Structure Set nor a Segmentation.")
+
+
+def _is_cut_short(dataset: Dataset) -> bool:
+    # pydicom reads what there is, and structures that stood behind it would count as not drawn.
+    return any(
+        isinstance(element, RawDataElement)
+        and element.value is not None
+        and element.length != UNDEFINED_LENGTH
+        and len(element.value) < element.length
+        for element in map(dataset.get_item, dataset.keys())
+    )
 
 
 def _check_compression(seg: Dataset) -> None:

@@ -173,6 +173,14 @@ def test_an_archive_out_of_reach_is_said_in_one_sentence(no_pauses: None) -> Non
     assert "\n" not in str(refusal.value)
 
 
+def test_an_address_within_an_orthanc_is_not_taken_for_one(orthanc: PlainOrthanc) -> None:
+    with (
+        RestArchive(f"{orthanc.url}/app/explorer.html", login=LOGIN) as archive,
+        pytest.raises(ArchiveError, match="What answers at that address is not an Orthanc"),
+    ):
+        archive.check()
+
+
 def test_what_somebody_between_does_not_find_is_not_gone() -> None:
     """A proxy whose backend restarts: nobody has deleted the series, and the job is not over."""
 

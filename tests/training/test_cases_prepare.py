@@ -262,3 +262,12 @@ def test_a_case_is_a_volume_with_its_place(tmp_path: Path) -> None:
     place_mm = ct.map_indices_to_reference(voxels)
     in_phantom = np.rint(one.ct.map_reference_to_indices(place_mm)).astype(int)
     assert (one.ct.array[tuple(in_phantom.T)] == one.ct.array.max()).all()
+
+
+@pytest.mark.parametrize("shape", [(12, 12), (2, 12, 12, 12)], ids=["a slice", "a series in time"])
+def test_an_image_that_is_no_volume_is_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    image = sitk.GetImageFromArray(np.zeros(shape, np.int16), isVector=False)
+    sitk.WriteImage(image, str(tmp_path / "data.nii.gz"), useCompression=True)
+
+    with pytest.raises(ValueError, match=r"data\.nii\.gz is not one volume of three dimensions"):
+        read_case(tmp_path)

@@ -120,3 +120,11 @@ def test_a_configuration_that_is_not_understood_is_refused(
 
     with pytest.raises(ValueError, match=rf"(?s)run\.toml.*{complaint}"):
         TrainConfig.read(path)
+
+
+def test_a_key_that_is_missing_is_named_and_the_others_are_not_quoted(tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text("\n".join(line for line in TOML.splitlines() if not line.startswith("name")))
+
+    with pytest.raises(ValueError, match=r"run\.toml: name: Field required$"):
+        TrainConfig.read(path)

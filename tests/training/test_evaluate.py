@@ -16,6 +16,7 @@ import SimpleITK
 from model.checkpoint import NOTICE, read_card
 from model.checkpoint import save as save_model
 from model.organs import ORGANS
+from model.postprocess import OutOfOrder
 from model.segmenter import Segmenter
 from tests.model.networks import save_tiny
 from tests.tiny_model import ORGAN, tiny_model
@@ -197,6 +198,34 @@ def test_a_reference_that_cannot_be_right_is_held_against_nobody(
     assert [(r["organ"], r["dice"]) for r in read_metrics(tmp_path / "out")] == [(ORGAN, "1.0")]
     said = (tmp_path / "out" / "table.md").read_text()
     assert "Parotid_L of pt_1: it does not lie on its side of the patient" in said
+
+
+def test_patients_whose_organs_lie_as_in_no_patient_are_counted_as_not_found_and_named(
+    cohort: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Else a network that has not learned enough has Dice 0 everywhere, and nobody knows why."""
+    whole = Segmenter.__call__
+
+    def refused(self: Segmenter, ct: Any) -> Any:
+        if not seen:
+            seen.append(ct)
+            raise OutOfOrder("Brainstem was not found above SpinalCord.")
+        return whole(self, ct)
+
+    seen: list[Any] = []
+    monkeypatch.setattr(Segmenter, "__call__", refused)
+    arguments = f"--model {cohort / 'model'} --cases {cohort / 'cases'} --out {tmp_path / 'out'}"
+
+    assert main([*arguments.split(), "--device", "cpu"]) == 0
+
+    first = [r for r in read_metrics(tmp_path / "out") if r["case"] == "pt_0"]
+    assert [(r["volume_ml"], r["dice"]) for r in first] == [("0.0", "0.0")] * 3
+    said = (tmp_path / "out" / "table.md").read_text()
+    assert "- pt_0: Brainstem was not found above SpinalCord." in said
+    assert "of 1 of 3 patients nothing counts" in capsys.readouterr().err
 
 
 def test_what_was_measured_is_measured_again_only_on_others(cohort: Path, tmp_path: Path) -> None:

@@ -39,7 +39,11 @@ def everything(out: Path) -> dict[str, bytes]:
     ids=["collecting", "measuring", "preparing"],
 )
 def test_a_killed_run_goes_on_where_it_stopped(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: Any, step: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    module: Any,
+    step: str,
 ) -> None:
     source = three_patients(tmp_path / "in")
     run(source, tmp_path / "whole")
@@ -54,8 +58,8 @@ def test_a_killed_run_goes_on_where_it_stopped(
         return whole(*arguments, **options)
 
     monkeypatch.setattr(module, step, killed_at_second)
-    with pytest.raises(KeyboardInterrupt):
-        run(source, tmp_path / "out")
+    assert run(source, tmp_path / "out") == 130
+    assert "stopped; the same command goes on" in capsys.readouterr().err
     with (tmp_path / "out-private" / "journal.jsonl").open("a") as journal:
         journal.write('{"kind": "study", "val')  # a line that was being written
     assert run(source, tmp_path / "out") == 0
@@ -217,3 +221,68 @@ def test_what_is_refused_stays_refused_and_says_so(
     )
 
     assert "mend it and prepare into another one" in capsys.readouterr().out
+
+
+def test_a_mistake_in_a_query_or_a_folder_is_mended_by_the_next_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    one = patient(1)
+    write(tmp_path / "in", one, rtstruct(ct_slices(one), contours(one)))
+
+    assert run(tmp_path / "empty", tmp_path / "out") == 1
+    assert run(tmp_path / "in", tmp_path / "out") == 0
+
+    assert "begun with other options" not in capsys.readouterr().err
+    assert Dataset.read(tmp_path / "out").cases == ("0001",)
+    assert run(tmp_path / "empty", tmp_path / "out") == 1
+    assert "begun with other options (source)" in capsys.readouterr().err
+
+
+def test_beside_a_folder_of_somebody_elses_nothing_is_made(tmp_path: Path) -> None:
+    one = patient(1)
+    write(tmp_path / "in", one, rtstruct(ct_slices(one), contours(one)))
+
+    assert run(tmp_path / "in", tmp_path / "in") == 1
+
+    assert [folder.name for folder in tmp_path.iterdir()] == ["in"]
+
+
+@pytest.mark.parametrize("spacing", [("3", "0", "1"), ("3", "-1", "1"), ("3", "nan", "1")])
+def test_a_grid_without_a_size_is_refused_before_anything_is_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], spacing: tuple[str, ...]
+) -> None:
+    arguments = [str(tmp_path), "--out", str(tmp_path / "out"), "--spacing", *spacing]
+
+    assert prepare.main(arguments) == 1
+
+    said = f"--spacing takes millimetres above 0, got {' '.join(spacing)}.\n"
+    assert capsys.readouterr().err == f"training.prepare: {said}"
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_disk_that_fills_up_while_cases_are_prepared_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def falls_short(*_: Any) -> None:
+        raise OSError("124800 requested and 51168 written")  # what NumPy says of it
+
+    write_case(patient(1), tmp_path / "in" / "pt_1")
+    monkeypatch.setattr("training.cases.np.save", falls_short)
+
+    assert run(tmp_path / "in", tmp_path / "out") == 1
+
+    said = capsys.readouterr().err
+    assert re.search(r"out/.part/pt_1 could not be written to its end: is the disk full\?", said)
+    monkeypatch.undo()
+    assert run(tmp_path / "in", tmp_path / "out") == 0
+
+
+def test_a_folder_whose_ct_has_another_name_is_not_passed_over_in_silence(tmp_path: Path) -> None:
+    for name in ("pt_1", "pt_2"):
+        write_case(patient(1), tmp_path / "in" / name)
+    (tmp_path / "in" / "pt_2" / "data.nii.gz").rename(tmp_path / "in" / "pt_2" / "CT.nii.gz")
+
+    assert run(tmp_path / "in", tmp_path / "out") == 0
+
+    assert reasons(tmp_path / "out") == ["The folder has no data.nii.gz."]

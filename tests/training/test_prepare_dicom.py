@@ -340,3 +340,44 @@ def test_a_case_folder_that_cannot_be_read_is_refused_and_the_others_go_on(tmp_p
         "pt_5: no organ is labelled",
         "pt_6: data.nii.gz is missing, cut short or not compressed",
     ]
+
+
+def test_files_that_cannot_be_read_stand_in_the_report(tmp_path: Path) -> None:
+    """The CT that lacks its first slice is even, and nothing else says that it was longer."""
+    one = patient(1)
+    write(tmp_path / "in", one, rtstruct(ct_slices(one), contours(one)))
+    first = next(
+        path for path in sorted((tmp_path / "in").glob("ct*")) if dcmread(path).InstanceNumber == 1
+    )
+    first.write_bytes(b"")
+
+    assert run(tmp_path / "in", tmp_path / "out") == 0
+
+    [refused] = report(tmp_path / "out")["refused"]
+    assert refused["what"] == str(first)
+    assert refused["reason"] == "It may be of a CT or be drawn, and cannot be read."
+
+
+def test_an_rtstruct_that_was_cut_short_is_refused_and_loses_no_organ_in_silence(
+    tmp_path: Path,
+) -> None:
+    one = patient(1)
+    write(tmp_path / "in", one, rtstruct(ct_slices(one), contours(one)))
+    drawn = tmp_path / "in" / "structures0.dcm"
+    drawn.write_bytes(drawn.read_bytes()[:-2000])
+
+    assert run(tmp_path / "in", tmp_path / "out") == 1
+
+    assert reasons(tmp_path / "out") == [
+        "It is cut short: its last element has fewer bytes than it says."
+    ]
+
+
+def test_a_ct_that_nobody_drew_on_is_said_in_the_terminal_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "in", patient(1))
+
+    assert run(tmp_path / "in", tmp_path / "out") == 1
+
+    assert "Nobody drew on 1 CT series" in capsys.readouterr().out

@@ -37,7 +37,7 @@ def test_the_test_patients_stay_the_same_when_more_validate() -> None:
 
 
 def test_nobody_left_to_train_on_is_refused() -> None:
-    with pytest.raises(ValueError, match="30 \\+ 10 patients held out of 40 leaves none"):
+    with pytest.raises(ValueError, match=r"test_patients = 30 and .* all of 40 patients"):
         split_cases(CASES, 0, test=30, validation=10)
 
 

@@ -27,7 +27,7 @@ from training.loss import deep_loss
 from training.network import build_network
 from training.optimise import build_optimisers
 from training.patches import Patches
-from training.split import split_of
+from training.split import Split, split_of
 from training.train import Diverged, main, train
 
 ROOT = Path(__file__).parents[2]
@@ -174,6 +174,27 @@ def test_a_run_goes_on_with_the_patients_that_it_began_with(tmp_path: Path) -> N
         train(replace(config, steps=2, test_patients=1), device="cpu", resume=True)
 
     assert last_of(config)["step"] == 1
+
+
+def test_a_run_stopped_before_it_kept_anything_may_begin_with_other_patients(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its first line says how many are held out, and whoever meant others presses Ctrl-C."""
+
+    def stopped(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    config = replace(tiny_run(prepare_cohort(tmp_path, 3), tmp_path / "run"), steps=1)
+    monkeypatch.setattr("training.train.deep_loss", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, device="cpu", resume=False)
+    monkeypatch.undo()
+
+    train(replace(config, test_patients=1), device="cpu", resume=False)
+
+    split = Split.read(config.out)
+    assert split is not None
+    assert len(split.test) == 1
 
 
 @pytest.mark.slow
@@ -375,3 +396,44 @@ def test_a_configuration_that_is_not_there_ends_in_a_sentence(
     assert main([str(tmp_path / "none.toml"), "--device", "cpu"]) == 1
 
     assert capsys.readouterr().err.startswith("training.train: ")
+
+
+def test_a_run_stopped_by_hand_says_how_it_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    (tmp_path / "run.toml").write_text(TOML)
+    monkeypatch.setattr("training.train.train", stopped)
+
+    assert main([str(tmp_path / "run.toml"), "--device", "cpu"]) == 130
+
+    assert capsys.readouterr().err == (
+        "training.train: stopped; the same command with --resume goes on\n"
+    )
+
+
+def test_a_run_that_was_finished_before_says_so(
+    prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tiny_run(prepared, tmp_path / "run")
+    train(config, device="cpu", resume=False)
+    capsys.readouterr()
+
+    train(config, device="cpu", resume=True)
+
+    assert (
+        "finished before, at step 6: more `steps` or `cpu_hours` go on" in capsys.readouterr().out
+    )
+
+
+def test_cases_that_are_not_prepared_are_no_cases_to_train_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text(toml(tiny_run(tmp_path / "dicom", tmp_path / "run")))
+
+    assert main([str(path), "--device", "cpu"]) == 1
+
+    assert "dicom is no folder that training.prepare has written" in capsys.readouterr().err
