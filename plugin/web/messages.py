@@ -1,11 +1,13 @@
 """What the routes of rest.py are asked and answer, beside jobs themselves."""
 
+from datetime import datetime
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from model.checkpoint import Card
 from plugin.jobs.job import Job, State
+from plugin.plain_text import PlainText
 from plugin.web.router import Identifier, Message
 
 
@@ -67,6 +69,8 @@ class Health(Message):
         Field(description="jobs that could not be stopped at their time limit: restart Orthanc"),
     ]
     paused: Annotated[bool, Field(description="by a person: no further job is taken")]
+    paused_by: Annotated[PlainText, Field(description="who paused it, if Orthanc knows; or empty")]
+    paused_since: datetime | None
     queue_length: Annotated[int, Field(description="jobs queued or running")]
     jobs: Annotated[dict[str, int], Field(description="number of jobs by state")]
     at_work: Annotated[
