@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from model.checkpoint import Card
 from plugin.jobs.job import Job, State
 from plugin.plain_text import PlainText
-from plugin.web.router import Identifier, Message
+from plugin.web.router import Identifier, Message, Role
 
 
 class JobRequest(Message):
@@ -88,6 +88,7 @@ class Health(Message):
     device: str
     automatic: Annotated[bool, Field(description="stable studies are segmented by themselves")]
     viewer: Annotated[bool, Field(description="OHIF is there: /oar/viewer?study=ID shows a study")]
+    role: Annotated[Role, Field(description="what who asks may do; see Roles in SECURITY.md")]
     research_use_only: Literal[True] = True
 
 

@@ -24,7 +24,7 @@ from plugin.web.messages import (
 from plugin.web.openapi import openapi
 from plugin.web.pause_routes import PauseRoutes
 from plugin.web.quality_routes import QualityRoutes
-from plugin.web.router import Request, Response, Route, Router
+from plugin.web.router import Request, Response, Role, Route, Router
 from plugin.worker import Worker
 
 
@@ -167,6 +167,7 @@ class Rest:
                 path="/oar/health",
                 summary="Say whether the service works",
                 function=self.health,
+                role_asked=True,
                 answer=Health,
             ),
             Route(
@@ -247,7 +248,7 @@ class Rest:
             settings=self._station.settings.digests_for_nodes(),
         )
 
-    def health(self) -> Health:
+    def health(self, role: Role) -> Health:
         counts = self._jobs.counts()
         if not self._queue_answers():
             raise QueueFails(
@@ -273,6 +274,7 @@ class Rest:
             device=segmenter.device,
             automatic=self._station.settings.automatic,
             viewer=self._viewer,
+            role=role,
         )
 
     def describe(self) -> Document:

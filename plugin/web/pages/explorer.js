@@ -21,8 +21,27 @@ class Panel {
     this.again = make("input", { id: "oar-again", type: "checkbox", "data-role": "none" });
     this.segment = make(
       "button",
-      { type: "button", class: "oar-button", "data-role": "none", onclick: () => this.ask() },
+      {
+        type: "button",
+        class: "oar-button",
+        "data-role": "none",
+        disabled: true, // until the service has answered
+        onclick: () => this.ask(),
+      },
       "Segment",
+    );
+    this.asking = make(
+      "div",
+      { class: "oar-asking" },
+      make("label", { for: "oar-model" }, "Model"),
+      this.model,
+      make("label", { class: "oar-check" }, this.again, " again, although there is a result"),
+      this.segment,
+    );
+    this.onlyLook = make(
+      "span",
+      { class: "oar-facts", hidden: true },
+      "Your role allows you to look: not to segment, cancel, try again or deliver.",
     );
     this.viewer = viewerLink({ href: service.viewerOf(study), hidden: true });
     this.nothing = make("p", { hidden: true }, "No job yet.");
@@ -49,10 +68,8 @@ class Panel {
       make(
         "div",
         { class: "oar-ask" },
-        make("label", { for: "oar-model" }, "Model"),
-        this.model,
-        make("label", { class: "oar-check" }, this.again, " again, although there is a result"),
-        this.segment,
+        this.asking,
+        this.onlyLook,
         this.viewer,
       ),
       this.about,
@@ -84,9 +101,13 @@ class Panel {
     );
     this.model.replaceChildren(usual, ...others);
     this.hasViewer = health.viewer;
+    const mayAsk = service.mayAsk(health);
+    this.asking.hidden = !mayAsk;
+    this.onlyLook.hidden = mayAsk;
     this.list = new JobList({
       titleOf: (job) => this.titleOf(job.series),
       viewer: health.viewer,
+      mayAsk,
       changed: () => this.look(),
       failed: (sentence) => setText(this.message, sentence),
       say: this.say,

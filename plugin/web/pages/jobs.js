@@ -21,10 +21,11 @@ const ASKED_BY = {
 
 /** Keeps one list item in step with one job. */
 export class JobItem {
-  constructor(job, { titleOf, pageOf, viewer, changed, failed }) {
+  constructor(job, { titleOf, pageOf, viewer, mayAsk, changed, failed }) {
     this.id = job.id;
     this.titleOf = titleOf;
     this.viewer = viewer; // whether there is one
+    this.mayAsk = mayAsk; // whether who looks may do more
     this.changed = changed;
     this.unsure = false; // whether it could not be told if a result is there
     this.state = make("span", { class: "oar-state" });
@@ -85,9 +86,9 @@ export class JobItem {
       job.warnings.map((text) => make("li", {}, text)),
     );
     this.warnings.hidden = job.warnings.length === 0;
-    this.cancel.hidden = !isActive(job);
-    this.retry.hidden = !canRetry(job);
-    this.deliver.hidden = !job.deliveries.some((one) => canDeliver(one));
+    this.cancel.hidden = !this.mayAsk || !isActive(job);
+    this.retry.hidden = !this.mayAsk || !canRetry(job);
+    this.deliver.hidden = !this.mayAsk || !job.deliveries.some((one) => canDeliver(one));
     setText(this.dice, agreement(job));
     this.dice.hidden = !this.dice.textContent;
     setChildren(this.deliveries, JSON.stringify(job.deliveries), () => job.deliveries.map(delivery));
@@ -153,7 +154,7 @@ export class JobItem {
  * Keeps a list in step with jobs, and says which have changed their state.
  *
  * Options: `titleOf` and `pageOf` of a job (the latter may be absent); `viewer`, whether there is
- * one; `changed`, called after a button did something; `failed` and `say`, given a sentence.
+ * one; `mayAsk`, whether there are buttons; `changed`, called after one did something; `failed` and `say`, given a sentence.
  */
 export class JobList {
   constructor(options) {

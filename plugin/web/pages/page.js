@@ -59,7 +59,15 @@ function showHealth(health) {
   );
   setText(at("pause"), health.paused ? "Resume" : "Pause");
   at("pause").dataset.order = health.paused ? "queue/resume" : "queue/pause";
-  at("pause").hidden = false;
+  at("pause").hidden = !service.mayPause(health);
+  setText(
+    at("role"),
+    service.mayPause(health)
+      ? ""
+      : service.mayAsk(health)
+        ? "Your role does not allow you to pause the queue."
+        : "Your role allows you to look: not to cancel, try again, deliver or pause.",
+  );
 }
 
 at("pause").addEventListener("click", async () => {
@@ -155,6 +163,7 @@ function showJobs(jobs, health) {
     titleOf,
     pageOf: (job) => service.pageOfStudy(job.study),
     viewer: health.viewer,
+    mayAsk: service.mayAsk(health),
     changed: () => look(),
     failed: (sentence) => setText(at("message"), sentence),
     say: spoken.say,

@@ -23,6 +23,10 @@ export function problem(why) {
   return why;
 }
 
+/** Whether who looks may ask for jobs, and whether to pause the queue, by the answer to `health`. */
+export const mayAsk = ({ role }) => role !== "look";
+export const mayPause = ({ role }) => role === "administer";
+
 /** Whether Orthanc has said that it does not hold it; other problems may pass. */
 export const isGone = (why) => why.status === 404;
 
