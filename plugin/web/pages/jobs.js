@@ -21,7 +21,7 @@ const ASKED_BY = {
 
 /** Keeps one list item in step with one job. */
 export class JobItem {
-  constructor(job, { titleOf, pageOf, viewer, mayAsk, changed, failed }) {
+  constructor(job, { titleOf, pageOf, viewer, mayAsk, changed }) {
     this.id = job.id;
     this.titleOf = titleOf;
     this.viewer = viewer; // whether there is one
@@ -39,6 +39,11 @@ export class JobItem {
     this.dice = make("p", { class: "oar-facts" });
     this.deliveries = make("ul", { class: "oar-deliveries", "aria-label": "Deliveries" });
     this.title = make(pageOf ? "a" : "span", { class: "oar-title", href: pageOf?.(job) });
+    this.message = make("p", { class: "oar-message", role: "alert", hidden: true });
+    const failed = (sentence) => {
+      this.message.hidden = !sentence;
+      setText(this.message, sentence);
+    };
     const act = (path) => async () => {
       this.busy(true);
       failed("");
@@ -65,6 +70,7 @@ export class JobItem {
       this.dice,
       this.deliveries,
       make("p", { class: "oar-actions" }, this.results, " ", this.cancel, this.retry, this.deliver),
+      this.message,
       this.volumes,
     );
     this.update(job);
@@ -154,11 +160,17 @@ export class JobItem {
  * Keeps a list in step with jobs, and says which have changed their state.
  *
  * Options: `titleOf` and `pageOf` of a job (the latter may be absent); `viewer`, whether there is
- * one; `mayAsk`, whether there are buttons; `changed`, called after one did something; `failed` and `say`, given a sentence.
+ * one; `mayAsk`, whether there are buttons; `changed`, called for another look; `say`, given a
+ * sentence; `first`, which of the jobs are not folded away (if absent: all).
  */
 export class JobList {
   constructor(options) {
-    this.element = make("ul", { class: "oar-jobs" });
+    this.first = make("ul", { class: "oar-jobs" });
+    this.others = make("ul", { class: "oar-jobs" });
+    this.summary = make("summary");
+    this.fold = make("details", { class: "oar-fold", hidden: true }, this.summary, this.others);
+    this.fold.addEventListener("toggle", () => options.changed()); // they are made when seen
+    this.element = make("div", {}, this.first, this.fold);
     this.options = options;
     this.items = new Map();
     this.states = new Map();
@@ -170,14 +182,24 @@ export class JobList {
   }
 
   update(jobs) {
-    const { say } = this.options;
-    const ids = new Set(jobs.map((job) => job.id));
+    const first = this.options.first?.(jobs) ?? jobs;
+    const others = jobs.filter((job) => !first.includes(job));
+    setText(this.summary, `Earlier jobs, shadows and comparisons (${others.length})`);
+    this.fold.hidden = others.length === 0;
+    const opened = this.fold.open ? others : [];
+    const ids = new Set([...first, ...opened].map((job) => job.id));
     for (const [id, item] of this.items) {
       if (!ids.has(id)) {
         item.element.remove();
         this.items.delete(id);
       }
     }
+    this.fill(this.first, first);
+    this.fill(this.others, opened);
+    this.tell(jobs);
+  }
+
+  fill(element, jobs) {
     jobs.forEach((job, place) => {
       let item = this.items.get(job.id);
       if (item) {
@@ -186,15 +208,20 @@ export class JobList {
         item = new JobItem(job, this.options);
         this.items.set(job.id, item);
       }
-      if (this.element.children[place] !== item.element) {
-        this.element.insertBefore(item.element, this.element.children[place] ?? null);
+      if (element.children[place] !== item.element) {
+        element.insertBefore(item.element, element.children[place] ?? null);
       }
+    });
+  }
+
+  tell(jobs) {
+    for (const job of jobs) {
       const before = this.states.get(job.id);
       if (before && before !== job.state) {
-        say(`${item.title.textContent}: ${job.state}. ${job.reason}`);
+        this.options.say(`${this.options.titleOf(job)}: ${job.state}. ${job.reason}`);
       }
       this.states.set(job.id, job.state);
-    });
+    }
   }
 }
 

@@ -15,7 +15,6 @@ import { isActive, JobList } from "./jobs.js";
 import * as service from "./service.js";
 
 const LIMIT = 100; // jobs shown
-const LONG_S = 60; // that a job may wait while none is done
 const STATES = ["queued", "running", "done", "skipped", "failed", "cancelled"];
 
 const at = (id) => document.getElementById(id);
@@ -31,21 +30,7 @@ function failed(why) {
 // --- the service ---------------------------------------------------------------------------------
 
 function showHealth(health) {
-  const waiting = `${health.jobs.queued || "None"} waiting.`;
-  setText(
-    at("health"),
-    health.status === "stopped"
-      ? health.hanging
-        ? `Stopped: ${counted(health.hanging, "job")} hung and cannot be stopped. Restart Orthanc.`
-        : "Stopped: no job is taken. Orthanc's log says why."
-      : health.paused
-        ? `Paused by a person: no further job is taken. ${waiting}`
-        : health.at_work
-          ? `Working. ${waiting}`
-          : health.waiting_seconds > LONG_S
-            ? `Nobody takes jobs: ${waiting} Worker nodes, if there are any, are not at work.`
-            : "Ready.",
-  );
+  setText(at("health"), service.inWords(health));
   const facts = {
     "Usual model": `${health.model} ${health.model_version}`,
     Device: health.device,
@@ -165,7 +150,6 @@ function showJobs(jobs, health) {
     viewer: health.viewer,
     mayAsk: service.mayAsk(health),
     changed: () => look(),
-    failed: (sentence) => setText(at("message"), sentence),
     say: spoken.say,
   });
   if (!list.element.isConnected) {

@@ -5,11 +5,11 @@ import urllib.request
 from collections.abc import Iterator
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 from pydicom.dataset import Dataset
 
 from tests.integration.conftest import Orthanc
+from tests.integration.pages.accessibility import violations
 from tests.integration.pages.test_explorer import refusing
 from tests.phantoms import ct_slices, make_phantom
 
@@ -169,12 +169,6 @@ def test_people_who_see_or_hear_differently_can_use_both_pages(page, orthanc, pu
 
     orthanc.post(f"/oar/jobs/{job['id']}/cancel")
     orthanc.post("/oar/queue/resume")
-
-
-def violations(page: Page, part: str = "html") -> list[str]:
-    """What axe finds wrong, and where."""
-    found = Axe().run(page, context=part).response["violations"]
-    return [f"{each['id']}: {each['nodes'][0]['html']}" for each in found]
 
 
 def test_the_pages_carry_a_policy_that_lets_nothing_else_in(orthanc):

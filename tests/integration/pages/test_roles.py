@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.integration.pages.test_queue_page import violations
+from tests.integration.pages.accessibility import violations
 from tests.integration.test_security import Guarded
 from tests.phantoms import ct_slices, make_phantom
 
