@@ -78,7 +78,11 @@ export class JobItem {
 
   update(job) {
     this.element.dataset.state = job.state;
-    setText(this.title, this.titleOf(job));
+    const parts = [this.titleOf(job)].flat();
+    // Each in its own direction: a date beside Arabic or Hebrew would be read backwards.
+    setChildren(this.title, JSON.stringify(parts), () =>
+      parts.flatMap((part, place) => [place > 0 && " · ", make("bdi", {}, part)].filter(Boolean)),
+    );
     setText(this.state, job.state);
     const done = `${Math.round(100 * job.progress)} %`;
     setText(this.stage, job.state === "running" ? `${job.stage || "starting"}, ${done}` : "");
@@ -159,7 +163,7 @@ export class JobItem {
 /**
  * Keeps a list in step with jobs, and says which have changed their state.
  *
- * Options: `titleOf` and `pageOf` of a job (the latter may be absent); `viewer`, whether there is
+ * Options: `titleOf` a job, a text or several; `pageOf` a job, which may be absent; `viewer`, whether there is
  * one; `mayAsk`, whether there are buttons; `changed`, called for another look; `say`, given a
  * sentence; `first`, which of the jobs are not folded away (if absent: all).
  */
@@ -218,7 +222,8 @@ export class JobList {
     for (const job of jobs) {
       const before = this.states.get(job.id);
       if (before && before !== job.state) {
-        this.options.say(`${this.options.titleOf(job)}: ${job.state}. ${job.reason}`);
+        const title = [this.options.titleOf(job)].flat().join(" · ");
+        this.options.say(`${title}: ${job.state}. ${job.reason}`);
       }
       this.states.set(job.id, job.state);
     }
@@ -241,9 +246,10 @@ function agreement(job) {
 }
 
 /** Where something of the job goes, and whether it is there. */
-function delivery({ kind, target, result, state, attempts, reason }) {
+function delivery({ kind, target, result, state, attempts, reason, due }) {
   const what = result ? `${KINDS[result]} to` : "To";
-  const tries = attempts > 1 ? `, ${attempts} attempts` : "";
+  const next = state === "waiting" && attempts > 0 ? `, next ${new Date(due).toLocaleTimeString()}` : "";
+  const tries = (attempts > 1 ? `, ${attempts} attempts` : "") + next;
   return make(
     "li",
     { "data-state": state },
@@ -251,11 +257,25 @@ function delivery({ kind, target, result, state, attempts, reason }) {
   );
 }
 
+/** How the job came to be, and by whom if it is known: `user` is who did something to it last. */
+function askedBy({ asked_by: how, user, state }) {
+  const words = ASKED_BY[how] ?? how;
+  if (!user) {
+    return words;
+  }
+  if (state === "cancelled") {
+    return `${words}, cancelled by ${user}`;
+  }
+  return how === "rest" ? `${words} by ${user}` : `${words}, again by ${user}`;
+}
+
 function facts(job) {
-  const parts = [WHAT[job.kind](job), ASKED_BY[job.asked_by] ?? job.asked_by];
+  const parts = [WHAT[job.kind](job), askedBy(job)];
   parts.push(new Date(job.created).toLocaleString());
   if (job.started && job.finished) {
     parts.push(`${Math.round((new Date(job.finished) - new Date(job.started)) / 1000)} s`);
+  } else if (job.started) {
+    parts.push(`begun ${new Date(job.started).toLocaleTimeString()}`);
   }
   if (job.attempts > 1) {
     parts.push(`${job.attempts} attempts`);

@@ -100,10 +100,11 @@ async function learnStudies(jobs) {
           MainDicomTags.StudyDescription,
           dicomDate(MainDicomTags.StudyDate),
         ];
-        studies.set(study, parts.filter(Boolean).join(" · ") || shortName(study));
+        const known = parts.filter(Boolean);
+        studies.set(study, known.length ? known : [shortName(study)]);
       } catch (why) {
         if (service.isGone(service.problem(why))) {
-          studies.set(study, `${shortName(study)} (no longer in Orthanc)`);
+          studies.set(study, [`${shortName(study)} (no longer in Orthanc)`]);
         }
       }
     }),
@@ -137,8 +138,8 @@ async function learnSeries(jobs) {
 }
 
 function titleOf(job) {
-  const study = studies.get(job.study) ?? shortName(job.study);
-  return series.has(job.series) ? `${study} · ${series.get(job.series)}` : study;
+  const study = studies.get(job.study) ?? [shortName(job.study)];
+  return series.has(job.series) ? [...study, series.get(job.series)] : study;
 }
 
 let list = null;

@@ -36,7 +36,7 @@ export function inWords(health) {
       : "Stopped: no job is taken. Orthanc's log says why.";
   }
   if (health.paused) {
-    const since = health.paused_since ? `, ${new Date(health.paused_since).toLocaleString()}` : "";
+    const since = health.paused_since ? ` since ${new Date(health.paused_since).toLocaleString()}` : "";
     return `Paused by ${health.paused_by || "a person"}${since}: no further job is taken. ${waiting}`;
   }
   if (health.at_work) {
