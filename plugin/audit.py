@@ -1,6 +1,7 @@
 """The record of every job, to which lines are added and of which none can be changed or removed.
 
-One line for each change of a job's state, written in the transaction of that change. The database
+One line for each change of a job's state, for each end of a delivery, and for each order of a
+person that is neither: written in the transaction of what it tells of. The database
 itself refuses to alter a line, and each line holds the hash of the line before it: whoever alters
 the file behind the database's back breaks the chain. Who cuts lines off at the end, or writes the
 whole chain anew, breaks nothing; that shows to anybody who has kept the number and hash of one line
@@ -10,7 +11,7 @@ There is nothing here that names a patient: a record that cannot be deleted must
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -35,7 +36,7 @@ class AuditRow(Row):
     __tablename__ = "audit"
 
     number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)  # 1, 2, 3, …
-    job: Mapped[str] = mapped_column(index=True)  # for looking up; the line holds it too
+    job: Mapped[str] = mapped_column(index=True)  # or empty; the line holds it too
     line: Mapped[str] = mapped_column(Text)  # JSON
     hash: Mapped[str]  # of the hash before it and the line
 
@@ -68,7 +69,7 @@ def _make_append_only(_: Table, connection: Connection, **__: Any) -> None:
 
 
 class AuditLine(BaseModel):
-    """One line: what is known of a job at the moment when it came to a state."""
+    """One line: what is known of a job when it came to a state; or an event, which says which."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -104,14 +105,29 @@ class Audit:
 
     def note(self, session: Session, job: Job, _: Outcome | None) -> None:
         """Add a line, within the transaction that changes the job."""
+        self._add(session, job.id, self._record(job))
+
+    def note_event(self, session: Session, event: str, job: str, more: Mapping[str, Any]) -> None:
+        """Add a line on what is no change of a job, within the transaction that brings it about.
+
+        Call it last in that transaction: others wait until it is over.
+
+        Args:
+            event: its name.
+            job: whose it is; or empty.
+            more: what is to be known of it, with nothing that names a patient.
+        """
+        self._add(session, job, {"event": event, "job": job, **more, **self._made_by()})
+
+    def _add(self, session: Session, job: str, record: Mapping[str, Any]) -> None:
         if session.get_bind().dialect.name == "postgresql":  # SQLite has one writer at a time
             session.execute(text("LOCK TABLE audit IN EXCLUSIVE MODE"))
         last, previous = _last(session)
         line = json.dumps(
-            {"number": last + 1, "time": datetime.now(UTC).isoformat(), **self._record(job)},
+            {"number": last + 1, "time": datetime.now(UTC).isoformat(), **record},
             sort_keys=True,
         )
-        session.add(AuditRow(number=last + 1, job=job.id, line=line, hash=_hash(previous, line)))
+        session.add(AuditRow(number=last + 1, job=job, line=line, hash=_hash(previous, line)))
         session.flush()
 
     def _record(self, job: Job) -> dict[str, Any]:
@@ -123,6 +139,11 @@ class Audit:
             "attempts": job.attempts,
             "provenance": job.provenance.model_dump() if job.provenance else None,
             "outputs": [result.model_dump() for result in job.results],
+            **self._made_by(),
+        }
+
+    def _made_by(self) -> dict[str, str]:
+        return {
             "settings_sha256": self._settings_sha256,
             "software": f"orthanc-oar {__version__}",
         }

@@ -85,6 +85,7 @@ class Station:
             owner=owner,
             retry_delay_seconds=settings.delivery.retry_delay_seconds,
             give_up_after_hours=settings.delivery.give_up_after_hours,
+            note_event=self.audit.note_event,
         )
         self.webhooks = Webhooks(settings.webhooks, self.deliveries)
         self.jobs = Jobs(
@@ -93,10 +94,10 @@ class Station:
             max_attempts=settings.max_attempts,
             retry_delay_seconds=settings.retry_delay_seconds,
             lease_seconds=settings.lease_seconds,
-            notes=(self.audit.note, self.deliveries.note, self.webhooks.note),
+            notes=(self.deliveries.note, self.webhooks.note, self.audit.note),  # the record last
             changed=lambda job: changed(self.jobs, job),
         )
-        self.pause = Pause(database, self.jobs)
+        self.pause = Pause(database, self.jobs, note=self.audit.note_event)
         self.belonging = Belonging(database)
         keep_what_is_loaded()
 

@@ -22,8 +22,8 @@ DOCS = Path(__file__).parents[1] / "docs"
 
 MODEL = "hn22-phantom"
 
-DRAWN_MS = 10_000
-"""The viewer draws by software."""
+DRAWN_MS = 60_000
+"""The viewer draws by software, the other planes once it has every slice."""
 
 
 def main() -> int:

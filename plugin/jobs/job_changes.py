@@ -2,7 +2,7 @@
 
 import hashlib
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -15,6 +15,16 @@ from plugin.jobs.job_table import JobRow
 
 Note = Callable[[Session, Job, Outcome | None], None]
 """Writes down, in the session given, that a job has come to its state, and with what outcome."""
+
+NoteEvent = Callable[[Session, str, str, Mapping[str, Any]], None]
+"""Writes down what is no change of a job: the event, the job or nothing, and what is known of it.
+
+Last in its transaction, as in all others: whoever took locks in another order could wait for ever.
+"""
+
+
+def note_nothing(session: Session, event: str, job: str, more: Mapping[str, Any]) -> None:
+    """For who keeps no record."""
 
 
 def digest(*parts: str) -> str:

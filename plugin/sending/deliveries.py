@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, Engine, and_, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from plugin.jobs.job import Delivery, Job, Outcome, Parcel
-from plugin.jobs.job_changes import digest
+from plugin.jobs.job_changes import NoteEvent, digest, note_nothing
 from plugin.jobs.job_table import DeliveryRow, clock_of
 
 POLL = timedelta(seconds=1)
@@ -60,6 +60,7 @@ class Deliveries:
         retry_delay_seconds: float = 30.0,
         give_up_after_hours: float = 72.0,
         now: Callable[[], datetime] | None = None,
+        note_event: NoteEvent = note_nothing,
     ) -> None:
         """
         Args:
@@ -69,12 +70,14 @@ class Deliveries:
             retry_delay_seconds: before the second attempt; doubles with each further one.
             give_up_after_hours: the delivery has failed then; a person may ask for it again.
             now: the clock, with its time zone; the database's if there is none.
+            note_event: told of each delivery that ends, and of each wish to deliver again.
         """
         self._engine = engine
         self._owner = owner
         self._retry_delay = timedelta(seconds=retry_delay_seconds)
         self._give_up_after = timedelta(hours=give_up_after_hours)
         self._now = now or clock_of(engine)
+        self._note_event = note_event
         self._listeners: list[threading.Event] = []
 
     # --- asking ----------------------------------------------------------------------------------
@@ -108,8 +111,12 @@ class Deliveries:
             )
         )
 
-    def send_again(self, job_id: str) -> int:
+    def send_again(self, job_id: str, user: str = "") -> int:
         """Begin anew all of a job that failed, was refused or waits for a further attempt.
+
+        Args:
+            job_id: the job.
+            user: on whose wish, if that is known.
 
         Returns:
             How many these are.
@@ -131,6 +138,8 @@ class Deliveries:
                 )
                 .returning(DeliveryRow.id)
             ).all()
+            if rows:
+                self._note_event(session, "deliver", job_id, {"user": user, "deliveries": [*rows]})
         self.wake()
         return len(rows)
 
@@ -221,12 +230,22 @@ class Deliveries:
         if "reason" in values:
             values["reason"] = values["reason"][:REASON_LENGTH]
         with Session(self._engine) as session, session.begin():
-            session.execute(
+            changed = session.scalar(
                 update(DeliveryRow)
                 # A delivery that was begun anew meanwhile is no longer the one of this errand.
                 .where(DeliveryRow.id == errand.id, DeliveryRow.begun == errand.begun)
                 .values(**values)
+                .returning(DeliveryRow.id)
             )
+            if changed is not None and "finished" in values:
+                self._note_event(session, "delivery", errand.job, _ended(errand, values["state"]))
+
+
+def _ended(errand: Errand, state: str) -> dict[str, Any]:
+    """What the record says of a delivery; not the reason, which may quote anything."""
+    shown = ("id", "kind", "target", "result", "attempts")
+    of_it = {name: getattr(errand, name) for name in shown}
+    return {"delivery": {**of_it, "state": state, "instances": errand.content.get("instances", [])}}
 
 
 def _open(kinds: Collection[str]) -> ColumnElement[bool]:

@@ -38,7 +38,7 @@ class AuditRoutes:
             Route(
                 method="GET",
                 path="/oar/audit",
-                summary="Read the record of every change of a job's state",
+                summary="Read the record of all jobs, deliveries, pauses",
                 function=self.lines,
                 role="administer",
                 query=AuditQuery,

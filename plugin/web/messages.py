@@ -1,12 +1,14 @@
 """What the routes of rest.py are asked and answer, beside jobs themselves."""
 
+from datetime import datetime
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from model.checkpoint import Card
 from plugin.jobs.job import Job, State
-from plugin.web.router import Identifier, Message
+from plugin.plain_text import PlainText
+from plugin.web.router import Identifier, Message, Role
 
 
 class JobRequest(Message):
@@ -67,6 +69,8 @@ class Health(Message):
         Field(description="jobs that could not be stopped at their time limit: restart Orthanc"),
     ]
     paused: Annotated[bool, Field(description="by a person: no further job is taken")]
+    paused_by: Annotated[PlainText, Field(description="who paused it, if Orthanc knows; or empty")]
+    paused_since: datetime | None
     queue_length: Annotated[int, Field(description="jobs queued or running")]
     jobs: Annotated[dict[str, int], Field(description="number of jobs by state")]
     at_work: Annotated[
@@ -84,6 +88,7 @@ class Health(Message):
     device: str
     automatic: Annotated[bool, Field(description="stable studies are segmented by themselves")]
     viewer: Annotated[bool, Field(description="OHIF is there: /oar/viewer?study=ID shows a study")]
+    role: Annotated[Role, Field(description="what who asks may do; see Roles in SECURITY.md")]
     research_use_only: Literal[True] = True
 
 

@@ -24,7 +24,7 @@ from plugin.web.messages import (
 from plugin.web.openapi import openapi
 from plugin.web.pause_routes import PauseRoutes
 from plugin.web.quality_routes import QualityRoutes
-from plugin.web.router import Request, Response, Route, Router
+from plugin.web.router import Request, Response, Role, Route, Router
 from plugin.worker import Worker
 
 
@@ -151,6 +151,7 @@ class Rest:
                 path="/oar/jobs/{job}/deliver",
                 summary="Try again to deliver what was not delivered",
                 function=self.deliver,
+                user=True,
                 answer=Job,
                 errors=(404, 409),
             ),
@@ -166,6 +167,7 @@ class Rest:
                 path="/oar/health",
                 summary="Say whether the service works",
                 function=self.health,
+                role_asked=True,
                 answer=Health,
             ),
             Route(
@@ -220,9 +222,9 @@ class Rest:
     def retry(self, job: str, user: str) -> Job:
         return self._jobs.retry(job, user=user)
 
-    def deliver(self, job: str) -> Job:
+    def deliver(self, job: str, user: str) -> Job:
         known = self._jobs.get(job)
-        if not self._station.deliveries.send_again(job):
+        if not self._station.deliveries.send_again(job, user):
             if known.deliveries:
                 raise WrongState("Everything of this job has arrived or is being tried now.")
             raise WrongState(
@@ -246,7 +248,7 @@ class Rest:
             settings=self._station.settings.digests_for_nodes(),
         )
 
-    def health(self) -> Health:
+    def health(self, role: Role) -> Health:
         counts = self._jobs.counts()
         if not self._queue_answers():
             raise QueueFails(
@@ -254,12 +256,15 @@ class Rest:
                 "log says why."
             )
         segmenter = self._catalogue.get(self._catalogue.default)
+        held = self._station.pause.held()
         return Health(
             status="ok" if self._worker.alive else "stopped",
             version=__version__,
             worker_alive=self._worker.alive,
             hanging=self._worker.hanging,
-            paused=self._station.pause.holds(),
+            paused=held is not None,
+            paused_by=held.user if held else "",
+            paused_since=held.since if held else None,
             queue_length=counts["queued"] + counts["running"],
             jobs={state: counts[state] for state in STATES},
             at_work=self._jobs.at_work(),
@@ -269,6 +274,7 @@ class Rest:
             device=segmenter.device,
             automatic=self._station.settings.automatic,
             viewer=self._viewer,
+            role=role,
         )
 
     def describe(self) -> Document:

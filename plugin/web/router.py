@@ -85,13 +85,14 @@ class Route:
     method: Literal["GET", "POST"]
     path: str
     summary: str
-    function: Callable[..., BaseModel]  # takes the names in the path, `body`, `query` and `user`
+    function: Callable[..., BaseModel]  # takes names in the path, `body`, `query`, `user`, `role`
     answer: type[BaseModel]
     status: int = 200
     content_type: str = JSON  # if it is another, the answer is one text
     body: type[BaseModel] | None = None
     query: type[BaseModel] | None = None
     user: bool = False  # whether the function takes who asks
+    role_asked: bool = False  # whether it takes their role
     role: Role | None = None  # needed for it; None: look to GET, ask to POST
     errors: tuple[int, ...] = ()
 
@@ -166,6 +167,8 @@ class Router:
                 arguments["query"] = _validate(_named(request.query, route.query), route.query)
             if route.user:
                 arguments["user"] = request.user
+            if route.role_asked:
+                arguments["role"] = request.role
             answer = route.function(**arguments)
         except self._faults as why:
             status = next(status for kind, status in self._status_of if isinstance(why, kind))

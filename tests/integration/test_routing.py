@@ -130,11 +130,16 @@ def test_results_and_news_reach_every_destination_as_soon_as_it_is_up(
     assert SECRET not in orthanc.log()
 
     lines = orthanc.get(f"/oar/audit?job={job['id']}")["lines"]
-    assert [line["record"]["state"] for line in lines] == ["queued", "running", "done"]
-    last = lines[-1]["record"]
+    states = [line["record"]["state"] for line in lines if "state" in line["record"]]
+    assert states == ["queued", "running", "done"]
+    last = lines[2]["record"]
     assert last["provenance"]["instances"] == len(ct)
     file = orthanc.file(job["results"][0]["orthanc_id"])
     assert last["outputs"][0]["sha256"] == hashlib.sha256(file).hexdigest()
+    ends = [line["record"]["delivery"] for line in lines[3:]]
+    assert {(one["kind"], one["target"], one["state"]) for one in ends} == {
+        (*place, "done") for place in up
+    }
     verdict = orthanc.get("/oar/audit/verify")
     assert (verdict["intact"], verdict["hash"]) == (True, lines[-1]["hash"])
 

@@ -9,6 +9,7 @@ from plugin.audit import NO_LINE, Audit
 from plugin.jobs.job import Outcome
 from plugin.jobs.job_table import open_database
 from plugin.jobs.jobs import Jobs
+from plugin.jobs.pause import Pause
 from tests.plugin.jobs.asking import MADE_OF, RESULT, add
 
 
@@ -85,6 +86,15 @@ def test_each_line_holds_the_hash_of_the_one_before_it(audit, written):
         before = line.hash
     assert (audit.verify().intact, audit.verify().lines, audit.verify().hash) == (True, 5, before)
     assert audit.last() == (5, before)
+
+
+def test_what_is_no_change_of_a_job_has_its_place_in_the_same_chain(engine, audit, jobs, written):
+    Pause(engine, jobs, note=audit.note_event).pause(user="dora")
+
+    [line] = audit.lines(after=5)
+    assert (line.record["event"], line.record["user"], line.record["job"]) == ("pause", "dora", "")
+    assert line.previous == audit.lines()[4].hash
+    assert (audit.verify().intact, audit.verify().lines) == (True, 6)
 
 
 def test_an_empty_record_is_intact(audit):

@@ -6,6 +6,24 @@ import { announcer, make, seriesName, setChildren, setText } from "./elements.js
 import { isActive, isUnderWay, JobList, viewerLink } from "./jobs.js";
 import * as service from "./service.js";
 
+const AGAIN = "again, although there is a result";
+
+/**
+ * What a person looks for on a study's page, of its jobs, the newest first: those under way and,
+ * of each series and model, how it ended last, and the last result.
+ */
+function current(jobs) {
+  const known = new Set();
+  const isFirst = (...key) => !known.has(key.join()) && known.add(key.join());
+  return jobs.filter((job) => {
+    if (isActive(job) || job.kind !== "segment") {
+      return isActive(job);
+    }
+    const last = isFirst(job.series, job.model);
+    return (job.results.length > 0 && isFirst(job.series, job.model, "result")) || last;
+  });
+}
+
 class Panel {
   constructor(study) {
     this.study = study;
@@ -21,10 +39,31 @@ class Panel {
     this.again = make("input", { id: "oar-again", type: "checkbox", "data-role": "none" });
     this.segment = make(
       "button",
-      { type: "button", class: "oar-button", "data-role": "none", onclick: () => this.ask() },
+      {
+        type: "button",
+        class: "oar-button",
+        "data-role": "none",
+        disabled: true, // until the service has answered
+        onclick: () => this.ask(),
+      },
       "Segment",
     );
+    this.asking = make(
+      "div",
+      { class: "oar-asking" },
+      make("label", { for: "oar-model" }, "Model"),
+      this.model,
+      make("label", { class: "oar-check" }, this.again, ` ${AGAIN}`),
+      this.segment,
+    );
+    this.onlyLook = make(
+      "span",
+      { class: "oar-facts", hidden: true },
+      "Your role allows you to look: not to segment, cancel, try again or deliver.",
+    );
     this.viewer = viewerLink({ href: service.viewerOf(study), hidden: true });
+    this.note = make("p", { class: "oar-facts", hidden: true }); // on what was asked for last
+    this.service = make("p", { class: "oar-facts", hidden: true }); // while a job waits
     this.nothing = make("p", { hidden: true }, "No job yet.");
     this.about = make("p", { class: "oar-facts", hidden: true }); // the chosen model
     this.reasons = make("ul", { class: "oar-explained" });
@@ -49,15 +88,15 @@ class Panel {
       make(
         "div",
         { class: "oar-ask" },
-        make("label", { for: "oar-model" }, "Model"),
-        this.model,
-        make("label", { class: "oar-check" }, this.again, " again, although there is a result"),
-        this.segment,
+        this.asking,
+        this.onlyLook,
         this.viewer,
       ),
       this.about,
       this.message,
+      this.note,
       element,
+      this.service,
       this.nothing,
       this.place,
       this.why,
@@ -70,10 +109,9 @@ class Panel {
   }
 
   /** What is asked once, before the first look at the jobs. */
-  async begin() {
-    const [models, health, series] = await Promise.all([
+  async begin(health) {
+    const [models, series] = await Promise.all([
       service.oar("models"),
-      service.oar("health"),
       service.orthanc(`studies/${this.study}/series`),
     ]);
     this.nameSeries(series);
@@ -84,12 +122,16 @@ class Panel {
     );
     this.model.replaceChildren(usual, ...others);
     this.hasViewer = health.viewer;
+    const mayAsk = service.mayAsk(health);
+    this.asking.hidden = !mayAsk;
+    this.onlyLook.hidden = mayAsk;
     this.list = new JobList({
       titleOf: (job) => this.titleOf(job.series),
       viewer: health.viewer,
+      mayAsk,
       changed: () => this.look(),
-      failed: (sentence) => setText(this.message, sentence),
       say: this.say,
+      first: current,
     });
     this.place.append(this.list.element);
   }
@@ -116,14 +158,19 @@ class Panel {
       return null;
     }
     try {
+      const [health, { jobs }] = await Promise.all([
+        service.oar("health"),
+        service.oar(`jobs?study=${this.study}`),
+      ]);
       if (!this.list) {
-        await this.begin();
+        await this.begin(health);
       }
-      const { jobs } = await service.oar(`jobs?study=${this.study}`);
       const active = jobs.some(isActive);
       const open = this.list.unsure || jobs.some(isUnderWay);
       this.list.update(jobs);
       this.nothing.hidden = jobs.length > 0;
+      this.service.hidden = !jobs.some((job) => job.state === "queued");
+      setText(this.service, this.service.hidden ? "" : service.inWords(health));
       const atJob = this.list.element.querySelector(".oar-results .oar-button");
       this.viewer.hidden = !this.hasViewer || atJob !== null;
       this.segment.disabled = false;
@@ -167,17 +214,27 @@ class Panel {
   async ask() {
     this.segment.disabled = true;
     setText(this.message, "");
+    this.inform("");
     try {
-      await service.order(`studies/${this.study}/jobs`, {
+      const { jobs } = await service.order(`studies/${this.study}/jobs`, {
         force: this.again.checked,
         model: this.model.value || null,
       });
       this.again.checked = false;
+      if (!jobs.some(isActive)) {
+        this.inform(`There is a result already. For another one tick "${AGAIN}".`);
+      }
       this.look();
     } catch (why) {
       this.failed(why);
       this.segment.disabled = false;
     }
+  }
+
+  inform(sentence) {
+    this.note.hidden = !sentence;
+    setText(this.note, sentence);
+    this.say(sentence);
   }
 
   async explain() {

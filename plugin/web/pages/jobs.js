@@ -21,10 +21,11 @@ const ASKED_BY = {
 
 /** Keeps one list item in step with one job. */
 export class JobItem {
-  constructor(job, { titleOf, pageOf, viewer, changed, failed }) {
+  constructor(job, { titleOf, pageOf, viewer, mayAsk, changed }) {
     this.id = job.id;
     this.titleOf = titleOf;
     this.viewer = viewer; // whether there is one
+    this.mayAsk = mayAsk; // whether who looks may do more
     this.changed = changed;
     this.unsure = false; // whether it could not be told if a result is there
     this.state = make("span", { class: "oar-state" });
@@ -38,6 +39,11 @@ export class JobItem {
     this.dice = make("p", { class: "oar-facts" });
     this.deliveries = make("ul", { class: "oar-deliveries", "aria-label": "Deliveries" });
     this.title = make(pageOf ? "a" : "span", { class: "oar-title", href: pageOf?.(job) });
+    this.message = make("p", { class: "oar-message", role: "alert", hidden: true });
+    const failed = (sentence) => {
+      this.message.hidden = !sentence;
+      setText(this.message, sentence);
+    };
     const act = (path) => async () => {
       this.busy(true);
       failed("");
@@ -64,6 +70,7 @@ export class JobItem {
       this.dice,
       this.deliveries,
       make("p", { class: "oar-actions" }, this.results, " ", this.cancel, this.retry, this.deliver),
+      this.message,
       this.volumes,
     );
     this.update(job);
@@ -71,7 +78,11 @@ export class JobItem {
 
   update(job) {
     this.element.dataset.state = job.state;
-    setText(this.title, this.titleOf(job));
+    const parts = [this.titleOf(job)].flat();
+    // Each in its own direction: a date beside Arabic or Hebrew would be read backwards.
+    setChildren(this.title, JSON.stringify(parts), () =>
+      parts.flatMap((part, place) => [place > 0 && " · ", make("bdi", {}, part)].filter(Boolean)),
+    );
     setText(this.state, job.state);
     const done = `${Math.round(100 * job.progress)} %`;
     setText(this.stage, job.state === "running" ? `${job.stage || "starting"}, ${done}` : "");
@@ -85,9 +96,9 @@ export class JobItem {
       job.warnings.map((text) => make("li", {}, text)),
     );
     this.warnings.hidden = job.warnings.length === 0;
-    this.cancel.hidden = !isActive(job);
-    this.retry.hidden = !canRetry(job);
-    this.deliver.hidden = !job.deliveries.some((one) => canDeliver(one));
+    this.cancel.hidden = !this.mayAsk || !isActive(job);
+    this.retry.hidden = !this.mayAsk || !canRetry(job);
+    this.deliver.hidden = !this.mayAsk || !job.deliveries.some((one) => canDeliver(one));
     setText(this.dice, agreement(job));
     this.dice.hidden = !this.dice.textContent;
     setChildren(this.deliveries, JSON.stringify(job.deliveries), () => job.deliveries.map(delivery));
@@ -152,12 +163,18 @@ export class JobItem {
 /**
  * Keeps a list in step with jobs, and says which have changed their state.
  *
- * Options: `titleOf` and `pageOf` of a job (the latter may be absent); `viewer`, whether there is
- * one; `changed`, called after a button did something; `failed` and `say`, given a sentence.
+ * Options: `titleOf` a job, a text or several; `pageOf` a job, which may be absent; `viewer`, whether there is
+ * one; `mayAsk`, whether there are buttons; `changed`, called for another look; `say`, given a
+ * sentence; `first`, which of the jobs are not folded away (if absent: all).
  */
 export class JobList {
   constructor(options) {
-    this.element = make("ul", { class: "oar-jobs" });
+    this.first = make("ul", { class: "oar-jobs" });
+    this.others = make("ul", { class: "oar-jobs" });
+    this.summary = make("summary");
+    this.fold = make("details", { class: "oar-fold", hidden: true }, this.summary, this.others);
+    this.fold.addEventListener("toggle", () => options.changed()); // they are made when seen
+    this.element = make("div", {}, this.first, this.fold);
     this.options = options;
     this.items = new Map();
     this.states = new Map();
@@ -169,14 +186,24 @@ export class JobList {
   }
 
   update(jobs) {
-    const { say } = this.options;
-    const ids = new Set(jobs.map((job) => job.id));
+    const first = this.options.first?.(jobs) ?? jobs;
+    const others = jobs.filter((job) => !first.includes(job));
+    setText(this.summary, `Earlier jobs, shadows and comparisons (${others.length})`);
+    this.fold.hidden = others.length === 0;
+    const opened = this.fold.open ? others : [];
+    const ids = new Set([...first, ...opened].map((job) => job.id));
     for (const [id, item] of this.items) {
       if (!ids.has(id)) {
         item.element.remove();
         this.items.delete(id);
       }
     }
+    this.fill(this.first, first);
+    this.fill(this.others, opened);
+    this.tell(jobs);
+  }
+
+  fill(element, jobs) {
     jobs.forEach((job, place) => {
       let item = this.items.get(job.id);
       if (item) {
@@ -185,15 +212,21 @@ export class JobList {
         item = new JobItem(job, this.options);
         this.items.set(job.id, item);
       }
-      if (this.element.children[place] !== item.element) {
-        this.element.insertBefore(item.element, this.element.children[place] ?? null);
+      if (element.children[place] !== item.element) {
+        element.insertBefore(item.element, element.children[place] ?? null);
       }
+    });
+  }
+
+  tell(jobs) {
+    for (const job of jobs) {
       const before = this.states.get(job.id);
       if (before && before !== job.state) {
-        say(`${item.title.textContent}: ${job.state}. ${job.reason}`);
+        const title = [this.options.titleOf(job)].flat().join(" · ");
+        this.options.say(`${title}: ${job.state}. ${job.reason}`);
       }
       this.states.set(job.id, job.state);
-    });
+    }
   }
 }
 
@@ -213,9 +246,10 @@ function agreement(job) {
 }
 
 /** Where something of the job goes, and whether it is there. */
-function delivery({ kind, target, result, state, attempts, reason }) {
+function delivery({ kind, target, result, state, attempts, reason, due }) {
   const what = result ? `${KINDS[result]} to` : "To";
-  const tries = attempts > 1 ? `, ${attempts} attempts` : "";
+  const next = state === "waiting" && attempts > 0 ? `, next ${new Date(due).toLocaleTimeString()}` : "";
+  const tries = (attempts > 1 ? `, ${attempts} attempts` : "") + next;
   return make(
     "li",
     { "data-state": state },
@@ -223,11 +257,25 @@ function delivery({ kind, target, result, state, attempts, reason }) {
   );
 }
 
+/** How the job came to be, and by whom if it is known: `user` is who did something to it last. */
+function askedBy({ asked_by: how, user, state }) {
+  const words = ASKED_BY[how] ?? how;
+  if (!user) {
+    return words;
+  }
+  if (state === "cancelled") {
+    return `${words}, cancelled by ${user}`;
+  }
+  return how === "rest" ? `${words} by ${user}` : `${words}, again by ${user}`;
+}
+
 function facts(job) {
-  const parts = [WHAT[job.kind](job), ASKED_BY[job.asked_by] ?? job.asked_by];
+  const parts = [WHAT[job.kind](job), askedBy(job)];
   parts.push(new Date(job.created).toLocaleString());
   if (job.started && job.finished) {
     parts.push(`${Math.round((new Date(job.finished) - new Date(job.started)) / 1000)} s`);
+  } else if (job.started) {
+    parts.push(`begun ${new Date(job.started).toLocaleTimeString()}`);
   }
   if (job.attempts > 1) {
     parts.push(`${job.attempts} attempts`);

@@ -15,7 +15,6 @@ import { isActive, JobList } from "./jobs.js";
 import * as service from "./service.js";
 
 const LIMIT = 100; // jobs shown
-const LONG_S = 60; // that a job may wait while none is done
 const STATES = ["queued", "running", "done", "skipped", "failed", "cancelled"];
 
 const at = (id) => document.getElementById(id);
@@ -31,21 +30,7 @@ function failed(why) {
 // --- the service ---------------------------------------------------------------------------------
 
 function showHealth(health) {
-  const waiting = `${health.jobs.queued || "None"} waiting.`;
-  setText(
-    at("health"),
-    health.status === "stopped"
-      ? health.hanging
-        ? `Stopped: ${counted(health.hanging, "job")} hung and cannot be stopped. Restart Orthanc.`
-        : "Stopped: no job is taken. Orthanc's log says why."
-      : health.paused
-        ? `Paused by a person: no further job is taken. ${waiting}`
-        : health.at_work
-          ? `Working. ${waiting}`
-          : health.waiting_seconds > LONG_S
-            ? `Nobody takes jobs: ${waiting} Worker nodes, if there are any, are not at work.`
-            : "Ready.",
-  );
+  setText(at("health"), service.inWords(health));
   const facts = {
     "Usual model": `${health.model} ${health.model_version}`,
     Device: health.device,
@@ -59,7 +44,15 @@ function showHealth(health) {
   );
   setText(at("pause"), health.paused ? "Resume" : "Pause");
   at("pause").dataset.order = health.paused ? "queue/resume" : "queue/pause";
-  at("pause").hidden = false;
+  at("pause").hidden = !service.mayPause(health);
+  setText(
+    at("role"),
+    service.mayPause(health)
+      ? ""
+      : service.mayAsk(health)
+        ? "Your role does not allow you to pause the queue."
+        : "Your role allows you to look: not to cancel, try again, deliver or pause.",
+  );
 }
 
 at("pause").addEventListener("click", async () => {
@@ -107,10 +100,11 @@ async function learnStudies(jobs) {
           MainDicomTags.StudyDescription,
           dicomDate(MainDicomTags.StudyDate),
         ];
-        studies.set(study, parts.filter(Boolean).join(" · ") || shortName(study));
+        const known = parts.filter(Boolean);
+        studies.set(study, known.length ? known : [shortName(study)]);
       } catch (why) {
         if (service.isGone(service.problem(why))) {
-          studies.set(study, `${shortName(study)} (no longer in Orthanc)`);
+          studies.set(study, [`${shortName(study)} (no longer in Orthanc)`]);
         }
       }
     }),
@@ -144,8 +138,8 @@ async function learnSeries(jobs) {
 }
 
 function titleOf(job) {
-  const study = studies.get(job.study) ?? shortName(job.study);
-  return series.has(job.series) ? `${study} · ${series.get(job.series)}` : study;
+  const study = studies.get(job.study) ?? [shortName(job.study)];
+  return series.has(job.series) ? [...study, series.get(job.series)] : study;
 }
 
 let list = null;
@@ -155,8 +149,8 @@ function showJobs(jobs, health) {
     titleOf,
     pageOf: (job) => service.pageOfStudy(job.study),
     viewer: health.viewer,
+    mayAsk: service.mayAsk(health),
     changed: () => look(),
-    failed: (sentence) => setText(at("message"), sentence),
     say: spoken.say,
   });
   if (!list.element.isConnected) {

@@ -1,6 +1,8 @@
 // What the service and Orthanc answer, asked for relative to where this file came from, so that
 // the pages also work behind a proxy that adds a prefix.
 
+import { counted } from "./elements.js";
+
 const OAR = new URL(".", import.meta.url); // …/oar/
 const ORTHANC = new URL("..", import.meta.url);
 
@@ -22,6 +24,32 @@ export function problem(why) {
   }
   return why;
 }
+
+const LONG_S = 60; // that a job may wait while none is done
+
+/** Whether jobs are done, by the answer to `health`. */
+export function inWords(health) {
+  const waiting = `${health.jobs.queued || "None"} waiting.`;
+  if (health.status === "stopped") {
+    return health.hanging
+      ? `Stopped: ${counted(health.hanging, "job")} hung and cannot be stopped. Restart Orthanc.`
+      : "Stopped: no job is taken. Orthanc's log says why.";
+  }
+  if (health.paused) {
+    const since = health.paused_since ? ` since ${new Date(health.paused_since).toLocaleString()}` : "";
+    return `Paused by ${health.paused_by || "a person"}${since}: no further job is taken. ${waiting}`;
+  }
+  if (health.at_work) {
+    return `Working. ${waiting}`;
+  }
+  return health.waiting_seconds > LONG_S
+    ? `Nobody takes jobs: ${waiting} Worker nodes, if there are any, are not at work.`
+    : "Ready.";
+}
+
+/** Whether who looks may ask for jobs, and whether to pause the queue, by the answer to `health`. */
+export const mayAsk = ({ role }) => role !== "look";
+export const mayPause = ({ role }) => role === "administer";
 
 /** Whether Orthanc has said that it does not hold it; other problems may pass. */
 export const isGone = (why) => why.status === 404;

@@ -184,6 +184,7 @@ const configuration = (segmented) => ({
     },
   },
   disableConfirmationPrompts: true,
+  showPatientInfo: "visible", // who it is
   investigationalUseDialog: { option: "never" }, // said in the header, always
   whiteLabeling: {
     createLogoComponentFn: (React) =>

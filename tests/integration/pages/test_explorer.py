@@ -9,6 +9,7 @@ from playwright.sync_api import Page, Route, expect
 from pydicom.dataset import Dataset
 
 from tests.integration.conftest import Orthanc
+from tests.integration.pages.accessibility import violations
 from tests.phantoms import ct_slices, make_phantom
 
 pytestmark = [pytest.mark.orthanc, pytest.mark.slow]
@@ -163,6 +164,53 @@ def test_another_model_is_asked_for_again_cancelled_and_retried(page, orthanc, p
     job.get_by_role("button", name="Cancel").click()
     expect(job).to_have_attribute("data-state", "cancelled")
     orthanc.post("/oar/queue/resume")
+
+
+def test_earlier_jobs_are_folded_away_behind_the_last_result_and_how_it_ended_last(
+    page, orthanc, push, ct
+):
+    study = push(ct)
+    [done] = orthanc.post(f"/oar/studies/{study}/jobs")["jobs"]
+    result = orthanc.wait_for_job("done", job=done["id"])["id"]
+    orthanc.post("/oar/queue/pause")
+    for _ in range(5):
+        [job] = orthanc.post(f"/oar/studies/{study}/jobs", {"force": True})["jobs"]
+        orthanc.post(f"/oar/jobs/{job['id']}/cancel")
+    open_study(page, orthanc, study)
+
+    shown = page.locator(".oar-job")
+    expect(shown).to_have_count(2)
+    assert [one.get_attribute("data-job") for one in shown.all()] == [job["id"], result]
+    assert violations(page, "#oar-panel") == []
+    page.get_by_text("Earlier jobs, shadows and comparisons (4)").focus()
+    page.keyboard.press("Enter")
+    expect(shown).to_have_count(6)
+    shown.last.get_by_role("button", name="Try again").click()
+    expect(page.get_by_text("Earlier jobs, shadows and comparisons (3)")).to_be_visible()
+    waits = page.locator(".oar-job[data-state='queued']")  # no earlier one any more
+    waits.get_by_role("button", name="Cancel").click()
+    expect(page.get_by_text("Earlier jobs, shadows and comparisons (4)")).to_be_visible()
+    orthanc.post("/oar/queue/resume")
+
+
+def test_who_waits_or_asks_in_vain_reads_why_where_they_look(page, orthanc, push, ct):
+    study = push(ct)
+    orthanc.post("/oar/queue/pause")
+    open_study(page, orthanc, study)
+    page.get_by_role("button", name="Segment").click()
+    panel, job = page.locator("#oar-panel"), page.locator(".oar-job")
+    expect(panel).to_contain_text("Paused by a person")
+    refuse = refusing(page, "**/cancel", status=409, error="The job is done already.")
+    job.get_by_role("button", name="Cancel").click()
+    expect(job.get_by_role("alert")).to_have_text("The job is done already.")
+    page.unroute("**/cancel", refuse)
+
+    orthanc.post("/oar/queue/resume")
+    expect(job).to_have_attribute("data-state", "done")
+    expect(panel).not_to_contain_text("Paused")
+    page.get_by_role("button", name="Segment").click()
+
+    expect(panel).to_contain_text("There is a result already.")
 
 
 def test_a_series_that_is_not_taken_says_why_and_its_text_is_no_code(page, orthanc, push):

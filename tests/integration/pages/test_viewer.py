@@ -95,6 +95,7 @@ def test_the_organs_are_drawn_and_listed_in_three_planes_without_a_question(
     viewer = opened.value
 
     expect(viewer.get_by_text("Research use only", exact=True)).to_be_visible()
+    expect(viewer.get_by_text(ct[0].PatientID)).to_be_visible()
     listed = viewer.get_by_text(BRAINSTEM.tg263, exact=True)
     expect(listed).to_be_visible()
     for plane in ("axial", "sagittal", "coronal"):
@@ -121,6 +122,7 @@ def test_the_volumes_are_read_as_text_and_not_as_an_empty_picture(page, new_orth
     expect(page.locator("[data-viewportid='oar-axial']")).to_be_visible()
     # Again and again: the viewer puts the CT there itself when it has loaded it.
     page.wait_for_function(SHOW_REPORT, polling=3000)
+    page.close()  # before Orthanc ends, of which it would ask further slices
 
 
 @pytest.mark.parametrize(

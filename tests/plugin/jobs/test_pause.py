@@ -1,10 +1,11 @@
 import threading
 import time
+from datetime import UTC, datetime
 
 import pytest
 
 from plugin.jobs.job_table import open_database
-from plugin.jobs.pause import Pause
+from plugin.jobs.pause import Held, Pause
 from plugin.worker import Worker
 from tests.plugin.jobs.asking import add
 from tests.plugin.test_worker import DONE, SOON_S, Ended
@@ -45,6 +46,33 @@ def test_a_pause_outlives_the_process_and_may_be_asked_for_twice(database, jobs,
     after_a_restart.resume()
     after_a_restart.resume()
     assert not pause.holds()
+
+
+def test_each_pause_and_its_end_are_noted_once_with_who_wished_them(database, jobs):
+    noted: list[tuple[str, str, object]] = []
+    engine = open_database(database)
+    pause = Pause(engine, jobs, note=lambda _, *what: noted.append(what))
+
+    pause.resume(user="nobody waits for this")
+    pause.pause(user="max")
+    pause.pause(user="mia")
+    held = pause.held()
+    pause.resume(user="mia")
+
+    assert noted == [("pause", "", {"user": "max"}), ("resume", "", {"user": "mia"})]
+    assert held is not None
+    assert held.user == "max"
+    assert abs(datetime.now(UTC) - held.since).total_seconds() < 60
+
+
+def test_a_pause_by_an_earlier_version_holds_though_nobody_knows_whose_it_is(database, jobs):
+    with open_database(database).begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE pause (queue VARCHAR PRIMARY KEY)")
+        connection.exec_driver_sql("INSERT INTO pause VALUES ('jobs')")
+
+    held = Pause(open_database(database), jobs).held()
+
+    assert held == Held(user="", since=None)
 
 
 def test_a_job_that_is_due_does_not_wake_a_paused_worker(jobs):

@@ -110,6 +110,42 @@ def test_a_delivery_is_there_only_if_its_job_has_ended(database, clock):
     assert deliveries.claim(KINDS) is None
 
 
+def test_the_record_has_each_end_of_a_delivery_and_who_wished_for_another_but_no_attempt(
+    database, clock
+):
+    noted: list[tuple[str, str, dict[str, object]]] = []
+    deliveries = Deliveries(
+        open_database(database), now=clock, note_event=lambda _, *what: noted.append(what)
+    )
+    jobs = Jobs(open_database(database), notes=[deliveries.note], now=clock)
+    job = done(jobs, PACS)
+    deliveries.failed(taken(deliveries), "The receiver is away.")
+    assert noted == []
+
+    assert deliveries.send_again(job.id, "ada") == 1
+    late = taken(deliveries)
+    deliveries.refused(late, "PATIENT^NAME is not taken.")
+    clock.later(POLL)
+    assert deliveries.send_again(job.id, "bob") == 1
+    deliveries.delivered(late)  # it was begun anew: this is no end of it
+    deliveries.delivered(taken(deliveries))
+    assert deliveries.send_again(job.id, "eve") == 0
+
+    assert {one[1] for one in noted} == {job.id}
+    assert [(event, more.get("user")) for event, _, more in noted] == [
+        ("deliver", "ada"),
+        ("delivery", None),
+        ("deliver", "bob"),
+        ("delivery", None),
+    ]
+    ended = [more["delivery"] for event, _, more in noted if event == "delivery"]
+    assert [one["state"] for one in ended] == ["refused", "done"]
+    assert ended[0] | {"state": "done"} == ended[1]
+    assert ended[1]["target"] == "PACS"
+    assert ended[1]["instances"] == ["abc"]
+    assert "PATIENT" not in str(noted)
+
+
 def test_a_sending_is_begun_once_looked_at_again_and_arrives(jobs, deliveries, clock):
     job = done(jobs, PACS)
 

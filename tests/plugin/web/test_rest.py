@@ -346,6 +346,19 @@ def test_who_asks_is_kept_with_the_job(client, orthanc, ct):
     assert client.get(job)[1]["user"] == "bob"
 
 
+def test_who_paused_the_queue_and_since_when_is_told_and_in_the_record(client):
+    client.rest(Request(method="POST", path="/oar/queue/pause", user="max"))
+    health = client.get("/oar/health")[1]
+    client.rest(Request(method="POST", path="/oar/queue/resume", user="mia"))
+
+    assert (health["paused"], health["paused_by"]) == (True, "max")
+    assert health["paused_since"]
+    after = client.get("/oar/health")[1]
+    assert (after["paused"], after["paused_by"], after["paused_since"]) == (False, "", None)
+    lines = [line["record"] for line in client.get("/oar/audit")[1]["lines"]]
+    assert [(one["event"], one["user"]) for one in lines] == [("pause", "max"), ("resume", "mia")]
+
+
 def test_deliveries_that_failed_are_tried_again_when_asked(client, orthanc, ct, jobs, database):
     _, answer = client.post(f"/oar/studies/{orthanc.receive(ct)}/jobs")
     job = jobs.claim()
