@@ -76,6 +76,12 @@ def pixels_of(colour: tuple[int, int, int], part: Locator) -> int:
     return int((np.abs(shown - colour).max(axis=-1) <= 12).sum())
 
 
+def height(part: Locator) -> float:
+    box = part.bounding_box()
+    assert box is not None
+    return box["height"]
+
+
 def need_viewer(orthanc: Orthanc) -> None:
     if not orthanc.get("/oar/health")["viewer"]:
         pytest.skip("needs the OHIF viewer, which is fetched from npm: make viewer")
@@ -109,6 +115,9 @@ def test_the_organs_are_drawn_and_listed_in_three_planes_without_a_question(
     assert sorted(viewer.evaluate(LABELLED_VOXELS)) == sorted(expected)
     row = listed.locator("xpath=ancestor::div[.//span[contains(@style, 'background')]][1]")
     assert pixels_of(BRAINSTEM.rgb, row) > 10
+    name = viewer.get_by_role("heading").get_by_text("research use only, ")
+    heading = name.locator("xpath=ancestor::h3")
+    assert height(name) <= height(heading)  # all of it can be read
     assert viewer.get_by_role("dialog").count() == 0
 
 
