@@ -98,7 +98,7 @@ def test_a_name_in_the_wrong_place_hinders_no_result_and_is_not_repeated(
     write(ct, keyword, NAME)
 
     with warnings.catch_warnings(record=True) as warned:
-        outcome = segment(logged, ct, quick)
+        outcome = segment(logged, ct[::-1], quick)  # what lies first in the patient comes last
 
     assert outcome.state == "done"
     assert len(logged.segs()) == 1

@@ -130,6 +130,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "empty slope": (in_one(RescaleSlope=None), "RescaleSlope or RescaleIntercept is missing"),
     "slope no number": (in_one(RescaleSlope=float("nan")), "not a number"),
     "slope of zero": (in_one(RescaleSlope="0"), "RescaleSlope is 0"),
+    "intercept of no scanner": (in_one(RescaleIntercept="-1e7"), "RescaleIntercept -1e.07"),
     "other units": (in_one(RescaleType="US"), "RescaleType is US, expected HU"),
 }
 
@@ -214,6 +215,11 @@ def test_judging_needs_no_pixels() -> None:
 
 
 # Rules
+
+
+def test_as_many_slices_as_the_rules_name_are_neither_too_few_nor_too_many() -> None:
+    rules = SeriesRules(MinSlices=30, MaxSlices=30)
+    assert judge(slices(), rules).chosen
 
 
 def test_derived_images_are_taken_when_the_rules_say_so() -> None:
