@@ -66,6 +66,12 @@ def apart(spacing_mm: float) -> Change:
     return change
 
 
+def wider_halfway(datasets: list[Dataset]) -> None:
+    """Each distance is near the mean of all, and the slices in the middle are far off the grid."""
+    for index, dataset in enumerate(datasets):
+        dataset.ImagePositionPatient = [0.0, 0.0, -4.0 * index - 0.06 * max(index - 15, 0)]
+
+
 SAGITTAL = [0, 1, 0, 0, 0, -1]
 
 REFUSED: dict[str, tuple[Change, str]] = {
@@ -115,9 +121,13 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "sagittal": (in_all(ImageOrientationPatient=SAGITTAL), "90 degrees from axial"),
     "same place": (moved(5, 0, 0, -4), "1 pair of different slices at the same place"),
     "one slice beside": (moved(5, 3, 0, 0), "3.0 mm beside each other"),
+    "one slice a little beside": (moved(5, 0, 0.7, 0), "0.7 mm beside each other"),
     "one missing": (remove(12), "1 slice missing: there is a gap between z = .* and .* mm"),
     "three missing": (remove(12, 13, 20), "3 slices missing"),
     "irregular": (moved(5, 0, 0, 1.3), "varies from 2.70 to 5.30 mm"),
+    "a little irregular": (moved(5, 0, 0, 0.15), "varies from 3.85 to 4.15 mm"),
+    "drifting": (wider_halfway, "varies from 4.00 to 4.06 mm"),
+    "columns beyond any scanner": (in_all(PixelSpacing=[6, 60]), "images are 192 x 2.4e.03 mm"),
     "wide": (apart(7.0), "7.0 mm apart, expected at most 6 mm"),
     "short": (apart(1.0), "cover 30 mm, expected 100 to 1000 mm"),
     "colour": (in_one(SamplesPerPixel=3), "SamplesPerPixel is 3"),
@@ -180,6 +190,13 @@ def test_slices_as_wide_apart_as_is_allowed_are_taken_in_spite_of_rounding() -> 
     headers = slices()
     apart(6.0000002)(headers)
     assert judge(headers, RULES).chosen
+
+
+def test_slices_whose_places_are_rounded_to_tenths_are_evenly_apart() -> None:
+    headers = slices()
+    for index, header in enumerate(headers):
+        header.ImagePositionPatient = [0, 0, round(-3.75 * index, 1)]
+    assert "every 3.75 mm" in judge(headers, RULES).reason
 
 
 def turned(degrees: float) -> list[Dataset]:
