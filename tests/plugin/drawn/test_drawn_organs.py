@@ -344,6 +344,7 @@ def test_contours_that_are_meant_elsewhere_than_their_points_are_left_out(
     found = drawn(as_read(dataset), phantom)
 
     assert found.organs == organs
+    assert found.left_out.keys() == {LEFT} - set(organs)
     assert all("an offset from its points" in why for why in found.left_out.values())
 
 
