@@ -47,15 +47,15 @@ def test_a_large_second_piece_is_removed_and_spoken_of() -> None:
     assert not cleaned.array[6:].any()
 
 
-@pytest.mark.parametrize(("row", "column"), [(7, 14), (8, 16), (8, 15)])
-def test_pieces_that_touch_at_a_corner_are_one_wherever_they_lie(row: int, column: int) -> None:
+@pytest.mark.parametrize("side", [2, 4])
+def test_pieces_that_touch_at_a_corner_are_one_however_large_they_are(side: int) -> None:
     labels = volume()
-    labels.array[2:4, row - 2 : row, column - 2 : column] = BRAINSTEM.label
-    labels.array[4, row, column] = BRAINSTEM.label
+    labels.array[2:4, 5 : 5 + side, 12 : 12 + side] = BRAINSTEM.label
+    labels.array[4, 5 + side, 12 + side] = BRAINSTEM.label
 
     cleaned, _ = clean(labels, ALL, tissue(labels))
 
-    assert (cleaned.array == BRAINSTEM.label).sum() == 9
+    assert (cleaned.array == BRAINSTEM.label).sum() == 2 * side**2 + 1
 
 
 def test_a_piece_is_removed_without_harm_to_its_neighbour() -> None:
