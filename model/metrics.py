@@ -50,7 +50,7 @@ def agreement(
     if not predicted.any() or not reference.any():
         return Agreement(0.0, 0.0, float("inf"))
     box = ndimage.find_objects((predicted | reference).astype(np.uint8))[0]
-    a, b = np.pad(predicted[box], 1), np.pad(reference[box], 1)
+    a, b = predicted[box], reference[box]
     surface_a, surface_b = _surface(a), _surface(b)
     to_b = ndimage.distance_transform_edt(~surface_b, sampling=spacing_mm)[surface_a]
     to_a = ndimage.distance_transform_edt(~surface_a, sampling=spacing_mm)[surface_b]
@@ -87,14 +87,15 @@ def added_path_length_mm(
     pixel_mm = float(np.sqrt(spacing_mm[1] * spacing_mm[2]))
     missing = 0
     for ours, theirs in zip(predicted, reference, strict=True):
-        to_draw = _surface(np.pad(theirs, 1))
+        to_draw = _surface(theirs)
         if ours.any() and to_draw.any():
-            drawn = _surface(np.pad(ours, 1))
+            drawn = _surface(ours)
             to_draw &= ndimage.distance_transform_edt(~drawn, spacing_mm[1:]) > tolerance_mm
         missing += int(to_draw.sum())
     return missing * pixel_mm
 
 
 def _surface(mask: Mask) -> Mask:
+    """Beyond the array there is nothing."""
     inside: Mask = ndimage.binary_erosion(mask)
     return mask & ~inside

@@ -279,7 +279,6 @@ class Jobs(JobReader):
             stage="",
             reason="",
             started=self._now(),
-            cancel_wanted=False,
             telling=False,
             **lease,
         )

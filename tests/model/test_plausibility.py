@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from model.organs import BY_NAME, ORGANS, opposite
-from model.plausibility import find_doubts
+from model.plausibility import amount_of, find_doubts
 from model.usual_volumes import USUAL_VOLUME_ML, usual_volume
 from tests.phantoms import Orientation, make_phantom
 
@@ -165,10 +165,31 @@ def test_the_cord_leaves_every_scan_by_the_feet_and_none_by_the_head() -> None:
     assert sentences(top, "spinal_cord") == ["SpinalCord is cut by the upper end of the scan"]
 
 
-def test_an_organ_at_the_edge_of_the_images_is_seen() -> None:
+def test_a_cord_that_the_scan_cuts_may_still_be_too_thin() -> None:
     labels = patient()
-    column = int(np.argwhere(labels.array == BY_NAME["parotid_left"].label)[:, 2].max())
-    assert "Parotid_L is cut by the edge of the images" in sentences(labels[:, :, :column])
+    cord = np.argwhere(labels.array == BY_NAME["spinal_cord"].label)
+    thin = np.zeros(labels.shape, bool)
+    thin[tuple(cord[np.unique(cord[:, 0], return_index=True)[1]].T)] = True  # a voxel a slice
+    top = changed(labels, "spinal_cord", thin)[int(cord[:, 0].min()) + 5 :]
+    assert any("SpinalCord is smaller than usual: 0.09 ml per cm" in one for one in sentences(top))
+
+
+def test_millilitres_per_centimetre_are_along_the_patient() -> None:
+    labels = hd.Volume(np.ones((10, 2, 2), np.uint8), np.diag([3.0, 1.0, 1.0, 1.0]), "PATIENT")
+
+    amount = amount_of(BY_NAME["spinal_cord"], labels.array == 1, labels)
+
+    assert amount == (pytest.approx(0.04), "ml per cm")
+
+
+@pytest.mark.parametrize("axis", [1, 2])
+@pytest.mark.parametrize("far", [True, False])
+def test_an_organ_at_any_edge_of_the_images_is_seen(axis: int, far: bool) -> None:
+    labels = patient()
+    along = np.argwhere(labels.array == BY_NAME["parotid_left"].label)[:, axis]
+    kept = slice(int(along.max())) if far else slice(int(along.min()) + 1, None)
+    part = labels[(slice(None), kept) if axis == 1 else (slice(None), slice(None), kept)]
+    assert "Parotid_L is cut by the edge of the images" in sentences(part)
 
 
 def test_pieces_are_counted() -> None:

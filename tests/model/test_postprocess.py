@@ -6,16 +6,16 @@ import pytest
 from scipy import ndimage
 
 from model.organs import BY_NAME, Organ
-from model.postprocess import OutOfOrder, clean
+from model.postprocess import OutOfOrder, clean, on_wrong_sides
 
 BRAINSTEM, LEFT, RIGHT = (BY_NAME[n] for n in ("brainstem", "parotid_left", "parotid_right"))
 ALL = (BRAINSTEM, LEFT, RIGHT)
 
 
-def volume(*, columns_grow_to: str = "L") -> hd.Volume:
-    """An empty label volume of 2 mm voxels, 10 x 20 x 30."""
-    right_to_left = 2.0 if columns_grow_to == "L" else -2.0
-    affine = np.diag([-2.0, 2.0, right_to_left, 1.0])[[2, 1, 0, 3]]
+def volume(*, columns_grow_to: str = "L", pixel_mm: float = 2.0) -> hd.Volume:
+    """An empty label volume of 10 slices, every 2 mm, of 20 x 30 pixels."""
+    right_to_left = pixel_mm if columns_grow_to == "L" else -pixel_mm
+    affine = np.diag([-2.0, pixel_mm, right_to_left, 1.0])[[2, 1, 0, 3]]
     return hd.Volume(np.zeros((10, 20, 30), np.uint8), affine, "PATIENT")
 
 
@@ -47,14 +47,15 @@ def test_a_large_second_piece_is_removed_and_spoken_of() -> None:
     assert not cleaned.array[6:].any()
 
 
-def test_pieces_that_touch_at_a_corner_are_one() -> None:
+@pytest.mark.parametrize("side", [2, 4])
+def test_pieces_that_touch_at_a_corner_are_one_however_large_they_are(side: int) -> None:
     labels = volume()
-    labels.array[2:4, 5:7, 12:14] = BRAINSTEM.label
-    labels.array[4, 7, 14] = BRAINSTEM.label
+    labels.array[2:4, 5 : 5 + side, 12 : 12 + side] = BRAINSTEM.label
+    labels.array[4, 5 + side, 12 + side] = BRAINSTEM.label
 
     cleaned, _ = clean(labels, ALL, tissue(labels))
 
-    assert (cleaned.array == BRAINSTEM.label).sum() == 9
+    assert (cleaned.array == BRAINSTEM.label).sum() == 2 * side**2 + 1
 
 
 def test_a_piece_is_removed_without_harm_to_its_neighbour() -> None:
@@ -153,12 +154,15 @@ def test_nothing_found_is_nothing_cleaned() -> None:
     assert warnings == ()
 
 
-def test_no_organ_reaches_into_air_but_those_that_hold_it() -> None:
-    middle_ear = BY_NAME["middle_ear_left"]
+@pytest.mark.parametrize("name", ["middle_ear_left", "middle_ear_right"])
+def test_no_organ_reaches_into_air_but_those_that_hold_it(name: str) -> None:
+    middle_ear = BY_NAME[name]
     labels = volume()
     labels.array[2:6, 5:9, 12:16] = BRAINSTEM.label
-    labels.array[2:6, 5:9, 22:26] = middle_ear.label
+    at_its_side = np.s_[22:26] if middle_ear.side == "left" else np.s_[4:8]
+    labels.array[2:6, 5:9, at_its_side] = middle_ear.label
     ct = tissue(labels)
+    ct.array[:, 7] = -800  # between air and tissue: both in one voxel
     ct.array[:, 8:] = -1024
 
     cleaned, warnings = clean(labels, (BRAINSTEM, middle_ear), ct)
@@ -181,17 +185,27 @@ def test_an_organ_of_which_all_is_in_air_is_not_there() -> None:
     assert warnings == ()
 
 
-@pytest.mark.parametrize(("organ", "stays"), [(LEFT, True), (RIGHT, False)])
-def test_one_of_a_pair_alone_is_judged_by_the_midline(organ: Organ, stays: bool) -> None:
+@pytest.mark.parametrize(
+    ("organ", "column", "stays"), [(LEFT, 24, True), (RIGHT, 24, False), (RIGHT, 16, True)]
+)
+def test_one_of_a_pair_alone_is_judged_by_the_midline_but_not_to_the_millimetre(
+    organ: Organ, column: int, stays: bool
+) -> None:
     labels = volume()
     labels.array[2:6, 5:9, 14:16] = BRAINSTEM.label
-    labels.array[2:6, 5:9, 22:26] = organ.label
+    labels.array[2:6, 5:9, column] = organ.label
 
     cleaned, warnings = clean(labels, ALL, tissue(labels))
 
     assert (cleaned.array == organ.label).any() == stays
     assert len(warnings) == (0 if stays else 1)
     assert (cleaned.array == BRAINSTEM.label).any()
+
+
+def test_the_midline_is_that_of_its_organs_and_not_of_a_body_that_lies_askew() -> None:
+    centres_mm = {BRAINSTEM: 30.0, LEFT: 60.0}
+
+    assert on_wrong_sides(centres_mm, body_mm=80.0) == ([], [])
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -224,7 +238,7 @@ def test_a_dark_streak_does_not_part_an_organ() -> None:
 
 
 def test_a_long_piece_that_is_left_out_is_spoken_of_however_thin_it_is() -> None:
-    labels = volume()
+    labels = volume(pixel_mm=1.0)
     labels.array[0:9, 2:9, 12:16] = BRAINSTEM.label
     labels.array[0:6, 15, 20] = BRAINSTEM.label  # 12 mm, a fortieth of it
 
@@ -244,6 +258,7 @@ def test_many_small_pieces_that_are_left_out_are_added_up() -> None:
 
 
 CORD, EYE, MANDIBLE = (BY_NAME[n] for n in ("spinal_cord", "eye_left", "mandible_left"))
+LENSES = [BY_NAME[n] for n in ("lens_left", "lens_right")]
 
 
 @pytest.mark.parametrize(
@@ -251,6 +266,10 @@ CORD, EYE, MANDIBLE = (BY_NAME[n] for n in ("spinal_cord", "eye_left", "mandible
     [
         (BRAINSTEM, (8, 10, 15), CORD, (1, 10, 15), "Brainstem was not found above SpinalCord"),
         (EYE, (8, 3, 20), MANDIBLE, (1, 3, 20), "Eye_L was not found above Bone_Mandible_L"),
+        *(
+            (lens, (8, 3, 20), MANDIBLE, (1, 3, 20), f"{lens.tg263} was not found above")
+            for lens in LENSES
+        ),
         (MANDIBLE, (5, 15, 20), CORD, (5, 5, 15), "Bone_Mandible_L was not found in front of"),
         (EYE, (5, 15, 20), BRAINSTEM, (5, 5, 15), "Eye_L was not found in front of Brainstem"),
     ],
@@ -272,3 +291,13 @@ def test_organs_that_lie_as_in_no_patient_are_refused_as_a_whole(
 
     labels.array[place], labels.array[other_place] = other.label, organ.label
     clean(labels, (organ, other), tissue(labels))
+
+
+def test_centres_that_are_a_little_out_of_order_are_those_of_parts_of_organs() -> None:
+    labels = volume()
+    labels.array[5, 10, 15] = BRAINSTEM.label
+    labels.array[2, 10, 15] = CORD.label  # 6 mm above it
+
+    cleaned, _ = clean(labels, (BRAINSTEM, CORD), tissue(labels))
+
+    np.testing.assert_array_equal(cleaned.array, labels.array)

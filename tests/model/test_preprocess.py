@@ -266,9 +266,18 @@ def test_the_most_probable_organ_wins_in_every_voxel() -> None:
 
 def test_values_of_one_row_that_runs_backwards_are_resampled() -> None:
     ct = block_of_tissue((6, 1, 10), (3.0, 2.0, 2.0)).flip_spatial([0, 1, 2])
-    grid = Preprocessing(spacing_mm=(3.0, 2.0, 1.0)).grid(ct)
+    grid = Preprocessing(spacing_mm=(3.0, 5.0, 1.0)).grid(ct)
 
+    assert grid.spatial_shape == (6, 1, 20)
     assert resample(ct, grid).array.shape == grid.spatial_shape
+
+
+def test_beyond_the_ct_its_border_continues() -> None:
+    ct = block_of_tissue((6, 8, 8), (3.0, 2.0, 2.0), air_hu=40.0)
+
+    wider = resample(ct, ct.pad(3).get_geometry())
+
+    assert (wider.array == 40).all()
 
 
 def test_classes_are_written_as_the_labels_that_are_asked_for_and_others_not_at_all() -> None:
@@ -345,6 +354,22 @@ def test_labels_are_resampled_as_if_each_were_looked_for_in_the_whole_volume(
 def test_grids_that_are_turned_against_each_other_are_refused() -> None:
     ct = block_of_tissue((6, 8, 8), (3.0, 2.0, 2.0))
     turned = phantom("oblique").ct.get_geometry().to_patient_orientation(ORIENTATION)
+
+    with pytest.raises(ValueError, match="parallel"):
+        resample(ct, turned)
+
+
+@pytest.mark.parametrize(
+    "turn",
+    [
+        np.diag([1.0, 1.0, -1.0, 1.0]),
+        np.array([[1, 0, 0, 0], [0, 1, -0.002, 0], [0, 0.002, 1, 0], [0, 0, 0, 1]]),
+    ],
+    ids=["left becomes right", "a tenth of a degree"],
+)
+def test_a_grid_that_is_mirrored_or_a_little_turned_is_refused_too(turn: np.ndarray) -> None:
+    ct = block_of_tissue((6, 8, 8), (3.0, 2.0, 2.0))
+    turned = hd.VolumeGeometry(ct.affine @ turn, ct.spatial_shape, "PATIENT")
 
     with pytest.raises(ValueError, match="parallel"):
         resample(ct, turned)

@@ -38,7 +38,7 @@ def test_the_boxes_are_those_that_scipy_finds_in_the_whole_volume(seed: int) -> 
 
 
 def test_every_voxel_is_counted_once() -> None:
-    labels = labels_with((0, 0, 0), (4, 5, 6))
+    labels = labels_with((1, 1, 1), (3, 4, 5))
     counts = count_voxels(
         hd.Volume.from_attributes(
             array=labels,
@@ -56,6 +56,7 @@ def test_every_voxel_is_counted_once() -> None:
 def test_volumes_are_in_millilitres() -> None:
     labels = np.zeros((10, 10, 10), np.uint8)
     labels[:5] = BY_NAME["brainstem"].label
+    labels[9, :5, :5] = BY_NAME["lens_left"].label
     volume = hd.Volume.from_attributes(
         array=labels,
         image_position=(0, 0, 0),
@@ -64,4 +65,4 @@ def test_volumes_are_in_millilitres() -> None:
         spacing_between_slices=3,
         coordinate_system="PATIENT",
     )
-    assert volumes_ml(volume, ORGANS) == {"brainstem": 3.0}
+    assert volumes_ml(volume, ORGANS) == {"brainstem": 3.0, "lens_left": 0.15}

@@ -108,6 +108,19 @@ def test_a_name_in_the_wrong_place_hinders_no_result_and_is_not_repeated(
     assert [str(one.message) for one in warned] == []
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
+@pytest.mark.parametrize("turn", [1, -1])
+def test_what_cannot_be_read_of_the_slice_that_speaks_for_all_is_missing(ct, turn):
+    """Whichever came first: results repeat the words of the one that lies first."""
+    for one in ct:
+        one.SeriesNumber = 12345
+    files = [as_file(one).replace(b"12345 ", b"1e999 ") for one in ct[::turn]]
+
+    series = read_series(files, SeriesRules())
+
+    assert "SeriesNumber" not in series.slices[0]
+
+
 @pytest.mark.parametrize(
     "keyword",
     ["SOPClassUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"],

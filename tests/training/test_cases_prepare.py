@@ -102,6 +102,8 @@ def test_without_a_list_a_case_labels_what_it_shows(tmp_path: Path) -> None:
 def test_what_the_publisher_cut_away_is_unknown(tmp_path: Path) -> None:
     one = phantom()
     one.ct.array[one.ct.array == -1024] = -1023
+    middle = tuple(slice(n // 2 - 4, n // 2 + 4) for n in one.ct.array.shape[:2])
+    one.ct.array[(*middle, slice(30, 40))] = -1025  # darker than the filling, and measured
     one.ct.array[:, :, 50:] = -1024  # columns grow to the patient's left
     write_case(one, tmp_path / "case")
 

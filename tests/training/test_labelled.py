@@ -44,11 +44,18 @@ def test_a_case_comes_back_at_the_same_place_to_the_last_digit(
     )
 
 
-def test_grey_values_between_whole_ones_are_kept(tmp_path: Path) -> None:
+def test_who_has_trained_a_model_is_known_by_his_ct_whichever_way_it_is_stored() -> None:
     case = labelled_ct()
-    case.ct.array[3, 4, 5] = 40.25
+    otherwise = case.ct.permute_spatial_axes((2, 0, 1)).flip_spatial([0, 2])
+    assert replace(case, ct=otherwise).ct_sha256 == case.ct_sha256
+
+
+@pytest.mark.parametrize("hu", [40.25, 40_000])
+def test_grey_values_between_whole_ones_and_of_metal_are_kept(tmp_path: Path, hu: float) -> None:
+    case = labelled_ct()
+    case.ct.array[3, 4, 5] = hu
     found = read_case(write_case(case, tmp_path))
-    assert found.ct.array[5, 4, 3] == 40.25
+    assert found.ct.array[5, 4, 3] == hu
 
 
 def test_what_a_killed_run_left_is_replaced(tmp_path: Path) -> None:
@@ -76,10 +83,14 @@ def test_what_a_killed_run_left_half_written_is_no_case(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_a_voxel_that_is_no_number_is_not_taken_for_water(tmp_path: Path, value: float) -> None:
-    case = labelled_ct()
-    case.ct.array[3, 4, 5] = value
-    image = case.ct.to_simpleitk()
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_voxel_that_is_no_number_is_not_taken_for_water(
+    tmp_path: Path, value: float, dtype: type
+) -> None:
+    ct = labelled_ct().ct
+    array = ct.array.astype(dtype)
+    array[3, 4, 5] = value
+    image = ct.with_array(array).to_simpleitk()
     folder = write_case(labelled_ct(), tmp_path)
     (folder / AFFINE).unlink()
     sitk.WriteImage(image, str(folder / CT), useCompression=True)

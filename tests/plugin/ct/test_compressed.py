@@ -8,7 +8,7 @@ import pytest
 from openjpeg.utils import encode_array
 from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
-from pydicom.encaps import encapsulate
+from pydicom.encaps import encapsulate, get_frame
 from pydicom.uid import (
     UID,
     ExplicitVRLittleEndian,
@@ -69,21 +69,65 @@ def test_a_fill_byte_does_not_hide_how_large_a_jpeg_is() -> None:
         decode(image(frame, JPEGLosslessSV1), (SIDE, SIDE))
 
 
+@pytest.mark.parametrize("table", [0xC4, 0xC8, 0xCC])
+def test_a_table_before_the_image_is_not_taken_for_its_size(table: int) -> None:
+    large = b"\xff\xc3" + struct.pack(">HBHHB", 11, 16, 20000, 20000, 1) + b"\x01\x11\x00"
+    before = bytes([0xFF, table]) + struct.pack(">HBHHB", 11, 16, SIDE, SIDE, 1) + bytes(3)
+
+    with pytest.raises(UnsuitableSeries, match="are 20000 x 20000, but its header says 64 x 64"):
+        decode(image(b"\xff\xd8" + before + large, JPEGLosslessSV1), (SIDE, SIDE))
+
+
+def test_the_size_of_a_jpeg_2000_is_what_its_margins_leave() -> None:
+    pixels = np.zeros((SIDE, SIDE), np.uint16)
+    frame = bytearray(encode_array(pixels, bits_stored=16))
+    frame[16:24] = struct.pack(">II", 14, 24)  # left and top, on the reference grid
+
+    with pytest.raises(UnsuitableSeries, match="are 40 x 50, but its header says 64 x 64"):
+        decode(image(bytes(frame), JPEG2000Lossless), (SIDE, SIDE))
+
+
+def test_far_more_data_than_an_image_can_need_are_not_given_to_the_decoder() -> None:
+    pixels = np.zeros((SIDE, SIDE), np.uint16)
+    frame = bytes(encode_array(pixels, bits_stored=16))
+
+    with pytest.raises(UnsuitableSeries, match="cannot be decoded"):
+        decode(image(frame + bytes(10**6), JPEG2000Lossless), (SIDE, SIDE))
+
+
+def test_a_table_that_leads_to_another_frame_is_not_followed() -> None:
+    black, white = (rle(np.full((SIDE, SIDE), grey, np.uint16)) for grey in (0, 40000))
+    dataset = image(black, RLELossless)
+    dataset.PixelData = encapsulate([black, white], has_bot=False)
+    dataset.ExtendedOffsetTable = struct.pack("<Q", 8 + len(black))
+    dataset.ExtendedOffsetTableLengths = struct.pack("<Q", len(white))
+
+    assert (decode(dataset, (SIDE, SIDE)) == 0).all()
+
+
 def test_an_image_in_several_sizes_is_refused() -> None:
-    frame = b"\xff\xd8\xff\xde" + struct.pack(">HBHHB", 11, 16, SIDE, SIDE, 1) + b"\x01\x11\x00"
+    parts = [
+        bytes([0xFF, marker]) + struct.pack(">HBHHB", 11, 16, side, side, 1) + b"\x01\x11\x00"
+        for marker, side in ((0xDE, SIDE), (0xC3, 20000))
+    ]
+    frame = b"\xff\xd8" + b"".join(parts)
 
     with pytest.raises(UnsuitableSeries, match="cannot be decoded"):
         decode(image(frame, JPEGLosslessSV1), (SIDE, SIDE))
 
 
-def test_damaged_rle_is_the_studys_fault_even_where_its_decoder_panics() -> None:
-    pixels = np.random.default_rng(0).integers(0, 4, (SIDE, SIDE), np.uint16).repeat(4, 0)[:SIDE]
+def rle(pixels: np.ndarray) -> bytes:
     whole = image(b"\0\0", ExplicitVRLittleEndian)
     whole.SOPInstanceUID = "1.2.3"
     whole.PixelData = pixels.tobytes()
     whole.set_original_encoding(False, True)
     whole.compress(RLELossless, generate_instance_uid=False)
-    frame = whole.PixelData[16:]  # behind the empty offset table and the item's tag and length
+    return get_frame(whole.PixelData, 0, number_of_frames=1)
+
+
+def test_damaged_rle_is_the_studys_fault_even_where_its_decoder_panics() -> None:
+    pixels = np.random.default_rng(0).integers(0, 4, (SIDE, SIDE), np.uint16).repeat(4, 0)[:SIDE]
+    frame = rle(pixels)
     chance = random.Random(0)
     refused = 0
     for _ in range(200):

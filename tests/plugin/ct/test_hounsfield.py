@@ -20,8 +20,9 @@ from tests.plugin.ct.series_files import RULES, as_file, phantom, read, slices
 # Hounsfield units
 
 
-def test_a_ct_whose_intercept_makes_water_of_its_air_is_refused() -> None:
-    datasets = slices()
+@pytest.mark.parametrize("padding_hu", [None, -3024])
+def test_a_ct_whose_intercept_makes_water_of_its_air_is_refused(padding_hu: int | None) -> None:
+    datasets = ct_slices(phantom(padding_hu=padding_hu))
     for dataset in datasets:
         dataset.RescaleIntercept = 0
     with pytest.raises(UnsuitableSeries, match="The images show no air"):
@@ -54,11 +55,14 @@ def test_padding_brighter_than_bone_becomes_air() -> None:
     assert (read(datasets).volume.array[:, 0, :5] == -1024).all()
 
 
-def test_a_padding_value_that_means_water_makes_no_holes() -> None:
+@pytest.mark.parametrize("hu", [0, 3000])
+def test_a_padding_value_that_means_water_or_metal_makes_no_holes(hu: int) -> None:
     datasets = slices()
     for dataset in datasets:
-        dataset.PixelPaddingValue = 1024  # 0 HU with the intercept of -1024
-    np.testing.assert_array_equal(read(datasets).volume.array, phantom().ct.array)
+        pixels = np.frombuffer(dataset.PixelData, "<i2").copy()
+        pixels[:5] = dataset.PixelPaddingValue = hu + 1024  # with the intercept of -1024
+        dataset.PixelData = pixels.tobytes()
+    assert (read(datasets).volume.array[:, 0, :5] == hu).all()
 
 
 def test_each_slice_is_rescaled_by_its_own_slope_and_intercept() -> None:
@@ -101,6 +105,13 @@ def test_compressed_slices_are_decoded(syntax: str) -> None:
     for dataset in datasets:
         dataset.compress(syntax, generate_instance_uid=False)
     np.testing.assert_array_equal(read(datasets).volume.array, phantom().ct.array)
+
+
+def test_the_air_above_a_head_and_below_a_phantom_is_no_scan_of_air() -> None:
+    datasets = slices()
+    for dataset in (datasets[0], datasets[-1]):
+        dataset.PixelData = bytes(len(dataset.PixelData))
+    assert read(datasets).volume.array[[0, -1]].max() == -1024
 
 
 # Files and pixels that are no good
@@ -164,10 +175,11 @@ def test_pixels_that_do_not_fit_into_their_bits_are_refused(signed: int) -> None
         read(datasets)
 
 
-def test_a_high_bit_that_is_not_the_highest_is_refused() -> None:
+@pytest.mark.parametrize(("high", "stored"), [(15, 12), (11, 16)])
+def test_a_high_bit_that_is_not_the_highest_is_refused(high: int, stored: int) -> None:
     datasets = slices()
-    datasets[3].BitsStored, datasets[3].HighBit = 12, 15
-    with pytest.raises(UnsuitableSeries, match="HighBit is 15 and BitsStored 12"):
+    datasets[3].BitsStored, datasets[3].HighBit = stored, high
+    with pytest.raises(UnsuitableSeries, match=f"HighBit is {high} and BitsStored {stored}"):
         read(datasets)
 
 
@@ -178,10 +190,11 @@ def test_numbers_that_no_scanner_measures_are_refused() -> None:
         read(datasets)
 
 
-def test_a_scan_of_air_is_refused() -> None:
+def test_a_scan_of_air_is_refused_however_bright_its_padding_is() -> None:
     datasets = slices()
     for dataset in datasets:
-        dataset.PixelData = bytes(len(dataset.PixelData))
+        dataset.PixelData = bytes(len(dataset.PixelData) - 2) + b"\xff\x7f"
+        dataset.PixelPaddingValue = 32767
     with pytest.raises(UnsuitableSeries, match="show no patient"):
         read(datasets)
 

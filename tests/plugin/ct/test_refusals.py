@@ -66,6 +66,12 @@ def apart(spacing_mm: float) -> Change:
     return change
 
 
+def wider_halfway(datasets: list[Dataset]) -> None:
+    """Each distance is near the mean of all, and the slices in the middle are far off the grid."""
+    for index, dataset in enumerate(datasets):
+        dataset.ImagePositionPatient = [0.0, 0.0, -4.0 * index - 0.06 * max(index - 15, 0)]
+
+
 SAGITTAL = [0, 1, 0, 0, 0, -1]
 
 REFUSED: dict[str, tuple[Change, str]] = {
@@ -115,9 +121,13 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "sagittal": (in_all(ImageOrientationPatient=SAGITTAL), "90 degrees from axial"),
     "same place": (moved(5, 0, 0, -4), "1 pair of different slices at the same place"),
     "one slice beside": (moved(5, 3, 0, 0), "3.0 mm beside each other"),
+    "one slice a little beside": (moved(5, 0, 0.7, 0), "0.7 mm beside each other"),
     "one missing": (remove(12), "1 slice missing: there is a gap between z = .* and .* mm"),
     "three missing": (remove(12, 13, 20), "3 slices missing"),
     "irregular": (moved(5, 0, 0, 1.3), "varies from 2.70 to 5.30 mm"),
+    "a little irregular": (moved(5, 0, 0, 0.15), "varies from 3.85 to 4.15 mm"),
+    "drifting": (wider_halfway, "varies from 4.00 to 4.06 mm"),
+    "columns beyond any scanner": (in_all(PixelSpacing=[6, 60]), "images are 192 x 2.4e.03 mm"),
     "wide": (apart(7.0), "7.0 mm apart, expected at most 6 mm"),
     "short": (apart(1.0), "cover 30 mm, expected 100 to 1000 mm"),
     "colour": (in_one(SamplesPerPixel=3), "SamplesPerPixel is 3"),
@@ -130,6 +140,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "empty slope": (in_one(RescaleSlope=None), "RescaleSlope or RescaleIntercept is missing"),
     "slope no number": (in_one(RescaleSlope=float("nan")), "not a number"),
     "slope of zero": (in_one(RescaleSlope="0"), "RescaleSlope is 0"),
+    "intercept of no scanner": (in_one(RescaleIntercept="-1e7"), "RescaleIntercept -1e.07"),
     "other units": (in_one(RescaleType="US"), "RescaleType is US, expected HU"),
 }
 
@@ -181,6 +192,13 @@ def test_slices_as_wide_apart_as_is_allowed_are_taken_in_spite_of_rounding() -> 
     assert judge(headers, RULES).chosen
 
 
+def test_slices_whose_places_are_rounded_to_tenths_are_evenly_apart() -> None:
+    headers = slices()
+    for index, header in enumerate(headers):
+        header.ImagePositionPatient = [0, 0, round(-3.75 * index, 1)]
+    assert "every 3.75 mm" in judge(headers, RULES).reason
+
+
 def turned(degrees: float) -> list[Dataset]:
     """The stack turned about the patient's left-right axis."""
     headers = slices()
@@ -214,6 +232,11 @@ def test_judging_needs_no_pixels() -> None:
 
 
 # Rules
+
+
+def test_as_many_slices_as_the_rules_name_are_neither_too_few_nor_too_many() -> None:
+    rules = SeriesRules(MinSlices=30, MaxSlices=30)
+    assert judge(slices(), rules).chosen
 
 
 def test_derived_images_are_taken_when_the_rules_say_so() -> None:

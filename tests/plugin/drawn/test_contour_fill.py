@@ -103,6 +103,24 @@ def test_a_ring_is_the_same_drawn_as_two_contours_by_exclusive_or_and_through_a_
         np.testing.assert_array_equal(fill_contours(in_slices(ct, *other), ct).array, nested.array)
 
 
+def test_a_hole_that_is_drawn_a_hair_beside_the_plane_of_its_outline_is_still_its_hole() -> None:
+    ct = grid()
+    outer, inner = ellipse((0, 0, 0), (20, 20)), ellipse((0, 0, 0.01), (9, 9))
+
+    mask = fill_contours(in_slices(ct, outer, inner), ct)
+
+    assert area_mm2(mask, 10) == pytest.approx(np.pi * (20**2 - 9**2), rel=0.01)
+
+
+def test_what_is_added_to_an_outline_may_lie_within_it_for_the_most_part() -> None:
+    ct = grid()
+    organ, added = ellipse((0, 0, 0), (20, 20)), ellipse((17, 0, 0), (5, 5))
+
+    mask = fill_contours(in_slices(ct, organ, added), ct)
+
+    assert area_mm2(mask, 10) > area_mm2(fill_contours(in_slices(ct, organ), ct), 10)
+
+
 def test_an_island_in_a_hole_is_inside() -> None:
     ct = grid()
     radii = ((20.0, 20.0), (14.0, 14.0), (6.0, 6.0))
@@ -227,9 +245,10 @@ def cone(k: float) -> tuple[float, float]:
     return 20 - 1.5 * k, 14 - 1.0 * k
 
 
-def test_planes_between_the_slices_give_the_slices_the_shape_between_them() -> None:
+@pytest.mark.parametrize("above", [0.4, 0.5])
+def test_planes_between_the_slices_give_the_slices_the_shape_between_them(above: float) -> None:
     ct = grid()
-    planes = [k + 0.4 for k in range(-6, 6)]
+    planes = [k + above for k in range(-6, 6)]
 
     mask = fill_contours(in_slices(ct, *(ellipse((0, 0, k), cone(k)) for k in planes)), ct)
 
@@ -237,7 +256,7 @@ def test_planes_between_the_slices_give_the_slices_the_shape_between_them() -> N
     assert len(filled) == len(planes)
     for k in filled[1:-1]:
         a, b = cone(k - 10)
-        assert area_mm2(mask, k) == pytest.approx(np.pi * a * b, rel=0.015)
+        assert area_mm2(mask, k) == pytest.approx(np.pi * a * b, rel=0.02)
 
 
 def test_a_structure_drawn_on_every_other_slice_is_closed() -> None:
@@ -249,6 +268,15 @@ def test_a_structure_drawn_on_every_other_slice_is_closed() -> None:
     for k in range(4, 17):
         a, b = cone(k - 10)
         assert area_mm2(mask, k) == pytest.approx(np.pi * a * b, rel=0.015)
+
+
+def test_towards_an_outline_of_no_area_nothing_is_filled() -> None:
+    ct = grid()
+    sliver = Outline(np.array([(0, 0, 0), (5, 0, 0), (5, 1e-4, 0)]))
+
+    mask = fill_contours(in_slices(ct, ellipse((0, 0, -2), RADII_MM), sliver), ct)
+
+    assert np.flatnonzero(mask.array.any(axis=(1, 2))).tolist() == [8]
 
 
 def test_planes_finer_than_the_slices_do_not_make_it_longer() -> None:
@@ -266,23 +294,25 @@ def test_a_long_gap_is_not_guessed() -> None:
         fill_contours(in_slices(ct, *(ellipse((0, 0, k), RADII_MM) for k in (-3, 1, 2))), ct)
 
 
-def test_contours_across_the_slices_are_refused() -> None:
+def test_contours_across_the_slices_are_refused_however_little_they_lean() -> None:
     ct = grid()
-    upright = Contour(points_mm=ellipse((0, 0, 0), RADII_MM).points_mm[:, [0, 2, 1]])
-    with pytest.raises(UnusableStructure, match="not parallel to the slices"):
-        fill_contours([upright], ct)
+    flat = ellipse((0, 0, 0), RADII_MM).points_mm
+    for leaning in (flat[:, [0, 2, 1]], flat + flat[:, :1] * [0, 0, 0.02]):  # by 0.4 mm
+        with pytest.raises(UnusableStructure, match="not parallel to the slices"):
+            fill_contours([Contour(points_mm=leaning)], ct)
 
 
 def test_what_lies_beyond_the_ct_is_cut_off_and_nothing_else() -> None:
     ct = grid((3, 1, 1))
     outline = ellipse((-44.5, 0, 0), (20, 20))  # the middle of the first column's pixels
-    beyond = [ellipse((0, 0, k), RADII_MM) for k in range(8, 13)]
+    beyond = [[ellipse((0, 0, k), RADII_MM) for k in end] for end in (range(8, 13), range(-12, -7))]
 
     assert area_mm2(fill_contours(in_slices(ct, outline), ct), 10) == pytest.approx(
         np.pi * 200 + 0.5 * 40, rel=0.01
     )
-    mask = fill_contours(in_slices(ct, *beyond), ct)
-    assert np.flatnonzero(mask.array.any(axis=(1, 2))).tolist() == [18, 19, 20]
+    for outlines, filled in zip(beyond, ([18, 19, 20], [0, 1, 2]), strict=True):
+        mask = fill_contours(in_slices(ct, *outlines), ct)
+        assert np.flatnonzero(mask.array.any(axis=(1, 2))).tolist() == filled
     with pytest.raises(UnusableStructure, match="does not fill a voxel"):
         fill_contours(in_slices(ct, ellipse((500, 0, 0), RADII_MM)), ct)
     with pytest.raises(UnusableStructure, match="does not fill a voxel"):

@@ -12,6 +12,7 @@ from pydicom.uid import JPEG2000Lossless
 
 from model.organs import BY_NAME, ORGANS, Organ
 from plugin.drawn.drawn_organs import DrawnOrgans, draw_organs
+from plugin.drawn.segment_masks import on_grid
 from plugin.drawn.structure_names import StructureNames
 from plugin.drawn.structure_sets import UnusableStructureSet, read_structure_set
 from tests.corpus.case import write_raw
@@ -91,6 +92,21 @@ def test_a_segmentation_on_another_grid_is_brought_to_the_cts(slices: list[Datas
     assert 2 * (ours & theirs).sum() / (ours.sum() + theirs.sum()) > 0.93
     volume_mm3 = fine.labels.voxel_volume * (fine.labels.array == 1).sum()
     assert found.labels.voxel_volume * ours.sum() == pytest.approx(volume_mm3, rel=0.05)
+
+
+def test_pixels_a_fiftieth_wider_than_the_cts_are_not_taken_for_its_own() -> None:
+    ct = hd.VolumeGeometry(np.diag([3.0, 1.0, 1.0, 1.0]), (4, 120, 120), "PATIENT")
+    array = np.zeros((4, 100, 100), np.uint8)
+    array[1:3, 90:98, 90:98] = 1
+    drawn_mask = hd.Volume(array, np.diag([3.0, 1.02, 1.02, 1.0]), "PATIENT")
+
+    found = on_grid(drawn_mask, ct)
+
+    places_mm = [
+        one.map_indices_to_reference(np.argwhere(one.array)).mean(axis=0)
+        for one in (found, drawn_mask)
+    ]
+    np.testing.assert_allclose(*places_mm, atol=0.5)
 
 
 def test_a_segmentation_that_would_not_fit_into_the_memory_is_not_decoded(
@@ -344,6 +360,7 @@ def test_contours_that_are_meant_elsewhere_than_their_points_are_left_out(
     found = drawn(as_read(dataset), phantom)
 
     assert found.organs == organs
+    assert found.left_out.keys() == {LEFT} - set(organs)
     assert all("an offset from its points" in why for why in found.left_out.values())
 
 

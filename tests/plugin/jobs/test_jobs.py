@@ -250,6 +250,18 @@ def test_a_wish_to_cancel_does_not_outlive_the_attempt(jobs):
     assert not jobs.cancel_wanted(job.id)
 
 
+def test_a_wish_that_comes_while_the_job_is_given_back_is_heard_at_its_next_attempt(jobs, database):
+    job = add(jobs)
+    jobs.claim()
+    jobs.cancel(job.id)
+    with create_engine(database).begin() as connection:  # by whoever had not seen it yet
+        connection.execute(text("UPDATE jobs SET state = 'queued'"))
+
+    jobs.claim()
+
+    assert jobs.cancel_wanted(job.id)
+
+
 @pytest.mark.parametrize(
     "end", [lambda jobs, one: jobs.put_back(one), lambda jobs, one: jobs.fail(one, "no answer")]
 )

@@ -50,6 +50,22 @@ def test_a_silent_worker_loses_its_job_and_can_say_nothing_of_it_any_more(databa
     assert one.get(job.id).state == "done"
 
 
+def test_a_worker_that_speaks_up_while_other_jobs_are_handed_on_keeps_its_own(database):
+    clock, one, _, first = a_job_of_the_first_of_two(database)
+    second = add(one, series="second")
+    one.claim()
+    clock[0] += timedelta(seconds=60)
+
+    def speak_up(job: Job) -> None:
+        if job.state == "queued":
+            one.renew(({first.id, second.id} - {job.id}).pop())
+
+    three = Jobs(open_database(database), owner="three", now=lambda: clock[0], changed=speak_up)
+    three.claim()
+
+    assert three.claim() is None
+
+
 def test_a_job_whose_worker_is_silent_is_not_at_work(database):
     clock, one, two, _ = a_job_of_the_first_of_two(database)
     add(one, series="waits")
@@ -68,4 +84,6 @@ def test_what_a_person_cancelled_is_not_handed_on(database):
     clock[0] += timedelta(seconds=60)
 
     assert two.claim() is None
+    assert two.get(job.id).state == "cancelled"
+    one.finish(job.id, Outcome(state="done", results=(RESULT,)))  # it was only slow
     assert two.get(job.id).state == "cancelled"

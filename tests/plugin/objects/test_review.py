@@ -165,6 +165,18 @@ def test_every_plane_passes_through_an_organ_that_is_bent() -> None:
         assert (np.take(scene.labels.array, plane, axis) == organ.label).any()
 
 
+def test_ticks_stand_where_the_other_planes_cut() -> None:
+    frame = drawing.Frame(
+        view=AXIAL, centre=(10, 10), spacing_mm=(1.0, 1.0), field_mm=20.0, size=100
+    )
+    image = Image.new("RGB", (100, 100))
+
+    drawing.tick(image, frame, down=12, across=5)
+
+    marked = [image.getpixel(place) == drawing.TICK for place in ((0, 60), (25, 0), (0, 25))]
+    assert marked == [True, True, False]
+
+
 def test_letters_say_where_a_direction_leads() -> None:
     assert [letters(axis) for axis in np.eye(3)] == ["L", "P", "H"]
     assert [letters(-axis) for axis in np.eye(3)] == ["R", "A", "F"]

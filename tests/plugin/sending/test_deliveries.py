@@ -103,7 +103,7 @@ def test_a_delivery_is_there_only_if_its_job_has_ended(database, clock):
     job = add(jobs)
     jobs.claim()
 
-    with pytest.raises(RuntimeError):
+    with pytest.raises(RuntimeError, match="the power is cut"):
         jobs.finish(job.id, Outcome(state="done", parcels=(PACS,)))
 
     assert jobs.get(job.id).state == "running"
