@@ -123,11 +123,13 @@ class Preprocessing:
             part = probabilities[(slice(None), *source_box)]
             best = _resample(part[0], source, here)
             winner = torch.zeros_like(best, dtype=torch.uint8)
-            likelier = part[1:] > part[:1]
-            for k in likelier.flatten(1).any(dim=1).nonzero()[:, 0].tolist():
-                inner, outer = _boxes_around(_bounds(likelier[k]), source, here)
-                p = _resample(part[1 + k][inner], _part(source, inner), _part(here, outer))
-                winner[outer][p > best[outer]] = labels[k]
+            for k, label in enumerate(labels, start=1):
+                likelier = part[k] > part[0]
+                if not likelier.any():
+                    continue
+                inner, outer = _boxes_around(_bounds(likelier), source, here)
+                p = _resample(part[k][inner], _part(source, inner), _part(here, outer))
+                winner[outer][p > best[outer]] = label
                 torch.maximum(best[outer], p, out=best[outer])
             found[target_box] = winner.cpu().numpy()
         out = hd.Volume(found, target.affine, "PATIENT", ct.frame_of_reference_uid)

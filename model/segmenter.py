@@ -160,6 +160,7 @@ class Segmenter:
         probabilities = self.probabilities(
             torch.from_numpy(image.array), progress=progress, cancelled=cancelled
         )
+        del image
         lap("network")
         looked_for = [o.label if o in self.organs else 0 for o in self.card.organ_rows()]
         labels = _on_ct(probabilities, grid, ct, looked_for)
