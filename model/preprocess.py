@@ -123,12 +123,12 @@ class Preprocessing:
             part = probabilities[(slice(None), *source_box)]
             best = _resample(part[0], source, here)
             winner = torch.zeros_like(best, dtype=torch.uint8)
-            for k, label in enumerate(labels, start=1):
-                likelier = part[k] > part[0]
+            for label, one in zip(labels, part[1:], strict=True):
+                likelier = one > part[0]
                 if not likelier.any():
                     continue
                 inner, outer = _boxes_around(_bounds(likelier), source, here)
-                p = _resample(part[k][inner], _part(source, inner), _part(here, outer))
+                p = _resample(one[inner], _part(source, inner), _part(here, outer))
                 winner[outer][p > best[outer]] = label
                 torch.maximum(best[outer], p, out=best[outer])
             found[target_box] = winner.cpu().numpy()

@@ -126,7 +126,7 @@ class Panel {
     this.asking.hidden = !mayAsk;
     this.onlyLook.hidden = mayAsk;
     this.list = new JobList({
-      titleOf: (job) => this.titleOf(job.series),
+      titleOf: (job) => [this.titleOf(job.series)],
       viewer: health.viewer,
       mayAsk,
       changed: () => this.look(),

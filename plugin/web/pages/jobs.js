@@ -78,7 +78,7 @@ export class JobItem {
 
   update(job) {
     this.element.dataset.state = job.state;
-    const parts = [this.titleOf(job)].flat();
+    const parts = this.titleOf(job);
     // Each in its own direction: a date beside Arabic or Hebrew would be read backwards.
     setChildren(this.title, JSON.stringify(parts), () =>
       parts.flatMap((part, place) => [place > 0 && " · ", make("bdi", {}, part)].filter(Boolean)),
@@ -163,9 +163,9 @@ export class JobItem {
 /**
  * Keeps a list in step with jobs, and says which have changed their state.
  *
- * Options: `titleOf` a job, a text or several; `pageOf` a job, which may be absent; `viewer`, whether there is
- * one; `mayAsk`, whether there are buttons; `changed`, called for another look; `say`, given a
- * sentence; `first`, which of the jobs are not folded away (if absent: all).
+ * Options: `titleOf` a job, a list of texts; `pageOf` a job, which may be absent; `viewer`, whether
+ * there is one; `mayAsk`, whether there are buttons; `changed`, called for another look; `say`,
+ * given a sentence; `first`, which of the jobs are not folded away (if absent: all).
  */
 export class JobList {
   constructor(options) {
@@ -222,7 +222,7 @@ export class JobList {
     for (const job of jobs) {
       const before = this.states.get(job.id);
       if (before && before !== job.state) {
-        const title = [this.options.titleOf(job)].flat().join(" · ");
+        const title = this.options.titleOf(job).join(" · ");
         this.options.say(`${title}: ${job.state}. ${job.reason}`);
       }
       this.states.set(job.id, job.state);
