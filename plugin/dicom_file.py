@@ -11,7 +11,7 @@ from pathlib import Path
 import pydicom
 from pydicom import Dataset
 from pydicom.charset import convert_encodings, encode_string
-from pydicom.dataelem import RawDataElement
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filebase import DicomBytesIO
 from pydicom.filereader import read_dataset, read_preamble
@@ -155,6 +155,32 @@ def keep_readable(
                     encoded(dataset, tag)
         except DAMAGE:
             del dataset[tag]
+
+
+def keep_readable_alike(
+    dataset: Dataset, tags: Iterable[BaseTag], known: dict[RawDataElement, DataElement]
+) -> None:
+    """`keep_readable` for one of many slices, most of whose values are those of the others.
+
+    To convert a value takes longer than to find it among those that were converted before.
+
+    Args:
+        dataset: altered. What it has as others have it, it shares with them.
+        tags: of the elements to look at, none of them text in a character set.
+        known: what stood in files already read, and its value; altered.
+    """
+    for tag in tags:
+        element = dataset.get_item(tag, keep_deferred=True) if tag in dataset else None
+        if not isinstance(element, RawDataElement) or element.length >= LARGE:
+            keep_readable(dataset, [tag])  # what is large is nowhere the same, or left in the file
+            continue
+        as_it_stands = element._replace(value_tell=0)  # wherever in its file
+        if as_it_stands in known:
+            dataset[tag] = known[as_it_stands]
+            continue
+        keep_readable(dataset, [tag])
+        if tag in dataset:
+            known[as_it_stands] = dataset[tag]
 
 
 def encoded(dataset: Dataset, tag: BaseTag | str) -> bytes:

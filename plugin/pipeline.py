@@ -1,6 +1,5 @@
 """The whole story of one job: a CT series becomes a DICOM SEG, and what is wanted with it."""
 
-import hashlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -22,11 +21,11 @@ from plugin.ct.series import CtSeries, read_series
 from plugin.ct.series_rules import UnsuitableSeries
 from plugin.ct.stack import from_axial_deg
 from plugin.jobs.job import Outcome, Result, ResultKind
-from plugin.late_slices import joined_sha256
+from plugin.late_slices import file_blake3, joined_hashes
 from plugin.objects.finding import Finding, NoOrganFound
 from plugin.objects.identity import Model, Origin
 from plugin.objects.results import build_results, find_results, seg_first, wanted_kinds
-from plugin.objects.seg import read_files_sha256, read_seg, read_warnings
+from plugin.objects.seg import read_files_blake3, read_seg, read_warnings
 from plugin.settings import Settings
 from plugin.watch import Watch
 
@@ -84,7 +83,7 @@ def segment_series(
             results=seg_first(there),
             volumes_ml=volumes_ml(read_seg(seg), ORGANS),
             warnings=read_warnings(seg),
-            files_sha256=now,
+            files_blake3=now,
         )
     warnings: tuple[str, ...] = ()
     hashes: list[str] = []
@@ -104,7 +103,7 @@ def segment_series(
             said = [*_synthetic(segmenter), *warnings, *doubted, *_oblique(ct, kinds)]
             warnings = tuple(dict.fromkeys(said))
         with watch.stage("writing"):
-            origin = replace(origin, files_sha256=joined_sha256(hashes))
+            origin = replace(origin, files_blake3=joined_hashes(hashes))
             finding = Finding(
                 ct=ct, labels=labels, organs=segmenter.organs, warnings=warnings, doubts=doubts
             )
@@ -119,7 +118,7 @@ def segment_series(
             reason=str(why),
             seconds=watch.seconds,
             warnings=warnings,
-            files_sha256=joined_sha256(hashes),
+            files_blake3=joined_hashes(hashes),
         )
     what = "segmented" if seg is None else "completed"
     log.info("series %s %s in %.0f s", series.id, what, watch.total_s)
@@ -129,7 +128,7 @@ def segment_series(
         volumes_ml=volumes_ml(labels, segmenter.organs),
         seconds=watch.seconds,
         warnings=warnings,
-        files_sha256=joined_sha256(hashes),
+        files_blake3=joined_hashes(hashes),
     )
 
 
@@ -170,8 +169,8 @@ def _still_right(
     hashes: list[str] = []
     for _ in _files(series, archive, watch, ignore, hashes):
         pass
-    now = joined_sha256(hashes)
-    if read_files_sha256(seg) == now:
+    now = joined_hashes(hashes)
+    if read_files_blake3(seg) == now:
         return there, seg, now
     log.info("series %s came again, changed: its result goes", series.id)
     for one in find_results(get_args(ResultKind), origin, settings, archive, series.study):
@@ -213,7 +212,7 @@ def _files(
         if watch.cancelled():
             raise Cancelled
         file = archive.file(instance)
-        hashes.append(hashlib.sha256(file).hexdigest())
+        hashes.append(file_blake3(file))
         yield file
         del file  # or it would be held until the next is there
         progress((number + 1) / len(series.instances))

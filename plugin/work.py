@@ -96,7 +96,7 @@ class Work:
         provenance = Provenance(
             instances=len(slices),
             instances_sha256=slices_sha256(slices),
-            files_sha256=outcome.files_sha256,
+            files_blake3=outcome.files_blake3,
             model_version=segmenter.version,
             weights_sha256=segmenter.weights_sha256,
             settings_sha256=settings_digest(self._settings),

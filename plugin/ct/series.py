@@ -9,6 +9,7 @@ from pathlib import Path
 import highdicom as hd
 import numpy as np
 from pydicom import Dataset
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.tag import Tag
 from pydicom.uid import UID, CTImageStorage, EnhancedCTImageStorage
 
@@ -29,6 +30,7 @@ from plugin.dicom_file import (
     comes_back,
     drop_ballast,
     keep_readable,
+    keep_readable_alike,
     read_dicom,
 )
 from plugin.plain_text import counted
@@ -130,6 +132,7 @@ def read_headers(files: Iterable[bytes | Path], *, pixels_of_at_most: int = 0) -
     headers: list[Dataset] = []
     unreadable = 0
     different: set[str] = set()  # the same instance may come twice
+    known: dict[RawDataElement, DataElement] = {}
     shelf = Shelf() if pixels_of_at_most else None
     for file in files:
         if shelf and len(different) > pixels_of_at_most:
@@ -146,7 +149,7 @@ def read_headers(files: Iterable[bytes | Path], *, pixels_of_at_most: int = 0) -
             unreadable += 1
         else:
             drop_ballast(header)
-            keep_readable(header, OF_EACH_SLICE)
+            keep_readable_alike(header, OF_EACH_SLICE, known)
             headers.append(header)
             different.add(_uid(header))
     if unreadable:

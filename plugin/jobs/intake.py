@@ -11,7 +11,7 @@ from plugin.catalogue import Catalogue
 from plugin.drawn.structure_sets import MODALITIES
 from plugin.jobs.job import AskedBy, Job
 from plugin.jobs.jobs import Jobs, source_of
-from plugin.late_slices import files_sha256
+from plugin.late_slices import files_blake3
 from plugin.model_rules import ModelRules
 from plugin.objects.identity import Model
 from plugin.orthanc_archive import OrthancArchive
@@ -198,8 +198,8 @@ class Intake:
             return ""
         if not _came_again(series, newest):
             return newest.run
-        files = files_sha256(map(self._archive.file, series.instances))
-        made_of = newest.provenance.files_sha256 if newest.provenance else ""
+        files = files_blake3(map(self._archive.file, series.instances))
+        made_of = newest.provenance.files_blake3 if newest.provenance else ""
         return newest.run if files in (newest.run, made_of) else files
 
     def _result_is_gone(self, job: Job) -> bool:

@@ -46,8 +46,8 @@ class Provenance(BaseModel):
 
     instances: Annotated[int, Field(description="number of CT slices")]
     instances_sha256: Annotated[str, Field(description="of their SOP Instance UIDs, one a line")]
-    files_sha256: Annotated[
-        str, Field(description="of their files' SHA-256, sorted, one a line")
+    files_blake3: Annotated[
+        str, Field(description="SHA-256 of their files' BLAKE3, sorted, one a line")
     ] = ""
     model_version: str
     weights_sha256: str
@@ -115,7 +115,7 @@ class Job(BaseModel):
     run: Annotated[
         str,
         Field(
-            description="its own identifier if it was forced, or files_sha256 of slices that came "
+            description="its own identifier if it was forced, or files_blake3 of slices that came "
             "again as others than before; or empty"
         ),
     ]
@@ -149,5 +149,5 @@ class Outcome(BaseModel):
     warnings: tuple[PlainText, ...] = ()
     dice: dict[str, float] = {}
     provenance: Provenance | None = None
-    files_sha256: Annotated[str, Field(exclude=True)] = ""
+    files_blake3: Annotated[str, Field(exclude=True)] = ""
     parcels: Annotated[tuple[Parcel, ...], Field(exclude=True)] = ()

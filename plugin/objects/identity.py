@@ -46,7 +46,7 @@ class Origin:
     slices: tuple[str, ...]  # SOP Instance UIDs of the CT, in any order
     run: str = ""  # empty, or what tells a forced run from the others of the same slices
     shadow: bool = False  # of a model on trial: kept apart from all other results, and never used
-    files_sha256: str = ""  # of the CT's files, as `Provenance` has it; UIDs do not depend on it
+    files_blake3: str = ""  # of the CT's files, as `Provenance` has it; UIDs do not depend on it
     created: datetime  # local time, for content and creation dates
 
     def uid(self, kind: str) -> str:

@@ -50,7 +50,7 @@ GRID_TOLERANCE = 1e-3
 THINNEST_MM, THICKEST_MM = 0.01, 100.0
 """What a slice can be; another number is a mistake in the header."""
 
-FILES = "files_sha256"
+FILES = "files_blake3"
 """Parameter of the algorithm by which a SEG tells of which files it was made."""
 
 LABELS = {organ.tg263: organ.label for organ in ORGANS}
@@ -84,7 +84,7 @@ def build_seg(finding: Finding, origin: Origin, segmentation_type: SegmentationT
         family=codes.DCM.ArtificialIntelligence,
         version=software_versions(origin),
         source=MANUFACTURER,
-        parameters={"weights_sha256": model.weights_sha256, FILES: origin.files_sha256},
+        parameters={"weights_sha256": model.weights_sha256, FILES: origin.files_blake3},
     )
     numbers = _numbered(finding.labels, present)
     plane = labelled_box(numbers.array)[0].start
@@ -148,7 +148,7 @@ def read_warnings(file: bytes) -> tuple[str, ...]:
     return tuple(comments.split(LINE_END)) if comments else ()
 
 
-def read_files_sha256(file: bytes) -> str:
+def read_files_blake3(file: bytes) -> str:
     """Of the origin that ``build_seg`` was given; empty if it does not say."""
     seg = dcmread(BytesIO(file), specific_tags=["SegmentSequence"])
     for segment in seg.SegmentSequence:  # a LABELMAP also describes its background

@@ -89,6 +89,27 @@ def test_what_is_on_the_shelf_stays_when_more_is_put_there() -> None:
     assert [bytes(place) for place in places] == values
 
 
+def test_the_same_bytes_in_another_byte_order_are_another_number() -> None:
+    little, big = large_slice(), large_slice(ExplicitVRBigEndian)
+    little.Rows, big.Rows = 512, 2  # both are the bytes 00 02
+    big["PixelData"].VR = "OW"
+
+    headers = read_headers([as_file(little), as_file(big), as_file(little)], pixels_of_at_most=3)
+
+    assert [header.Rows for header in headers] == [512, 2, 512]
+
+
+def test_a_slice_with_a_damaged_value_takes_none_from_the_others() -> None:
+    good, damaged = large_slice(), large_slice()
+    damaged.InstanceNumber = 4711
+    file = as_file(damaged).replace(b"4711", b"47.1")
+    assert file != as_file(damaged)
+
+    headers = read_headers([as_file(good), file, file, as_file(good)])
+
+    assert ["InstanceNumber" in header for header in headers] == [True, False, False, True]
+
+
 def test_what_inflates_to_much_that_nobody_needs_is_not_kept() -> None:
     image = large_slice(DeflatedExplicitVRLittleEndian)
     image.add_new((0x0009, 0x0010), "LO", "BALLAST")

@@ -7,7 +7,7 @@ from plugin.catalogue import Catalogue, UnknownModel
 from plugin.jobs.intake import Intake
 from plugin.jobs.job import Outcome, Result
 from plugin.jobs.jobs import Jobs
-from plugin.late_slices import files_sha256
+from plugin.late_slices import files_blake3
 from plugin.objects.results import description
 from plugin.orthanc_archive import OrthancArchive
 from plugin.settings import Settings
@@ -82,9 +82,9 @@ def test_the_same_files_once_more_are_read_once_and_no_new_model_redoes_them(
     study = orthanc.receive(ct)
     old.take_study(study, asked_by="stable study")
     [series] = archive.series_of_study(study)
-    made_of = files_sha256(map(archive.file, series.instances))
+    made_of = files_blake3(map(archive.file, series.instances))
     finish(
-        jobs, Outcome(state="done", provenance=MADE_OF.model_copy(update={"files_sha256": made_of}))
+        jobs, Outcome(state="done", provenance=MADE_OF.model_copy(update={"files_blake3": made_of}))
     )
 
     orthanc.series_update = "20260102T120000"
