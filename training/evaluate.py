@@ -32,6 +32,7 @@ from training.checks import examine
 from training.config import TrainConfig
 from training.json_file import write_json
 from training.labelled import LabelledCt, case_folders, read_case, read_nifti
+from training.options import above_zero, finite
 from training.plots import View, draw_boxes, draw_view
 from training.published import COARSE_MM, SECOND_READER, TABLE_1
 from training.report import markdown_table
@@ -315,9 +316,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="only the test patients of this training run, whose folders must be there",
     )
     parser.add_argument(
-        "--unknown-hu", type=float, metavar="HU", help="voxels of exactly this value are left out"
+        "--unknown-hu", type=finite, metavar="HU", help="voxels of exactly this value are left out"
     )
-    parser.add_argument("--tolerance-mm", type=float, default=TOLERANCE_MM, metavar="MM")
+    parser.add_argument("--tolerance-mm", type=above_zero, default=TOLERANCE_MM, metavar="MM")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument(
         "--write-card",
@@ -368,6 +369,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, BadCheckpoint) as error:
         print(f"training.evaluate: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("training.evaluate: stopped; the same command begins anew", file=sys.stderr)
+        return 130  # as shells have it
     return 0
 
 

@@ -42,6 +42,7 @@ from training.collect import Collector, Finished
 from training.fingerprint import CaseFingerprint, Fingerprint, measure
 from training.journal import Journal, OtherRun, private_folder
 from training.labelled import LabelledCt, read_case
+from training.options import finite
 from training.report import CaseReport, Refusal, Report
 from training.sources import Options, Source, hash_of, open_source, series_rules
 
@@ -273,7 +274,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument(
         "--window",
-        type=float,
+        type=finite,
         nargs=2,
         metavar="HU",
         help="clip to (default: {:g} {:g})".format(*WINDOW_HU),
@@ -285,7 +286,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="grid, grey values and organs of this model's folder, to train it further (`start`)",
     )
     parser.add_argument(
-        "--unknown-hu", type=float, help="voxels of exactly this value hold no information"
+        "--unknown-hu", type=finite, help="voxels of exactly this value hold no information"
     )
     parser.add_argument(
         "--names",

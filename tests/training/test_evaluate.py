@@ -91,7 +91,7 @@ def test_a_model_is_measured_from_end_to_end(
     assert len({line.count("|") for line in printed.splitlines()}) == 1
     pictures = {path.relative_to(tmp_path / "out").as_posix() for path in tmp_path.rglob("*.png")}
     assert pictures == {"dice.png", *(f"worst/{organ}.png" for organ in organs)}
-    assert read_card(cohort / "model").measured[ORGAN] == {"patients": 0}  # nobody asked for it
+    assert read_card(cohort / "model").measured[ORGAN] == {"dice_mean": 0.5}  # nobody asked for it
 
 
 def test_volumes_and_dice_are_those_of_the_masks(cohort: Path) -> None:
@@ -403,6 +403,40 @@ def test_a_card_never_tells_of_patients_who_may_have_trained_the_network(
 def test_predictions_have_no_card_to_write_to(cohort: Path, tmp_path: Path) -> None:
     with pytest.raises(SystemExit):
         main(f"--predictions {tmp_path} --cases {cohort} --out {tmp_path} --write-card".split())
+
+
+@pytest.mark.parametrize(
+    "option", ["--unknown-hu nan", "--unknown-hu inf", "--tolerance-mm nan", "--tolerance-mm 0"]
+)
+def test_a_number_that_would_pass_unnoticed_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    folders = f"--model {tmp_path} --cases {tmp_path} --out {tmp_path}"
+    with pytest.raises(SystemExit):
+        main(f"{folders} {option}".split())
+
+    assert f"argument {option.split()[0]}: expected a number" in capsys.readouterr().err
+
+
+def test_an_evaluation_stopped_by_hand_says_so_and_leaves_card_and_results_as_they_were(
+    cohort: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("training.evaluate.measure", stopped)
+    card = (cohort / "model" / "card.json").read_bytes()
+    arguments = f"--model {cohort / 'model'} --cases {cohort / 'cases'} --out {tmp_path / 'out'}"
+
+    assert main(arguments.split()) == 130
+
+    said = capsys.readouterr().err
+    assert said == "training.evaluate: stopped; the same command begins anew\n"
+    assert not (tmp_path / "out").exists()
+    assert (cohort / "model" / "card.json").read_bytes() == card
 
 
 def test_nothing_to_measure_is_said_and_not_averaged(
