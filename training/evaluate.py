@@ -30,6 +30,7 @@ from model.segmenter import Segmenter
 from training.cases import Dataset
 from training.checks import examine
 from training.config import TrainConfig
+from training.filling import filling_hu, not_called_unknown
 from training.json_file import write_json
 from training.labelled import LabelledCt, case_folders, read_case, read_nifti
 from training.options import above_zero, finite
@@ -107,10 +108,12 @@ def measure_cases(
         FileNotFoundError: if something is missing.
     """
     measured = Measured(tolerance_mm=tolerance_mm)
+    fillings = []
     for folder in track(folders, "Measuring", disable=not sys.stderr.isatty(), transient=True):
         case, findings = examine(read_case(folder, unknown_hu))
         if seen and case.ct_sha256 in seen:
             raise ValueError(f"{case.name} has trained the network or chosen its weights")
+        fillings.append(filling_hu(case.ct))
         for name, reason in findings.left_out.items():
             measured.left_out.append(f"{BY_NAME[name].tg263} of {case.name}: {reason}")
         began = time.perf_counter()
@@ -125,6 +128,8 @@ def measure_cases(
         in_plane = case.ct.to_patient_orientation(ORIENTATION).spacing[1:]
         measured.pixel_mm[case.name] = float(np.sqrt(np.prod(in_plane)))
         measure(measured, case, predicted, [organ for organ in organs if organ in case.labelled])
+    if sentence := not_called_unknown(fillings, unknown_hu):
+        print(f"training.evaluate: {sentence}", file=sys.stderr)
     if not dice_by_organ(measured.rows):
         raise ValueError("there is nothing to measure: no case labels an organ that is predicted")
     return measured

@@ -39,6 +39,7 @@ from plugin.rest_archive import RestArchive
 from training.cases import UNKNOWN, Case, Dataset, in_table_order
 from training.checks import examine, without
 from training.collect import Collector, Finished
+from training.filling import filling_hu, not_called_unknown
 from training.fingerprint import CaseFingerprint, Fingerprint, measure
 from training.journal import Journal, OtherRun, private_folder
 from training.labelled import LabelledCt, read_case
@@ -58,6 +59,7 @@ class Measured:
     fingerprint: CaseFingerprint | None = None
     labelled: tuple[str, ...] = ()  # the organs that are kept
     report: CaseReport | None = None  # if its labels were checked now
+    filling_hu: float | None = None  # as `training.filling` has it
     refused: str = ""
 
 
@@ -129,6 +131,7 @@ def measure_cases(
                 ),
                 labelled=tuple(organ.name for organ in case.labelled),
                 report=report,
+                filling_hu=filling_hu(case.ct),
             )
         except ValueError as why:
             one = Measured(name=folder.name, refused=str(why))
@@ -219,6 +222,9 @@ def run(args: argparse.Namespace) -> Report:
                 args.out / "cases" / case.report.case for one in finished for case in one.cases
             ]
         measured = measure_cases(folders, journal, options, checked=source.archive is not None)
+        fillings = [one.filling_hu for one in measured if one.fingerprint is not None]
+        if sentence := not_called_unknown(fillings, options.unknown_hu):
+            print(f"training.prepare: {sentence}", file=sys.stderr)
         report = report_on(journal, source, finished, measured)
         if any(one.fingerprint is not None for one in measured):
             prepare_cases({folder.name: folder for folder in folders}, measured, args.out, options)

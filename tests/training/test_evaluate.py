@@ -24,6 +24,7 @@ from tests.training.cohort import prepare_cohort, tiny_run, toml
 from training.cases import ct_hashes
 from training.evaluate import Measured, main, measure, measure_once, table
 from training.labelled import LabelledCt, read_case
+from training.labelled import write_case as write_labelled
 from training.published import NETWORKS, SECOND_READER, TABLE_1
 from training.scores import Row
 from training.split import Split, split_cases
@@ -126,6 +127,27 @@ def test_unknown_voxels_are_not_held_against_the_model(cohort: Path) -> None:
     inside = predicted & (case.labels.array > 0)
     assert found.volume_ml == pytest.approx(inside.sum() * 10 * 8 * 8 / 1000)
     assert found.dice > 5 * measured_with(segmenter, case)[0].dice
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [("", "is not given"), ("--unknown-hu -1000", "is -1000"), ("--unknown-hu -1024", "")],
+)
+def test_a_filling_that_is_not_called_unknown_is_not_measured_in_silence(
+    cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str, said: str
+) -> None:
+    case = read_case(cohort / "cases" / "pt_0")
+    case.ct.array[case.ct.array < -500] = -1024  # all around the patient
+    write_labelled(case, tmp_path / "cases")
+    arguments = f"--model {cohort / 'model'} --cases {tmp_path / 'cases'} --out {tmp_path / 'out'}"
+
+    assert main([*arguments.split(), *option.split()]) == 0
+
+    sentence = (
+        f"training.evaluate: most voxels of 1 of 1 CTs are exactly -1024 HU, and --unknown-hu "
+        f"{said}: if they say nothing of the patient, it must be -1024\n"
+    )
+    assert capsys.readouterr().err == (sentence if said else "")
 
 
 def test_an_organ_without_a_label_is_not_measured(cohort: Path) -> None:
