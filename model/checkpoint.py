@@ -87,8 +87,9 @@ class Card:
         return tuple(BY_NAME[name] for name in self.organs)
 
     def measured_rows(self) -> tuple[Organ, ...]:
-        """Those of them that were measured on unseen patients. Patients get no others."""
-        return tuple(organ for organ in self.organ_rows() if organ.name in self.measured)
+        """Those of them that were found in unseen patients. Patients get no others."""
+        dice = {name: values.get("dice_mean", 0.0) for name, values in self.measured.items()}
+        return tuple(organ for organ in self.organ_rows() if dice.get(organ.name, 0.0) > 0)
 
     def to_json(self) -> dict[str, Any]:
         """As written to card.json."""

@@ -74,8 +74,9 @@ class Segmenter:
         self.organs = card.organ_rows() if unmeasured else card.measured_rows()
         if not self.organs:
             raise BadCheckpoint(
-                f"{card.name} {card.version} has not been measured on unseen patients, so it may "
-                "not be used on others yet: run training.evaluate with --write-card"
+                f"{card.name} {card.version} has not been measured on unseen patients, or found "
+                "nothing in them, so it may not be used on others yet: run training.evaluate with "
+                "--write-card"
             )
         try:
             self._network = channels_last(fold_normalisation(network.eval())).to(device)

@@ -12,6 +12,9 @@ from plugin.dicom_file import UnreadableFile, read_dicom
 PREAMBLE, MAGIC = 128, b"DICM"
 """Bytes before the four that tell a DICOM file, and those."""
 
+GROUPS = (b"\x02\0", b"\x08\0")
+"""With which a file begins that has neither: what says how it is written, or what it is of."""
+
 HEADER_TAGS = ["SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "Modality"]
 
 
@@ -113,7 +116,8 @@ def _looks_like_dicom(path: Path) -> bool:
     if path.suffix.lower() == ".dcm":
         return True
     start = _start(path)
-    return not start or start[PREAMBLE:] == MAGIC
+    bare = start[:2] in GROUPS and start[3:4] == b"\0"  # of old programs; not guessed at
+    return not start or start[PREAMBLE:] == MAGIC or bare
 
 
 def _start(path: Path) -> bytes:

@@ -199,6 +199,11 @@ class _RemoteOrthanc:
                     break
                 fault = f"it answers {answer.status_code} {answer.reason_phrase}"
             except httpx.TransportError as error:
+                if untrusted := _untrusted(error):  # it will be the same in 15 s
+                    raise ArchiveError(
+                        f"Orthanc at {self._url} has a certificate that is not trusted "
+                        f"({untrusted}): --ca-file takes those that sign it."
+                    ) from error
                 fault = str(error) or type(error).__name__
             if attempt == ATTEMPTS:
                 raise ArchiveError(f"Orthanc at {self._url} cannot be reached: {fault}.")
@@ -224,6 +229,13 @@ class _RemoteOrthanc:
         if status == HTTPStatus.NOT_FOUND:  # a proxy's own says nothing of what Orthanc holds
             return RemoteError(UNKNOWN_RESOURCE, "unknown resource")
         return RemoteError(-1, f"{message} (HTTP status {status})")
+
+
+def _untrusted(error: BaseException | None) -> str:
+    """What is wrong with the certificate, if an error came of it."""
+    while error is not None and not isinstance(error, ssl.SSLCertVerificationError):
+        error = error.__cause__ or error.__context__
+    return "" if error is None else error.verify_message
 
 
 def login_for(

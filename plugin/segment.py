@@ -111,7 +111,10 @@ def choose(archive: FolderArchive, settings: Settings, *, uid: str | None) -> Se
     """
     if archive.unread:
         names = "\n  ".join(map(str, archive.unread))
-        raise Refusal(f"A CT may lack slices, as these cannot be read:\n  {names}")
+        raise Refusal(
+            "A CT may lack slices, as these are cut short, damaged or without the preamble of a "
+            f"DICOM file and cannot be read:\n  {names}"
+        )
     candidates = [archive.series(uid)] if uid else archive.all_series()
     if not candidates:
         raise Refusal("The folder holds no DICOM file.")

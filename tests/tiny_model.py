@@ -39,6 +39,6 @@ def tiny_model(
         preprocessing=Preprocessing(spacing_mm=spacing_mm),
         tile=tile,
         training={},
-        measured={ORGAN: {"dice_mean": 0.0, "dice_sd": 0.0, "patients": 0}},
+        measured={ORGAN: {"dice_mean": 0.5, "dice_sd": 0.0, "patients": 1}},
     )
     return network, card

@@ -262,6 +262,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, BadCheckpoint, Diverged) as error:
         print(f"training.compare: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("training.compare: stopped; the same command goes on", file=sys.stderr)
+        return 130  # as shells have it
     text = table(results) + notes(config, results, args.device)
     (config.train.out / "compare.md").write_text(text)
     print(text)

@@ -30,8 +30,10 @@ from model.segmenter import Segmenter
 from training.cases import Dataset
 from training.checks import examine
 from training.config import TrainConfig
+from training.filling import filling_hu, not_called_unknown
 from training.json_file import write_json
 from training.labelled import LabelledCt, case_folders, read_case, read_nifti
+from training.options import above_zero, finite
 from training.plots import View, draw_boxes, draw_view
 from training.published import COARSE_MM, SECOND_READER, TABLE_1
 from training.report import markdown_table
@@ -106,10 +108,12 @@ def measure_cases(
         FileNotFoundError: if something is missing.
     """
     measured = Measured(tolerance_mm=tolerance_mm)
+    fillings = []
     for folder in track(folders, "Measuring", disable=not sys.stderr.isatty(), transient=True):
         case, findings = examine(read_case(folder, unknown_hu))
         if seen and case.ct_sha256 in seen:
             raise ValueError(f"{case.name} has trained the network or chosen its weights")
+        fillings.append(filling_hu(case.ct))
         for name, reason in findings.left_out.items():
             measured.left_out.append(f"{BY_NAME[name].tg263} of {case.name}: {reason}")
         began = time.perf_counter()
@@ -124,6 +128,8 @@ def measure_cases(
         in_plane = case.ct.to_patient_orientation(ORIENTATION).spacing[1:]
         measured.pixel_mm[case.name] = float(np.sqrt(np.prod(in_plane)))
         measure(measured, case, predicted, [organ for organ in organs if organ in case.labelled])
+    if sentence := not_called_unknown(fillings, unknown_hu):
+        print(f"training.evaluate: {sentence}", file=sys.stderr)
     if not dice_by_organ(measured.rows):
         raise ValueError("there is nothing to measure: no case labels an organ that is predicted")
     return measured
@@ -315,9 +321,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="only the test patients of this training run, whose folders must be there",
     )
     parser.add_argument(
-        "--unknown-hu", type=float, metavar="HU", help="voxels of exactly this value are left out"
+        "--unknown-hu", type=finite, metavar="HU", help="voxels of exactly this value are left out"
     )
-    parser.add_argument("--tolerance-mm", type=float, default=TOLERANCE_MM, metavar="MM")
+    parser.add_argument("--tolerance-mm", type=above_zero, default=TOLERANCE_MM, metavar="MM")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument(
         "--write-card",
@@ -368,6 +374,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, BadCheckpoint) as error:
         print(f"training.evaluate: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("training.evaluate: stopped; the same command begins anew", file=sys.stderr)
+        return 130  # as shells have it
     return 0
 
 

@@ -25,6 +25,7 @@ from training.cases import Dataset
 from training.config import TrainConfig
 from training.evaluate import measure_once
 from training.labelled import case_folders
+from training.options import finite
 from training.plots import draw_boxes
 from training.published import TABLE_1
 from training.report import markdown_table
@@ -145,7 +146,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("config", type=Path)
     parser.add_argument("--cases", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--unknown-hu", type=float, metavar="HU", help="as in training.evaluate")
+    parser.add_argument("--unknown-hu", type=finite, metavar="HU", help="as in training.evaluate")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args(argv)
     folds: list[Fold] = []
@@ -166,6 +167,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, BadCheckpoint, Diverged) as error:
         print(f"training.folds: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("training.folds: stopped; the same command goes on", file=sys.stderr)
+        return 130  # as shells have it
     text = table(folds) + notes(config, folds)
     (config.out / "folds.md").write_text(text)
     draw_boxes(best_fold(folds).test, config.out / "dice.png")

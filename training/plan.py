@@ -25,6 +25,7 @@ from training.fingerprint import FILE, Fingerprint, Millimetres, measure
 from training.labelled import case_folders, read_case
 from training.memory import step_gib
 from training.network import network_config, plan_strides
+from training.options import above_zero
 
 RECIPE = Path(__file__).parent / "configs" / "hn22-gpu.toml"
 
@@ -174,7 +175,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("cases", type=Path, metavar="DIR")
-    parser.add_argument("--memory-gib", type=float, required=True, help="of one GPU")
+    parser.add_argument("--memory-gib", type=above_zero, required=True, help="of one GPU")
     parser.add_argument(
         "--config",
         type=Path,
@@ -196,6 +197,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"training.plan: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("training.plan: stopped; there is no plan", file=sys.stderr)
+        return 130  # as shells have it
     print(text, end="")
     asked = fingerprint.spacing_mm()
     if plan.spacing_mm != asked:

@@ -39,9 +39,11 @@ from plugin.rest_archive import RestArchive
 from training.cases import UNKNOWN, Case, Dataset, in_table_order
 from training.checks import examine, without
 from training.collect import Collector, Finished
+from training.filling import filling_hu, not_called_unknown
 from training.fingerprint import CaseFingerprint, Fingerprint, measure
 from training.journal import Journal, OtherRun, private_folder
 from training.labelled import LabelledCt, read_case
+from training.options import finite
 from training.report import CaseReport, Refusal, Report
 from training.sources import Options, Source, hash_of, open_source, series_rules
 
@@ -57,6 +59,7 @@ class Measured:
     fingerprint: CaseFingerprint | None = None
     labelled: tuple[str, ...] = ()  # the organs that are kept
     report: CaseReport | None = None  # if its labels were checked now
+    filling_hu: float | None = None  # as `training.filling` has it
     refused: str = ""
 
 
@@ -128,6 +131,7 @@ def measure_cases(
                 ),
                 labelled=tuple(organ.name for organ in case.labelled),
                 report=report,
+                filling_hu=filling_hu(case.ct),
             )
         except ValueError as why:
             one = Measured(name=folder.name, refused=str(why))
@@ -218,6 +222,9 @@ def run(args: argparse.Namespace) -> Report:
                 args.out / "cases" / case.report.case for one in finished for case in one.cases
             ]
         measured = measure_cases(folders, journal, options, checked=source.archive is not None)
+        fillings = [one.filling_hu for one in measured if one.fingerprint is not None]
+        if sentence := not_called_unknown(fillings, options.unknown_hu):
+            print(f"training.prepare: {sentence}", file=sys.stderr)
         report = report_on(journal, source, finished, measured)
         if any(one.fingerprint is not None for one in measured):
             prepare_cases({folder.name: folder for folder in folders}, measured, args.out, options)
@@ -273,7 +280,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument(
         "--window",
-        type=float,
+        type=finite,
         nargs=2,
         metavar="HU",
         help="clip to (default: {:g} {:g})".format(*WINDOW_HU),
@@ -285,7 +292,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="grid, grey values and organs of this model's folder, to train it further (`start`)",
     )
     parser.add_argument(
-        "--unknown-hu", type=float, help="voxels of exactly this value hold no information"
+        "--unknown-hu", type=finite, help="voxels of exactly this value hold no information"
     )
     parser.add_argument(
         "--names",

@@ -16,6 +16,8 @@ from plugin.settings import BadSettings, Settings
 from training.labelled import CT, case_folders
 from training.report import Refusal
 
+UNREAD = "but is cut short, damaged or without the preamble of a DICOM file"
+
 log = logging.getLogger(__name__)
 
 
@@ -55,7 +57,7 @@ class Source:
             return []
         if isinstance(self.archive, FolderArchive):
             return [
-                Refusal(what=str(path), reason="It may be of a CT or be drawn, and cannot be read.")
+                Refusal(what=str(path), reason=f"It may be of a CT or be drawn, {UNREAD}.")
                 for path in self.archive.unread
             ]
         return [

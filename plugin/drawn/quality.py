@@ -7,6 +7,7 @@ outline left to draw. An organ that people did not draw says nothing: they may n
 import csv
 import io
 import math
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -189,7 +190,9 @@ def trends(comparisons: Iterable[Comparison], *, last: int = 100) -> list[Trend]
     for one in sorted(comparisons, key=lambda one: (one.drawn_at, one.compared)):
         latest[one.model, one.model_version, one.kind, one.organ][one.series] = one
     found = []
-    order = sorted(latest, key=lambda one: (one[2], one[0], one[1], BY_NAME[one[3]].label))
+    order = sorted(
+        latest, key=lambda one: (one[2], one[0], _numbers(one[1]), BY_NAME[one[3]].label)
+    )
     for model, version, kind, organ in order:
         by_series = latest[model, version, kind, organ]
         points = sorted(by_series.values(), key=lambda one: one.compared)
@@ -209,6 +212,12 @@ def trends(comparisons: Iterable[Comparison], *, last: int = 100) -> list[Trend]
             )
         )
     return found
+
+
+def _numbers(version: str) -> list[str | int]:
+    """A version to sort by: 0.9.0 is before 0.10.0."""
+    parts = re.split(r"([0-9]+)", version)  # texts and numbers take turns
+    return [int(part) if place % 2 else part for place, part in enumerate(parts)]
 
 
 def as_csv(comparisons: Iterable[Comparison]) -> str:

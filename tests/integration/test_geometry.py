@@ -76,7 +76,7 @@ def save_contrast_model(folder: Path) -> None:
         ),
         tile=(16, 32, 32),
         training={},
-        measured={name: {"dice_mean": 0.0, "dice_sd": 0.0, "patients": 0} for name in SIDES},
+        measured={name: {"dice_mean": 0.5, "dice_sd": 0.0, "patients": 1} for name in SIDES},
     )
     save(folder, network, card)
 

@@ -1,6 +1,8 @@
 """Another machine's Orthanc gives and takes as our own does, over a line that may break."""
 
 import shutil
+import ssl
+import subprocess
 import threading
 from collections.abc import Iterator
 from copy import deepcopy
@@ -171,6 +173,32 @@ def test_an_archive_out_of_reach_is_said_in_one_sentence(no_pauses: None) -> Non
     assert str(refusal.value).startswith(f"Orthanc at http://127.0.0.1:{port} cannot be reached: ")
     assert LOGIN.password not in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+def test_a_certificate_that_nobody_trusts_is_said_at_once_and_with_the_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if shutil.which("openssl") is None:
+        pytest.skip("needs OpenSSL: apt-get install openssl")
+    pem = tmp_path / "own.pem"  # key and certificate
+    make = f"openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=pacs -keyout {pem}"
+    made = subprocess.run(make.split(), capture_output=True, check=True)
+    pem.write_bytes(pem.read_bytes() + made.stdout)
+    monkeypatch.setattr(rest_archive.time, "sleep", lambda _: pytest.fail("it was tried again"))
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(pem)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with (
+            RestArchive(f"https://127.0.0.1:{server.server_port}") as archive,
+            pytest.raises(
+                ArchiveError, match=r"not trusted \(self-signed certificate\).*--ca-file"
+            ),
+        ):
+            archive.check()
+        server.shutdown()
 
 
 def test_an_address_within_an_orthanc_is_not_taken_for_one(orthanc: PlainOrthanc) -> None:

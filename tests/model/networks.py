@@ -51,7 +51,7 @@ def tiny_card(config: UNetConfig) -> Card:
         preprocessing=Preprocessing(spacing_mm=(9.0, 8.0, 8.0)),
         tile=TILE,
         training={},
-        measured={name: {"patients": 0} for name in ORGANS},
+        measured={name: {"dice_mean": 0.5} for name in ORGANS},
     )
 
 

@@ -59,7 +59,7 @@ def segmenter(tmp_path: Path) -> Segmenter:
 def test_patients_get_only_organs_that_were_measured() -> None:
     network = FindsBone()
     card = tiny_card(network.config)
-    others = replace(card, measured={name: {} for name in ORGANS[1:]})
+    others = replace(card, measured={name: {"dice_mean": 0.1} for name in ORGANS[1:]})
 
     ours = Segmenter(network, card, "cpu")(ct())
     theirs = Segmenter(network, others, "cpu")
@@ -69,6 +69,18 @@ def test_patients_get_only_organs_that_were_measured() -> None:
     assert not theirs(ct()).labels.array.any()
     assert [organ.name for organ in theirs.organs] == list(ORGANS[1:])
     np.testing.assert_array_equal(measured.labels.array, ours.labels.array)
+
+
+@pytest.mark.parametrize("never", [{}, {"dice_mean": 0.0, "dice_sd": 0.0, "patients": 9}])
+def test_patients_do_not_get_an_organ_that_was_never_found(never: dict[str, float]) -> None:
+    network = FindsBone()
+    card = replace(
+        tiny_card(network.config), measured={ORGANS[0]: never, ORGANS[1]: {"dice_mean": 0.0001}}
+    )
+
+    segmenter = Segmenter(network, card, "cpu")
+
+    assert [organ.name for organ in segmenter.organs] == [ORGANS[1]]
 
 
 def test_a_model_that_nobody_measured_is_for_nobody_else() -> None:

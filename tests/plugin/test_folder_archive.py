@@ -65,6 +65,35 @@ def test_a_folder_names_what_may_be_a_slice_and_cannot_be_read(
     assert len(archive.all_series()) == 1
 
 
+def test_slices_without_the_mark_of_a_dicom_file_are_not_passed_over_in_silence(
+    small_phantom, tmp_path
+):
+    first, second, third, *_ = write_series(small_phantom, tmp_path)
+    slices = pydicom.dcmread(first), pydicom.dcmread(second)
+    first.unlink()
+    second.unlink()
+    (tmp_path / "IM0001").write_bytes(third.read_bytes()[132:])  # the preamble alone was cut off
+    third.unlink()
+    for name, image in zip(("IM0002", "IM0003"), slices, strict=True):
+        implicit = name == "IM0003"
+        del image.file_meta, image.preamble
+        image.save_as(
+            tmp_path / name, implicit_vr=implicit, little_endian=True, enforce_file_format=False
+        )
+    foreign = {
+        "a.zip": b"PK\3\4",
+        "a.png": b"\x89PNG",
+        "a.ico": b"\0\0\1\0",
+        "a.gz": b"\x1f\x8b\x08\0",
+    }
+    for name, content in foreign.items():
+        (tmp_path / name).write_bytes(content + bytes(200))
+
+    archive = FolderArchive(tmp_path, results=tmp_path)
+
+    assert [path.name for path in archive.unread] == ["IM0001", "IM0002", "IM0003"]
+
+
 def test_a_file_that_is_gone_is_the_archives_fault(tmp_path):
     with pytest.raises(ArchiveError, match=r"No such file"):
         FolderArchive(tmp_path, results=tmp_path).file(str(tmp_path / "gone.dcm"))

@@ -248,6 +248,22 @@ def test_a_cohort_is_prepared_by_one_command(
     assert "2 cases, 2 organs" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("option", "said"), [("", True), ("--unknown-hu -1024", False)])
+def test_a_filling_that_is_not_called_unknown_is_not_prepared_in_silence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str, said: bool
+) -> None:
+    one = phantom()
+    one.ct.array[one.ct.array < -500] = -1024  # all around the patient
+    write_case(one, tmp_path / "cases" / "cropped")
+    write_case(phantom(3, noise_hu=12), tmp_path / "cases" / "whole")
+    arguments = f"{tmp_path / 'cases'} --out {tmp_path / 'out'} --spacing 8 6 6 {option}"
+
+    assert main(arguments.split()) == 0
+
+    sentence = "training.prepare: most voxels of 1 of 2 CTs are exactly -1024 HU"
+    assert (sentence in capsys.readouterr().err) is said
+
+
 def test_a_folder_without_cases_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no case folders"):
         case_folders(tmp_path)

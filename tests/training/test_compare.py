@@ -208,6 +208,24 @@ def test_a_configuration_that_is_not_understood_is_one_sentence(
     assert complaint in said
 
 
+def test_a_comparison_stopped_by_hand_says_how_it_goes_on(
+    cohort: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("training.compare.finish", stopped)
+    config = tiny_comparison(cohort, tmp_path / "run")
+
+    assert main(command(config, cohort / "cases", tmp_path)) == 130
+
+    assert capsys.readouterr().err == "training.compare: stopped; the same command goes on\n"
+    assert not (tmp_path / "run" / "compare.md").exists()
+
+
 def test_a_comparison_never_measures_on_fewer_patients_than_it_says(
     cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

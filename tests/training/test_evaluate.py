@@ -24,6 +24,7 @@ from tests.training.cohort import prepare_cohort, tiny_run, toml
 from training.cases import ct_hashes
 from training.evaluate import Measured, main, measure, measure_once, table
 from training.labelled import LabelledCt, read_case
+from training.labelled import write_case as write_labelled
 from training.published import NETWORKS, SECOND_READER, TABLE_1
 from training.scores import Row
 from training.split import Split, split_cases
@@ -91,7 +92,7 @@ def test_a_model_is_measured_from_end_to_end(
     assert len({line.count("|") for line in printed.splitlines()}) == 1
     pictures = {path.relative_to(tmp_path / "out").as_posix() for path in tmp_path.rglob("*.png")}
     assert pictures == {"dice.png", *(f"worst/{organ}.png" for organ in organs)}
-    assert read_card(cohort / "model").measured[ORGAN] == {"patients": 0}  # nobody asked for it
+    assert read_card(cohort / "model").measured[ORGAN] == {"dice_mean": 0.5}  # nobody asked for it
 
 
 def test_volumes_and_dice_are_those_of_the_masks(cohort: Path) -> None:
@@ -126,6 +127,27 @@ def test_unknown_voxels_are_not_held_against_the_model(cohort: Path) -> None:
     inside = predicted & (case.labels.array > 0)
     assert found.volume_ml == pytest.approx(inside.sum() * 10 * 8 * 8 / 1000)
     assert found.dice > 5 * measured_with(segmenter, case)[0].dice
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [("", "is not given"), ("--unknown-hu -1000", "is -1000"), ("--unknown-hu -1024", "")],
+)
+def test_a_filling_that_is_not_called_unknown_is_not_measured_in_silence(
+    cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str, said: str
+) -> None:
+    case = read_case(cohort / "cases" / "pt_0")
+    case.ct.array[case.ct.array < -500] = -1024  # all around the patient
+    write_labelled(case, tmp_path / "cases")
+    arguments = f"--model {cohort / 'model'} --cases {tmp_path / 'cases'} --out {tmp_path / 'out'}"
+
+    assert main([*arguments.split(), *option.split()]) == 0
+
+    sentence = (
+        f"training.evaluate: most voxels of 1 of 1 CTs are exactly -1024 HU, and --unknown-hu "
+        f"{said}: if they say nothing of the patient, it must be -1024\n"
+    )
+    assert capsys.readouterr().err == (sentence if said else "")
 
 
 def test_an_organ_without_a_label_is_not_measured(cohort: Path) -> None:
@@ -403,6 +425,40 @@ def test_a_card_never_tells_of_patients_who_may_have_trained_the_network(
 def test_predictions_have_no_card_to_write_to(cohort: Path, tmp_path: Path) -> None:
     with pytest.raises(SystemExit):
         main(f"--predictions {tmp_path} --cases {cohort} --out {tmp_path} --write-card".split())
+
+
+@pytest.mark.parametrize(
+    "option", ["--unknown-hu nan", "--unknown-hu inf", "--tolerance-mm nan", "--tolerance-mm 0"]
+)
+def test_a_number_that_would_pass_unnoticed_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    folders = f"--model {tmp_path} --cases {tmp_path} --out {tmp_path}"
+    with pytest.raises(SystemExit):
+        main(f"{folders} {option}".split())
+
+    assert f"argument {option.split()[0]}: expected a number" in capsys.readouterr().err
+
+
+def test_an_evaluation_stopped_by_hand_says_so_and_leaves_card_and_results_as_they_were(
+    cohort: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("training.evaluate.measure", stopped)
+    card = (cohort / "model" / "card.json").read_bytes()
+    arguments = f"--model {cohort / 'model'} --cases {cohort / 'cases'} --out {tmp_path / 'out'}"
+
+    assert main(arguments.split()) == 130
+
+    said = capsys.readouterr().err
+    assert said == "training.evaluate: stopped; the same command begins anew\n"
+    assert not (tmp_path / "out").exists()
+    assert (cohort / "model" / "card.json").read_bytes() == card
 
 
 def test_nothing_to_measure_is_said_and_not_averaged(

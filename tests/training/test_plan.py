@@ -168,6 +168,31 @@ def test_the_command_plans_from_prepared_cases_and_from_their_source(
     assert plan.estimated_gib < 2
 
 
+@pytest.mark.parametrize("gib", ["nan", "inf", "0", "-11", "much"])
+def test_memory_that_no_gpu_has_is_refused_before_any_case_is_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], gib: str
+) -> None:
+    with pytest.raises(SystemExit):
+        main([str(tmp_path), "--memory-gib", gib])
+
+    assert "argument --memory-gib: " in capsys.readouterr().err
+
+
+def test_a_plan_stopped_by_hand_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(_: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("training.plan.measure_folder", stopped)
+    out = tmp_path / "plan.toml"
+
+    assert main([str(tmp_path), "--memory-gib", "8", "--out", str(out)]) == 130
+
+    assert capsys.readouterr().err == "training.plan: stopped; there is no plan\n"
+    assert not out.exists()
+
+
 def test_a_folder_without_cases_ends_in_a_sentence(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,4 +1,6 @@
 // One job as a person sees it, in Orthanc Explorer and on the page of the queue alike.
+//
+// Rows do not move under a mouse that is about to press a button: it would press another job's.
 
 import { counted, make, organName, percent, setChildren, setText } from "./elements.js";
 import { isGone, order, orthancOnce, pageOfSeries, problem, viewerOf } from "./service.js";
@@ -11,6 +13,7 @@ const canDeliver = (one) =>
   one.state === "failed" ||
   one.state === "refused" ||
   (one.state === "waiting" && one.attempts > 0); // until its next attempt: a person may hurry it
+const AIMING_MS = 10_000; // after its last move a mouse on a button was left there
 const KINDS = { seg: "SEG", rtstruct: "RTSTRUCT", sr: "SR", review: "Review pages" };
 
 const ASKED_BY = {
@@ -178,6 +181,20 @@ export class JobList {
     this.options = options;
     this.items = new Map();
     this.states = new Map();
+    this.moved = -Infinity; // when the mouse did last
+    this.element.addEventListener("pointermove", (event) => {
+      this.moved = event.timeStamp;
+    });
+    this.element.addEventListener("click", () => {
+      this.moved = -Infinity; // it has been pressed
+    });
+  }
+
+  /** The item on whose button the mouse is. */
+  get aimedAt() {
+    const button = this.element.querySelector("button:hover");
+    const recent = performance.now() - this.moved < AIMING_MS;
+    return recent && button ? this.items.get(button.closest("[data-job]").dataset.job) : undefined;
   }
 
   /** Whether a further look may tell more of the same jobs. */
@@ -186,6 +203,15 @@ export class JobList {
   }
 
   update(jobs) {
+    this.tell(jobs);
+    const aimedAt = this.aimedAt;
+    if (aimedAt) {
+      const job = jobs.find((one) => one.id === aimedAt.id);
+      if (job) {
+        aimedAt.update(job);
+      }
+      return; // the rest by a later look
+    }
     const first = this.options.first?.(jobs) ?? jobs;
     const others = jobs.filter((job) => !first.includes(job));
     setText(this.summary, `Earlier jobs, shadows and comparisons (${others.length})`);
@@ -200,7 +226,6 @@ export class JobList {
     }
     this.fill(this.first, first);
     this.fill(this.others, opened);
-    this.tell(jobs);
   }
 
   fill(element, jobs) {

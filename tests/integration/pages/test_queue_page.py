@@ -162,6 +162,29 @@ def test_what_waits_to_be_sent_says_when_it_is_tried_next_and_what_runs_since_wh
         expect(shown).to_contain_text(re.compile(r"3 attempts, next \d+:15:42.*It is away\."))
 
 
+def test_no_other_job_comes_under_a_mouse_that_is_about_to_cancel_one(page, orthanc, push, ct):
+    orthanc.post("/oar/queue/pause")
+    [job] = orthanc.post(f"/oar/studies/{push(ct)}/jobs")["jobs"]
+    open_queue(page, orthanc)
+    shown = page.locator(f"[data-job='{job['id']}']")
+    shown.get_by_role("button", name="Cancel").hover()
+    place = shown.bounding_box()
+
+    [next_job] = orthanc.post(f"/oar/studies/{job['study']}/jobs", {"force": True})["jobs"]
+    expect(page.get_by_label("queued (2)")).to_be_attached()  # the page has seen it
+
+    assert shown.bounding_box() == place
+    page.mouse.down()
+    page.mouse.up()
+    expect(shown).to_have_attribute("data-state", "cancelled")
+    page.mouse.move(0, 0)
+    newer = page.locator(f"[data-job='{next_job['id']}']")
+    expect(newer).to_have_attribute("data-state", "queued")
+
+    orthanc.post(f"/oar/jobs/{next_job['id']}/cancel")
+    orthanc.post("/oar/queue/resume")
+
+
 def test_nothing_is_wider_than_a_narrow_window(page, orthanc, two_series):
     page.set_viewport_size({"width": 360, "height": 800})
     open_queue(page, orthanc)

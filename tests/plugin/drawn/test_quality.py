@@ -132,6 +132,17 @@ def test_a_trend_has_one_point_for_each_ct_the_latest_drawing(quality):
     assert by_model["next"].hd95_mm_median is None
 
 
+def test_the_tenth_version_of_a_model_stands_behind_the_ninth(quality):
+    versions = ["0.9.0", "0.10.0", "0.10.0-rc2", "1.0.0", "first", "0.9.0+site"]
+    for version in versions:
+        drawing = DRAWING.model_copy(update={"model_version": version, "job": version})
+        quality.keep(drawing, [GOOD])
+
+    order = [one.model_version for one in trends(quality.find())]
+
+    assert order == ["0.9.0", "0.9.0+site", "0.10.0", "0.10.0-rc2", "1.0.0", "first"]
+
+
 def test_the_table_has_a_line_for_each_organ(quality):
     quality.keep(DRAWING, [GOOD, MISSED.model_copy(update={"organ": "lens_left"})])
 
