@@ -1,8 +1,10 @@
+from copy import deepcopy
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from pydicom.dataset import Dataset
+from pydicom.uid import generate_uid
 
 from plugin.catalogue import Catalogue, UnknownModel
 from plugin.jobs.intake import Intake
@@ -13,7 +15,7 @@ from plugin.model_rules import ModelRules
 from plugin.objects.results import description
 from plugin.orthanc_archive import OrthancArchive
 from plugin.settings import Settings
-from tests.fake_orthanc import FakeOrthanc
+from tests.fake_orthanc import FakeOrthanc, identifier
 from tests.phantoms import ct_slices, make_phantom
 from tests.plugin.jobs.asking import MADE_OF
 
@@ -377,3 +379,57 @@ def test_a_damaged_card_hides_its_model_alone(weights, tmp_path, caplog):
 
     assert list(cards) == ["quick"]
     assert "card.json is not a model card" in caplog.text
+
+
+def drawn(ct: list[Dataset], *, number: int) -> Dataset:
+    """A SEG of the study, as far as the queue looks at it; all of one series."""
+    one = deepcopy(ct[0])
+    one.Modality = "SEG"
+    one.SeriesInstanceUID = generate_uid(entropy_srcs=["seg"])
+    one.SOPInstanceUID = generate_uid(entropy_srcs=["seg", str(number)])
+    one.file_meta.MediaStorageSOPInstanceUID = one.SOPInstanceUID
+    return one
+
+
+def result(seg: Dataset) -> Outcome:
+    """A job done, whose result this is."""
+    uid = str(seg.SOPInstanceUID)
+    made = Result(kind="seg", sop_instance_uid=uid, orthanc_id=identifier(uid))
+    return Outcome(state="done", results=(made,))
+
+
+def test_a_correction_in_the_series_of_our_own_result_is_compared_and_again_with_a_further_one(
+    orthanc, intake, jobs, ct
+):
+    first, second, theirs = (drawn(ct, number=number) for number in range(3))
+    study = orthanc.receive([*ct, first])
+    intake.take_study(study, asked_by="stable study")
+    finish(jobs, result(first))
+    assert intake.take_corrections(study, asked_by="stable study") == []
+
+    orthanc.receive([theirs])
+    [compared] = intake.take_corrections(study, asked_by="stable study")
+    finish(jobs, Outcome(state="done"))
+    [series] = [
+        one for one in OrthancArchive(orthanc).series_of_study(study) if len(one.instances) > 2
+    ]
+    intake.request(series, force=True)
+    orthanc.receive([second])
+    finish(jobs, result(second))
+
+    [again] = intake.take_corrections(study, asked_by="stable study")
+    assert again.id != compared.id
+
+
+def test_a_study_that_is_deleted_before_its_corrections_are_looked_for_holds_up_nothing(
+    orthanc, intake, jobs, ct
+):
+    seg = drawn(ct, number=1)
+    study = orthanc.receive([*ct, seg])
+    [job] = intake.take_study(study, asked_by="stable study")
+    jobs.claim()
+    assert intake.take_corrections(study, asked_by="stable study") == []  # put off
+    jobs.finish(job.id, result(seg))
+    orthanc.headers.clear()
+
+    intake.take_put_off()
