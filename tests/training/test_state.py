@@ -1,13 +1,19 @@
 """What a kill must not lose of a run."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from model.checkpoint import load_network, read_card
+from model.unet import UNet
 from tests.tiny_model import tiny_model
-from tests.training.cohort import same
+from tests.training.cohort import last_of, same, tiny_run
+from training.cases import Dataset
 from training.state import State
+from training.train import train
 
 
 def state(number: float) -> State:
@@ -69,3 +75,31 @@ def test_a_disk_that_is_full_leaves_the_state_of_before_and_is_named(
         state(2.0).save(path)
 
     assert path.read_bytes() == before
+
+
+@pytest.mark.slow
+def test_the_weights_of_the_best_dice_stay_across_starts_however_low_it_is(
+    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = iter([0.0, 0.5, 0.2])
+
+    asked: list[UNet] = []
+
+    def dice(network: UNet, _: object, dataset: Dataset, *__: object, **___: object) -> Any:
+        asked.append(network)
+        return dict.fromkeys(dataset.organs, next(measured))
+
+    monkeypatch.setattr("training.train.validation_dice", dice)
+    config = replace(tiny_run(prepared, tmp_path / "run"), validate_every=1)
+    for steps, best in ((1, 1), (2, 2), (3, 2)):
+        train(replace(config, steps=steps), device="cpu", resume=steps > 1)
+
+        model = config.out / "model"
+        assert read_card(model).training["steps_done"] == best
+        if steps == best:
+            average = last_of(config)["average"]
+            assert same(dict(asked[-1].state_dict()), dict(average))
+            kept = load_network(model)[0].state_dict()
+            assert same(
+                dict(kept), {name: one.half().to(one.dtype) for name, one in average.items()}
+            )
