@@ -102,6 +102,18 @@ def test_a_structure_that_does_not_say_in_which_of_two_frames_of_reference_it_is
             structure.fill(on_it)
 
 
+def test_a_frame_of_reference_that_stands_with_the_structures_alone_is_known(
+    small_phantom: Phantom, ct: list[Dataset]
+) -> None:
+    drawing = rtstruct(ct, {"Brainstem": outlines_of(mask_of(small_phantom))})
+    del drawing.ReferencedFrameOfReferenceSequence
+
+    found = read_structure_set(as_read(drawing))
+
+    assert found.frames_of_reference == {small_phantom.ct.frame_of_reference_uid}
+    assert found.series == set()
+
+
 @pytest.mark.parametrize(("scheme", "organs"), [("SCT", (BRAINSTEM,)), ("99LOCAL", ())])
 def test_a_number_means_an_organ_in_its_own_scheme_alone_and_whatever_modifies_it(
     small_phantom: Phantom, ct: list[Dataset], scheme: str, organs: tuple[Organ, ...]
