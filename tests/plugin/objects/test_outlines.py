@@ -133,10 +133,10 @@ def crossings(curve: NDArray[np.float64]) -> int:
     return int(np.count_nonzero(crossed & crossed.T)) // 2
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", [2, 7, 9])
 def test_a_bridge_runs_over_no_centre_of_a_pixel(seed: int) -> None:
     """Readers differ on whether what lies on a curve is inside."""
-    mask = blobs(seed) & (np.indices((30, 35)).sum(axis=0) % 7 != 0)
+    mask = blobs(seed) & ~(np.indices((30, 35)) % 3 == 1).all(axis=0)  # holes of one pixel
     for piece in outlines(mask):
         assert nearest(keyhole(piece), mask.shape) > 1e-3
 
