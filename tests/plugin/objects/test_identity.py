@@ -3,11 +3,9 @@
 from dataclasses import replace
 from datetime import datetime
 
-import pytest
 from pydicom.uid import UID
 
 from plugin.objects.identity import Model, Origin, result_uid
-from tests.tiny_model import tiny_model
 
 MODEL = Model(name="hn6", version="1.0.0", weights_sha256="ab" * 32)
 ORIGIN = Origin(model=MODEL, series="s", slices=("1.2", "1.3"), created=datetime(2026, 3, 14))
@@ -45,9 +43,3 @@ def test_when_it_was_made_changes_no_uid() -> None:
 def test_a_result_on_trial_and_a_forced_one_share_no_uid_with_the_first() -> None:
     changes = ({}, {"run": "2"}, {"shadow": True}, {"run": "2", "shadow": True})
     assert len({replace(ORIGIN, **change).uid("SEG") for change in changes}) == 4
-
-
-@pytest.mark.parametrize("synthetic", [False, True])
-def test_a_model_is_known_to_have_learned_from_no_patient_by_its_card(synthetic: bool) -> None:
-    card = replace(tiny_model("quick")[1], synthetic=synthetic)
-    assert Model.of(card).synthetic == synthetic
