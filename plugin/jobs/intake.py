@@ -77,7 +77,8 @@ class Intake:
             job = self._add(series, run=run, asked_by=asked_by)
             if all(job.id != one.id for one in before):
                 made.append(job)
-            elif self._result_is_gone(job):  # with the study, which is here again
+            elif job.state != "done" or self._result_is_gone(job):
+                # It is again as it was for an earlier job, or was deleted with its result.
                 made.append(self._jobs.redo(job.id))
         return made
 
@@ -200,7 +201,7 @@ class Intake:
             return newest.run
         files = files_blake3(map(self._archive.file, series.instances))
         made_of = newest.provenance.files_blake3 if newest.provenance else ""
-        return newest.run if files in (newest.run, made_of) else files
+        return newest.run if files == made_of else files
 
     def _result_is_gone(self, job: Job) -> bool:
         return job.state == "done" and any(

@@ -221,7 +221,9 @@ def test_a_cohort_is_prepared_by_one_command(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for seed in (1, 2):
-        write_case(phantom(seed), tmp_path / "cases" / f"pt_{seed}")
+        one = phantom(seed)
+        one.ct.array[:, :, 60:] = -1024
+        write_case(one, tmp_path / "cases" / f"pt_{seed}")
     (tmp_path / "cases" / "pt_1" / "labelled.json").write_text(json.dumps(["parotid_left"]))
     (tmp_path / "cases" / "pt_2" / "labelled.json").write_text(json.dumps(["brainstem"]))
     (tmp_path / "cases" / "notes").mkdir()
@@ -241,6 +243,7 @@ def test_a_cohort_is_prepared_by_one_command(
     found = Case.read(tmp_path / "out" / "pt_1")
     np.testing.assert_array_equal(found.image, expected.image)
     np.testing.assert_array_equal(found.labels, expected.labels)
+    assert (found.labels == UNKNOWN).any(), "what holds no information"
     assert found.labelled == (BY_NAME["parotid_left"],)
     body = found.image[found.image > found.image.min()]
     assert abs(body.mean()) < 0.5
@@ -262,6 +265,21 @@ def test_a_filling_that_is_not_called_unknown_is_not_prepared_in_silence(
 
     sentence = "training.prepare: most voxels of 1 of 2 CTs are exactly -1024 HU"
     assert (sentence in capsys.readouterr().err) is said
+
+
+def test_a_pair_on_the_wrong_sides_of_a_case_folder_is_not_trained_on(tmp_path: Path) -> None:
+    one = phantom()
+    left, right = BY_NAME["parotid_left"].label, BY_NAME["parotid_right"].label
+    swapped = one.labels.array.copy()
+    swapped[one.labels.array == left], swapped[one.labels.array == right] = right, left
+    write_case(replace(one, labels=one.labels.with_array(swapped)), tmp_path / "cases" / "pt")
+
+    main(f"{tmp_path / 'cases'} --out {tmp_path / 'out'} --spacing 8 6 6".split())
+
+    found = Case.read(tmp_path / "out" / "pt")
+    assert BY_NAME["brainstem"] in found.labelled
+    assert not {BY_NAME["parotid_left"], BY_NAME["parotid_right"]} & set(found.labelled)
+    assert not np.isin(found.labels, (left, right)).any()
 
 
 def test_a_folder_without_cases_is_refused(tmp_path: Path) -> None:

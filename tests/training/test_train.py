@@ -174,6 +174,9 @@ def test_a_run_goes_on_with_the_patients_that_it_began_with(tmp_path: Path) -> N
         train(replace(config, steps=2, test_patients=1), device="cpu", resume=True)
 
     assert last_of(config)["step"] == 1
+    (config.out / "last.pt").unlink()  # the weights alone were kept before it was killed
+    with pytest.raises(ValueError, match="was begun with other patients to train on"):
+        train(replace(config, test_patients=1), device="cpu", resume=False)
 
 
 def test_a_run_stopped_before_it_kept_anything_may_begin_with_other_patients(

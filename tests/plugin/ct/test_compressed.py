@@ -78,6 +78,13 @@ def test_a_table_before_the_image_is_not_taken_for_its_size(table: int) -> None:
         decode(image(b"\xff\xd8" + before + large, JPEGLosslessSV1), (SIDE, SIDE))
 
 
+def test_a_jpeg_says_its_rows_before_its_columns() -> None:
+    frame = b"\xff\xd8\xff\xc3" + struct.pack(">HBHHB", 11, 16, 40, 50, 1) + b"\x01\x11\x00"
+
+    with pytest.raises(UnsuitableSeries, match="are 40 x 50, but its header says 64 x 64"):
+        decode(image(frame, JPEGLosslessSV1), (SIDE, SIDE))
+
+
 def test_the_size_of_a_jpeg_2000_is_what_its_margins_leave() -> None:
     pixels = np.zeros((SIDE, SIDE), np.uint16)
     frame = bytearray(encode_array(pixels, bits_stored=16))
@@ -93,6 +100,19 @@ def test_far_more_data_than_an_image_can_need_are_not_given_to_the_decoder() -> 
 
     with pytest.raises(UnsuitableSeries, match="cannot be decoded"):
         decode(image(frame + bytes(10**6), JPEG2000Lossless), (SIDE, SIDE))
+
+
+def test_rle_at_its_worst_is_twice_the_pixels_and_is_read() -> None:
+    """Where no byte is like the next, a poor encoder begins anew for each."""
+    pixels = np.random.default_rng(0).integers(0, 2**16, (256, 256), np.uint16)
+    high, low = (
+        np.stack([np.zeros_like(part), part], axis=1).tobytes()
+        for part in pixels.astype(">u2").view(np.uint8).reshape(-1, 2).T
+    )
+    dataset = image(struct.pack("<16I", 2, 64, 64 + len(high), *[0] * 13) + high + low, RLELossless)
+    dataset.Rows = dataset.Columns = 256
+
+    assert (decode(dataset, (256, 256)) == pixels).all()
 
 
 def test_a_table_that_leads_to_another_frame_is_not_followed() -> None:
@@ -139,3 +159,16 @@ def test_damaged_rle_is_the_studys_fault_even_where_its_decoder_panics() -> None
         except UnsuitableSeries:
             refused += 1
     assert refused > 20
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit, MemoryError])
+def test_a_stop_or_a_lack_of_memory_while_decoding_is_not_the_studys_fault(
+    stop: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object, **__: object) -> np.ndarray:
+        raise stop
+
+    monkeypatch.setattr("plugin.ct.compressed.pixel_array", stopped)
+
+    with pytest.raises(stop):
+        decode(image(rle(np.zeros((SIDE, SIDE), np.uint16)), RLELossless), (SIDE, SIDE))

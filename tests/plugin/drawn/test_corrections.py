@@ -12,10 +12,11 @@ from model.organs import BY_NAME
 from model.segmenter import Cancelled
 from plugin.archive import ArchiveError
 from plugin.catalogue import Catalogue
+from plugin.drawn.corrections import latest_results
 from plugin.drawn.drawings import Drawings
 from plugin.drawn.quality import Quality
 from plugin.jobs.intake import Intake
-from plugin.jobs.job import Job
+from plugin.jobs.job import Job, Outcome
 from plugin.jobs.job_table import open_database
 from plugin.jobs.jobs import Jobs
 from plugin.model_rules import ModelRules
@@ -25,7 +26,7 @@ from plugin.watch import Watch
 from plugin.work import Work
 from tests.fake_orthanc import FakeOrthanc, identifier
 from tests.phantoms import Phantom, ct_slices, make_phantom
-from tests.plugin.jobs.asking import add
+from tests.plugin.jobs.asking import RESULT, add
 from tests.structure_sets import outlines_of, rtstruct, seg
 
 BRAINSTEM = BY_NAME["brainstem"]
@@ -138,6 +139,16 @@ def test_a_drawing_is_filled_no_further_when_its_comparison_is_cancelled(clinic,
         clinic.work(clinic.jobs.claim(), Watch(cancelled=lambda: True))
 
     assert filled == []
+
+
+def test_of_each_ct_and_model_the_latest_result_is_compared(jobs):
+    made = []
+    for changes in ({}, {"force": True}, {"model": "next"}, {"series": "other"}):
+        made.append(add(jobs, identity=repr(changes), **changes).id)
+        jobs.claim()
+        jobs.finish(made[-1], Outcome(state="done", results=(RESULT,)))
+
+    assert {job.id for job in latest_results(jobs.find())} == set(made[1:])
 
 
 def test_our_own_result_is_no_correction(clinic):

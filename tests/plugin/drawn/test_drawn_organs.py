@@ -15,7 +15,6 @@ from plugin.drawn.drawn_organs import DrawnOrgans, draw_organs
 from plugin.drawn.segment_masks import on_grid
 from plugin.drawn.structure_names import StructureNames
 from plugin.drawn.structure_sets import UnusableStructureSet, read_structure_set
-from tests.corpus.case import write_raw
 from tests.phantoms import COSINES, Orientation, Phantom, ct_slices, make_phantom
 from tests.structure_sets import Outline, as_read, ellipse, outlines_of, rtstruct, seg
 
@@ -144,14 +143,6 @@ def test_a_segmentation_in_jpeg_2000_is_not_given_to_its_decoder(
 
     with pytest.raises(UnusableStructureSet, match=r"compressed .JPEG 2000 .*expected none or RLE"):
         read_structure_set(drawing)
-
-
-def test_a_date_that_is_none_is_not_repeated(phantom: Phantom, slices: list[Dataset]) -> None:
-    drawing = as_read(seg(slices, phantom.labels, [LEFT]))
-    for keyword in ("ContentDate", "InstanceCreationDate", "SeriesDate"):
-        write_raw(drawing, keyword, b'=HYPERLINK("http://x","DOE^JANE")')
-
-    assert read_structure_set(drawing).drawn_at == ""
 
 
 def test_a_segmentation_in_tiles_is_no_stack_of_slices(
@@ -412,39 +403,3 @@ def test_structures_of_another_frame_of_reference_are_refused(
             drawn(as_read(dataset), phantom)
     with pytest.raises(UnusableStructureSet, match="does not say its frame of reference"):
         drawn(silent, phantom)
-
-
-def test_a_sequence_that_is_none_is_refused(slices: list[Dataset]) -> None:
-    strange = rtstruct(slices, {"Parotid_L": []})
-    write_raw(strange, "StructureSetROISequence", b"\\", "SQ")
-    with pytest.raises(UnusableStructureSet, match="It is not as DICOM wants a structure set"):
-        read_structure_set(strange)
-
-
-def test_what_is_no_structure_set_is_refused(slices: list[Dataset]) -> None:
-    with pytest.raises(UnusableStructureSet, match="neither an RT Structure Set nor"):
-        read_structure_set(slices[0])
-    strange = rtstruct(slices, {"Parotid_L": []})
-    strange.ROIContourSequence[0].ReferencedROINumber = [1, 2]
-    with pytest.raises(UnusableStructureSet, match="It is not as DICOM wants a structure set"):
-        read_structure_set(strange)
-    twice = rtstruct(slices, {"Parotid_L": [], "Parotid_R": []})
-    twice.StructureSetROISequence[1].ROINumber = 1
-    with pytest.raises(UnusableStructureSet, match=r"Two structures .* have one number"):
-        read_structure_set(twice)
-
-
-def test_a_structure_set_says_when_and_on_what_it_was_drawn_and_by_whom(
-    phantom: Phantom, slices: list[Dataset]
-) -> None:
-    found = read_structure_set(rtstruct(slices, {}))
-    segments = read_structure_set(seg(slices, phantom.labels, [LEFT]))
-    for one in (found, segments):
-        assert one.series == {slices[0].SeriesInstanceUID}
-        assert one.frames_of_reference == {phantom.ct.frame_of_reference_uid}
-        assert not one.ours
-    assert found.drawn_at == "20200102080000"
-    assert len(segments.drawn_at) == 14
-    mine = {"Manufacturer": "orthanc-oar"}
-    assert read_structure_set(rtstruct(slices, {}, **mine)).ours
-    assert not read_structure_set(rtstruct(slices, {}, ApprovalStatus="APPROVED", **mine)).ours

@@ -38,3 +38,8 @@ def test_a_uid_follows_from_series_slices_model_kind_and_run() -> None:
 def test_when_it_was_made_changes_no_uid() -> None:
     later = replace(ORIGIN, created=datetime(2027, 1, 1))
     assert later.uid("SEG BINARY instance") == ORIGIN.uid("SEG BINARY instance")
+
+
+def test_a_result_on_trial_and_a_forced_one_share_no_uid_with_the_first() -> None:
+    changes = ({}, {"run": "2"}, {"shadow": True}, {"run": "2", "shadow": True})
+    assert len({replace(ORIGIN, **change).uid("SEG") for change in changes}) == 4

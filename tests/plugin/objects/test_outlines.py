@@ -112,6 +112,46 @@ def test_keyholes_mean_the_same_whichever_rule_fills_them(seed: int) -> None:
     np.testing.assert_array_equal(np.abs(times), mask)
 
 
+def nearest(curve: NDArray[np.float64], shape: tuple[int, ...]) -> float:
+    """How near a closed curve comes to the centre of any pixel."""
+    centres = np.argwhere(np.ones(shape, bool))[:, None]
+    ways = np.roll(curve, -1, axis=0) - curve
+    along = ((centres - curve) * ways).sum(-1) / np.maximum((ways**2).sum(-1), 1e-12)
+    closest = curve + np.clip(along, 0, 1)[..., None] * ways
+    return float(np.linalg.norm(closest - centres, axis=-1).min())
+
+
+def crossings(curve: NDArray[np.float64]) -> int:
+    """How often edges of a closed curve cross each other, not counting where they touch."""
+    starts, ends = curve[:, None], np.roll(curve, -1, axis=0)[:, None]
+
+    def sides(points: NDArray[np.float64]) -> NDArray[np.float64]:
+        ways, to = ends - starts, points.swapaxes(0, 1) - starts
+        return ways[..., 0] * to[..., 1] - ways[..., 1] * to[..., 0]
+
+    crossed = sides(starts) * sides(ends) < -1e-9
+    return int(np.count_nonzero(crossed & crossed.T)) // 2
+
+
+@pytest.mark.parametrize("seed", [2, 7, 9])
+def test_a_bridge_runs_over_no_centre_of_a_pixel(seed: int) -> None:
+    """Readers differ on whether what lies on a curve is inside."""
+    mask = blobs(seed) & ~(np.indices((30, 35)) % 3 == 1).all(axis=0)  # holes of one pixel
+    for piece in outlines(mask):
+        assert nearest(keyhole(piece), mask.shape) > 1e-3
+
+
+def test_a_bridge_to_a_hole_within_the_arms_of_another_does_not_run_through_it() -> None:
+    mask = np.ones((40, 40), bool)
+    mask[8:32, 8:32] = False
+    mask[11:29, 11:29] = True  # an air space all around
+    mask[8:11, 18:22] = True  # but here
+    mask[24:26, 19:21] = False
+    [piece] = outlines(mask)
+    assert len(piece.holes) == 2
+    assert crossings(keyhole(piece)) == 0
+
+
 def test_outlines_without_holes_are_left_as_they_are() -> None:
     ring = np.array([[0.0, 0.5], [0.5, 0.0], [0.0, -0.5], [-0.5, 0.0]])
     assert keyhole(Outline(ring, ())) is ring
