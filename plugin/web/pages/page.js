@@ -198,8 +198,9 @@ function diceTable(name, organs) {
   );
   const rows = organs.map(([organ, measured]) => {
     const label = make("th", { scope: "row" }, organName(organ));
-    if (!measured) {
-      return make("tr", {}, label, make("td", { colspan: 3 }, "not measured"));
+    if (!(measured?.dice_mean > 0)) {
+      const why = measured ? "never found" : "not measured";
+      return make("tr", {}, label, make("td", { colspan: 3 }, `${why}: not written`));
     }
     const text = `${percent(measured.dice_mean)} ± ${percent(measured.dice_sd)}`;
     const meter = make("meter", { max: 1, value: measured.dice_mean, "aria-hidden": "true" });

@@ -92,6 +92,22 @@ def test_the_models_show_what_their_cards_say_was_measured(page, orthanc):
     expect(page.locator("header")).to_contain_text("Research use only")
 
 
+def test_of_organs_that_patients_do_not_get_it_says_why(page, orthanc):
+    models = orthanc.get("/oar/models")
+    [card] = [one["card"] for one in models["models"] if one["name"] == "hn6-openkbp"]
+    card["measured"]["brainstem"]["dice_mean"] = 0.0
+    del card["measured"]["spinal_cord"]
+    page.route("**/oar/models", lambda route: route.fulfill(json=models))
+    open_queue(page, orthanc)
+
+    shown = page.locator("[data-model='hn6-openkbp']")
+    shown.locator("summary").click()
+    expect(shown.get_by_role("row", name="brainstem")).to_contain_text("never found: not written")
+    expect(shown.get_by_role("row", name="spinal cord")).to_contain_text(
+        "not measured: not written"
+    )
+
+
 def percent(fraction: float) -> str:
     """As documents have it: 76.2 of 0.7615."""
     return f"{math.floor(1000 * fraction + 0.5) / 10:.1f}"
