@@ -270,6 +270,8 @@ def write_report(measured: Measured, out: Path, whom: str) -> str:
             notes += heading + "".join(f"- {sentence}\n" for sentence in sentences)
     (out / "table.md").write_text(text + notes)
     draw_boxes(measured.rows, out / "dice.png")
+    for organ in ORGANS:  # of an evaluation before
+        (out / "worst" / f"{organ.name}.png").unlink(missing_ok=True)
     for name, view in measured.worst.items():
         draw_view(view, out / "worst" / f"{name}.png")
     return text

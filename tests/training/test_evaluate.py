@@ -72,6 +72,9 @@ def test_a_model_is_measured_from_end_to_end(
     cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = f"--model {cohort / 'model'} --cases {cohort / 'cases'} --out {tmp_path / 'out'}"
+    before = tmp_path / "out" / "worst" / "lens_left.png"
+    before.parent.mkdir(parents=True)
+    before.write_bytes(b"of a model that knew lenses")
 
     assert main([*arguments.split(), "--device", "cpu"]) == 0
 
