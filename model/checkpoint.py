@@ -88,8 +88,11 @@ class Card:
 
     def measured_rows(self) -> tuple[Organ, ...]:
         """Those of them that were found in unseen patients. Patients get no others."""
-        dice = {name: values.get("dice_mean", 0.0) for name, values in self.measured.items()}
-        return tuple(organ for organ in self.organ_rows() if dice.get(organ.name, 0.0) > 0)
+        return tuple(
+            organ
+            for organ in self.organ_rows()
+            if self.measured.get(organ.name, {}).get("dice_mean", 0.0) > 0
+        )
 
     def to_json(self) -> dict[str, Any]:
         """As written to card.json."""

@@ -22,7 +22,7 @@ from plugin.archive import ArchiveError, Series
 from plugin.catalogue import Catalogue, UnknownModel
 from plugin.ct.explain import explain_series
 from plugin.dicom_file import UnreadableFile, read_dicom
-from plugin.folder_archive import FolderArchive
+from plugin.folder_archive import UNREAD, FolderArchive
 from plugin.jobs.job import Outcome
 from plugin.objects.identity import MANUFACTURER
 from plugin.objects.rtstruct import Holes
@@ -111,10 +111,7 @@ def choose(archive: FolderArchive, settings: Settings, *, uid: str | None) -> Se
     """
     if archive.unread:
         names = "\n  ".join(map(str, archive.unread))
-        raise Refusal(
-            "A CT may lack slices, as these are cut short, damaged or without the preamble of a "
-            f"DICOM file and cannot be read:\n  {names}"
-        )
+        raise Refusal(f"A CT may lack slices, as these are {UNREAD} and cannot be read:\n  {names}")
     candidates = [archive.series(uid)] if uid else archive.all_series()
     if not candidates:
         raise Refusal("The folder holds no DICOM file.")

@@ -10,13 +10,11 @@ from plugin.archive import ArchiveError
 from plugin.configuration import read_configuration
 from plugin.ct.series_rules import SeriesRules
 from plugin.drawn.structure_names import SHIPPED
-from plugin.folder_archive import FolderArchive
+from plugin.folder_archive import UNREAD, FolderArchive
 from plugin.rest_archive import RestArchive, login_for
 from plugin.settings import BadSettings, Settings
 from training.labelled import CT, case_folders
 from training.report import Refusal
-
-UNREAD = "but is cut short, damaged or without the preamble of a DICOM file"
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +55,7 @@ class Source:
             return []
         if isinstance(self.archive, FolderArchive):
             return [
-                Refusal(what=str(path), reason=f"It may be of a CT or be drawn, {UNREAD}.")
+                Refusal(what=str(path), reason=f"It may be of a CT or be drawn, but is {UNREAD}.")
                 for path in self.archive.unread
             ]
         return [
