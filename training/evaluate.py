@@ -55,6 +55,7 @@ class Measured:
     worst: dict[str, View] = field(default_factory=dict)  # by organ
     left_out: list[str] = field(default_factory=list)  # references that cannot be right: sentences
     refused: list[str] = field(default_factory=list)  # cases of which nothing was taken: sentences
+    forgotten: str = ""  # a sentence, if --unknown-hu may have been
 
 
 def by_model(segmenter: Segmenter) -> Labeller:
@@ -128,8 +129,7 @@ def measure_cases(
         in_plane = case.ct.to_patient_orientation(ORIENTATION).spacing[1:]
         measured.pixel_mm[case.name] = float(np.sqrt(np.prod(in_plane)))
         measure(measured, case, predicted, [organ for organ in organs if organ in case.labelled])
-    if sentence := not_called_unknown(fillings, unknown_hu):
-        print(f"training.evaluate: {sentence}", file=sys.stderr)
+    measured.forgotten = not_called_unknown(fillings, unknown_hu)
     if not dice_by_organ(measured.rows):
         raise ValueError("there is nothing to measure: no case labels an organ that is predicted")
     return measured
@@ -249,6 +249,7 @@ and left out of the mean distance. Published: Lin and Zhang 2026, Table 1, on St
 patients on another grid. Second reader: an oncologist against a radiographer, Nikolov et al. 2018.
 """
 
+FORGOTTEN = "\nTo be looked at:\n"
 LEFT_OUT = "\nReferences that cannot be right were left out:\n"
 REFUSED = "\nNothing of what was found counts where organs lie as in no patient:\n"
 
@@ -265,7 +266,11 @@ def write_report(measured: Measured, out: Path, whom: str) -> str:
     text = table(measured.rows, measured.tolerance_mm, pixel_mm)
     write_rows(measured.rows, out / "metrics.csv")
     notes = NOTES.format(notice=NOTICE, whom=whom)
-    for heading, sentences in ((LEFT_OUT, measured.left_out), (REFUSED, measured.refused)):
+    for heading, sentences in (
+        (FORGOTTEN, [measured.forgotten] if measured.forgotten else []),
+        (LEFT_OUT, measured.left_out),
+        (REFUSED, measured.refused),
+    ):
         if sentences:
             notes += heading + "".join(f"- {sentence}\n" for sentence in sentences)
     (out / "table.md").write_text(text + notes)
@@ -365,6 +370,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             seen=seen,
         )
         print(write_report(measured, args.out, whom))
+        if measured.forgotten:
+            print(f"training.evaluate: {measured.forgotten}", file=sys.stderr)
         if measured.refused:
             print(
                 f"of {len(measured.refused)} of {len(folders)} patients nothing counts, as the "

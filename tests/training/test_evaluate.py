@@ -147,10 +147,11 @@ def test_a_filling_that_is_not_called_unknown_is_not_measured_in_silence(
     assert main([*arguments.split(), *option.split()]) == 0
 
     sentence = (
-        f"training.evaluate: most voxels of 1 of 1 CTs are exactly -1024 HU, and --unknown-hu "
-        f"{said}: if they say nothing of the patient, it must be -1024\n"
+        f"most voxels of 1 of 1 CTs are exactly -1024 HU, and --unknown-hu {said}: if they say "
+        "nothing of the patient, it must be -1024\n"
     )
-    assert capsys.readouterr().err == (sentence if said else "")
+    assert capsys.readouterr().err == (f"training.evaluate: {sentence}" if said else "")
+    assert (sentence in (tmp_path / "out" / "table.md").read_text()) is bool(said)
 
 
 def test_an_organ_without_a_label_is_not_measured(cohort: Path) -> None:
