@@ -308,7 +308,7 @@ def held_out_folders(
         sentence = f"{len(missing)} of {len(test)} test patients are not there: {' '.join(missing)}"
         if all_of_them:
             raise ValueError(f"{sentence}. A card tells of all of them.")
-        print(f"training.evaluate: {sentence}", file=sys.stderr)
+        print(sentence, file=sys.stderr)  # for training.compare too
     return found
 
 
