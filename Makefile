@@ -48,6 +48,7 @@ $(VENV)/ready: requirements.txt requirements.lock
 	  echo "Installing from Debian:$$missing"; \
 	  $(SUDO) apt-get update -q && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -qy $$missing; \
 	fi
+	@test ! -L $(VENV) || rm $(VENV)  # a link to another checkout's, which would be emptied
 	$(PYTHON) -m venv --clear $(VENV)
 	# The list is whole, so nothing is looked for that has no hash. What is left is torch, which has
 	# another hash in each of its builds.
@@ -131,6 +132,7 @@ fuzz: tools
 peers: $(PEERS)/ready
 
 $(PEERS)/ready: requirements.txt requirements-dev.txt tests/benchmarks/requirements.txt | setup
+	@test ! -L $(PEERS) || rm $(PEERS)
 	$(PYTHON) -m venv --clear $(PEERS)
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r tests/benchmarks/requirements.txt
 	touch $@
