@@ -36,7 +36,8 @@ PACKAGES = (
 RELEASE = "trixie"
 PYTHON = "3.13"
 
-TESTS = ("-m", "orthanc", "-n", "2", "--dist", "loadfile")
+# Not the network's own tests, which need no Orthanc: Debian's PyTorch is older than ours.
+TESTS = ("-m", "orthanc", "--ignore=tests/model", "-n", "2", "--dist", "loadfile")
 
 PROGRAMS = ("mmdebstrap", "unshare")
 
