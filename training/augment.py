@@ -1,10 +1,11 @@
 """Augmentation: parameters are drawn first, then applied to image and labels alike.
 
 Left and right are different organs, so nothing here mirrors. Voxels of which nothing is known
-get an invented background (air, couch, vague tissue), so that on a whole planning CT couch, mask
-and shoulders do not become organs.
+get an invented background (air, couch, rails, vague tissue), so that on a whole planning CT couch,
+mask, its holders and shoulders do not become organs.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -17,6 +18,9 @@ from training.cases import UNKNOWN
 
 EDGE_VOXELS = 3
 """How far from known tissue the invented background begins to count as background."""
+
+MOST_RAILS = 3
+"""In a patch, if its background is invented."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,7 +161,7 @@ def _resampled(
 def _invent(
     image: Tensor, labels: Tensor, air: float, config: AugmentConfig, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Fill what is unknown with air, a couch or vague tissue, which are background."""
+    """Fill what is unknown with air, couch, rails or vague tissue, which are background."""
     unknown = labels == UNKNOWN
     if not unknown.any():
         return image, labels
@@ -173,6 +177,9 @@ def _invent(
         tissue = smooth > float(rng.uniform(-0.5, 1.5))
         values = 0.3 * torch.randn(image.shape, generator=generator) * float(rng.random())
         filling[tissue] = values[tissue] + float(rng.uniform(-0.5, 0.6))
+        for _ in range(rng.integers(MOST_RAILS + 1)):
+            for part in _rail(image.shape, rng):  # hollow or not: a canal in a bone it is not
+                filling[part] = float(rng.uniform(air, air + 6.0))
     image = torch.where(unknown, filling, image)
     labels = torch.where(unknown & ~near, 0, labels)
     return image, labels
@@ -197,3 +204,15 @@ def _couch(shape: torch.Size, rng: np.random.Generator) -> Tensor:
     top = float(rng.uniform(0.3, 1.0)) * shape[1] + float(rng.uniform(-0.1, 0.1)) * x
     slab = (y >= top) & (y < top + float(rng.uniform(1, 6)))
     return slab.expand(shape)
+
+
+def _rail(shape: torch.Size, rng: np.random.Generator) -> Sequence[tuple[slice, ...]]:
+    """A bar along the patient, as holds a mask to a couch: its box in the patch, and its core's."""
+    along = slice(*np.sort(rng.integers(shape[0] + 1, size=2)).tolist())
+    sides = rng.integers(2, 10, size=2)
+    first = rng.integers(np.maximum(np.array(shape[1:]) - sides, 1))
+    boxes = []
+    for inset in (0, int(rng.integers(1, 3))):
+        y, x = (slice(a + inset, a + n - inset) for a, n in zip(first, sides, strict=True))
+        boxes.append((along, y, x))
+    return boxes

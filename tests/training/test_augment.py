@@ -200,6 +200,20 @@ def test_what_is_invented_is_only_where_nothing_is_known() -> None:
     assert different >= 5
 
 
+def test_what_holds_a_mask_is_background_beside_the_patient() -> None:
+    image, labels = patient()
+    labels[:, 16:] = UNKNOWN
+    config = AugmentConfig(**(vars(STILL) | {"invent": 1.0}))
+    first = 16 - 12 + EDGE_VOXELS  # of the rows beside the patient, in the patch
+    found = 0
+    for seed in range(20):
+        x, y = taken(image, labels, (7.5, 23.5, 15.5), config, seed)
+        metal = x[:, first:] > 2  # brighter than couch and tissue are made
+        found += bool(metal.any())
+        assert (y[:, first:] == 0).all()
+    assert found >= 5
+
+
 def test_nothing_is_darker_than_air() -> None:
     noisy = AugmentConfig(noise=2.0, brightness=1.0)
 
