@@ -5,10 +5,10 @@ import pytest
 from pydicom.dataset import Dataset
 
 from plugin.archive import UnknownResource
-from plugin.jobs.job import Outcome
+from plugin.jobs.job import Job, Outcome
 from plugin.jobs.jobs import Jobs
 from plugin.late_slices import files_blake3, slices_sha256
-from plugin.watch import Watch
+from plugin.watch import PROGRESS_AT_END, Watch
 from tests.fake_orthanc import FakeOrthanc
 from tests.plugin.jobs.asking import MADE_OF
 from tests.plugin.test_work import Clinic
@@ -158,6 +158,37 @@ def test_contours_of_a_ct_that_was_corrected_are_those_of_the_corrected_alone(jo
     assert jobs.get(first.id).reason.startswith(f"Replaced by the result of job {second.id}: ")
     [seg] = clinic.orthanc.segs()
     assert seg.SOPInstanceUID == second.results[0].sop_instance_uid
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_a_worker_that_was_slower_than_a_correction_does_not_take_the_right_contours_away(
+    jobs, weights, ct, refused
+):
+    """It has read the CT as it was; another worker has done the corrected one meanwhile."""
+    corrected = deepcopy(ct)
+    for one in corrected:
+        one.ImagePositionPatient[0] += 10
+    if refused:
+        ct[5].ImagePositionPatient[0] += 10
+    clinic = SentAgain(jobs, weights, ct)
+    slow = clinic.add(model="quick")
+    assert jobs.claim().id == slow.id
+    fast: list[Job] = []
+
+    def report(stage: str, progress: float) -> None:
+        if stage == "reading" and progress == PROGRESS_AT_END["reading"]:
+            clinic.orthanc.receive(corrected)
+            fast.append(clinic.do(model="quick", run=clinic.run_of_the_slices()))
+
+    jobs.finish(slow.id, clinic.work(slow, Watch(report=report)))
+
+    assert (jobs.get(slow.id).state, jobs.get(fast[0].id)) == ("skipped", fast[0])
+    assert jobs.get(slow.id).reason == (
+        f"Replaced by the result of job {fast[0].id}: the slices came again with the same UIDs and "
+        "another content."
+    )
+    [seg] = clinic.orthanc.segs()
+    assert seg.SOPInstanceUID == fast[0].results[0].sop_instance_uid
 
 
 def test_a_ct_that_changed_to_and_fro_keeps_the_result_that_it_has(jobs, weights, ct):
