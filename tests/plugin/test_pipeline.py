@@ -143,7 +143,7 @@ def test_progress_only_grows_and_names_the_stages_in_order(orthanc, quick):
 
 
 @pytest.mark.parametrize("stage", ["reading", "segmenting", "writing"])
-def test_a_cancelled_job_stores_nothing(orthanc, quick, stage):
+def test_a_cancelled_job_stops_at_once_and_stores_nothing(orthanc, quick, stage):
     reached: list[str] = []
     watch = Watch(
         report=lambda now, progress: reached.append(now),
@@ -154,6 +154,7 @@ def test_a_cancelled_job_stores_nothing(orthanc, quick, stage):
         run(orthanc, quick, watch=watch)
 
     assert orthanc.segs() == []
+    assert reached.count(stage) == 1, "it went on"
 
 
 def test_an_archive_that_fails_is_not_the_studys_fault(orthanc, quick):
