@@ -92,6 +92,16 @@ def test_unsigned_pixels_use_the_whole_of_their_16_bits() -> None:
     np.testing.assert_array_equal(read(datasets).volume.array, phantom().ct.array)
 
 
+def test_pixels_of_eight_bits_are_read() -> None:
+    datasets = slices()
+    for dataset in datasets:
+        dataset.PixelData = (np.frombuffer(dataset.PixelData, "<i2") // 16).astype("u1").tobytes()
+        dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 8, 8, 7
+        dataset.PixelRepresentation, dataset.RescaleSlope = 0, 16
+    stored = (phantom().ct.array + 1024) // 16
+    np.testing.assert_array_equal(read(datasets).volume.array, 16 * stored - 1024)
+
+
 def test_big_endian_files_are_read() -> None:
     datasets = slices()
     for dataset in datasets:
@@ -212,6 +222,15 @@ def test_numbers_that_no_scanner_measures_are_refused() -> None:
     datasets = slices()
     datasets[2].RescaleSlope = "1000"
     with pytest.raises(UnsuitableSeries, match=r"would be \d+ HU; expected at most 65535"):
+        read(datasets)
+
+
+def test_a_scan_of_foam_is_no_scan_of_a_patient() -> None:
+    datasets = slices()
+    for dataset in datasets:
+        pixels = np.minimum(np.frombuffer(dataset.PixelData, "<i2"), 624)  # -400 HU
+        dataset.PixelData = pixels.tobytes()
+    with pytest.raises(UnsuitableSeries, match="nothing is above -200 HU"):
         read(datasets)
 
 

@@ -207,6 +207,12 @@ def test_slices_whose_places_are_rounded_to_tenths_are_evenly_apart() -> None:
     assert "every 3.75 mm" in judge(headers, RULES).reason
 
 
+def test_directions_that_are_not_quite_perpendicular_are_taken_as_if_they_were() -> None:
+    headers = slices()
+    in_all(ImageOrientationPatient=[1, 0, 0, 0.005, 0.999987, 0])(headers)
+    assert judge(headers, RULES).chosen
+
+
 def turned(degrees: float) -> list[Dataset]:
     """The stack turned about the patient's left-right axis."""
     headers = slices()
