@@ -51,7 +51,8 @@ def remove_wrong(job: Job, outcome: Outcome, *, archive: OrthancArchive, jobs: J
 
     Returns:
         The outcome to note. It is `skipped`, and this job's result is removed, if an earlier job
-        has the result of exactly these files: the slices have changed back meanwhile.
+        has the result of exactly these files: the slices have changed back meanwhile. Likewise if
+        they have changed since this job read them, and another worker has done them as they are.
     """
     made_of = outcome.provenance
     if outcome.state not in ("done", "skipped") or made_of is None or not made_of.files_blake3:
@@ -63,6 +64,10 @@ def remove_wrong(job: Job, outcome: Outcome, *, archive: OrthancArchive, jobs: J
         if theirs.instances_sha256 != made_of.instances_sha256:
             continue
         if theirs.files_blake3 != made_of.files_blake3:
+            if theirs.files_blake3 == _files_now(job.series, archive):
+                _remove(outcome.results, archive)
+                reason = f"Replaced by the result of job {one.id}: {CHANGED}"
+                return Outcome(state="skipped", reason=reason, seconds=outcome.seconds)
             log.info("the slices of job %s came again, changed: its result goes", one.id)
             _remove(one.results, archive)
             by = "Replaced by the result" if outcome.state == "done" else "Removed because"
@@ -72,6 +77,10 @@ def remove_wrong(job: Job, outcome: Outcome, *, archive: OrthancArchive, jobs: J
             reason = f"Job {one.id} has the result of these slices."
             return Outcome(state="skipped", reason=reason, seconds=outcome.seconds)
     return outcome
+
+
+def _files_now(series: str, archive: OrthancArchive) -> str:
+    return files_blake3(map(archive.file, archive.series(series).instances))
 
 
 def _same_wish(one: Job, other: Job) -> bool:

@@ -59,24 +59,31 @@ def test_swapped_sides_are_seen_in_any_orientation(orientation: Orientation) -> 
     ]
 
 
-def test_an_organ_that_reaches_far_over_the_middle_is_seen() -> None:
+@pytest.mark.parametrize("part", [3, 8])
+def test_an_organ_that_reaches_far_over_the_middle_is_seen(part: int) -> None:
     labels = patient()
     array = labels.array.copy()
     right = np.argwhere(array == BY_NAME["parotid_right"].label)
-    array[tuple(right[: len(right) // 3].T)] = BY_NAME["parotid_left"].label
+    array[tuple(right[: len(right) // part].T)] = BY_NAME["parotid_left"].label
     said = sentences(labels.with_array(array), "parotid_left")
     assert "on the other side" in said[0]
 
 
-def test_a_volume_just_below_the_usual_is_not_said_to_be_the_usual() -> None:
+@pytest.mark.parametrize(
+    ("shape", "says"), [((5, 5, 4), "smaller than usual: 0.0996"), ((12, 12, 11), "larger")]
+)
+def test_a_volume_just_beyond_the_usual_is_not_said_to_be_the_usual(
+    shape: tuple[int, int, int], says: str
+) -> None:
     affine = patient().affine.copy()
     affine[:3, :3] *= 0.996 ** (1 / 3) / 3  # to voxels of 0.996 mm3
     array = np.zeros((20, 20, 20), np.uint8)
-    array[5:10, 5:10, 5:9] = BY_NAME["pituitary"].label
+    array[tuple(slice(5, 5 + side) for side in shape)] = BY_NAME["pituitary"].label
 
-    assert sentences(hd.Volume(array, affine, "PATIENT"), "pituitary") == [
-        "Pituitary is smaller than usual: 0.0996 ml, usually 0.1 to 1.5"
-    ]
+    [said] = sentences(hd.Volume(array, affine, "PATIENT"), "pituitary")
+
+    assert says in said
+    assert said.endswith(" ml, usually 0.1 to 1.5")
 
 
 def test_an_organ_without_its_partner_is_judged_by_the_organs_in_the_middle() -> None:
@@ -110,6 +117,29 @@ def test_a_pair_on_one_side_of_the_brainstem_and_cord_is_seen() -> None:
     moved.array[np.roll(right, shift, axis=along)] = BY_NAME["eye_right"].label
 
     assert "Eye_R lies on the other side of the organs on the midline" in sentences(moved)
+
+
+def in_columns(**columns: int) -> hd.Volume:
+    """Organs of one voxel, so many millimetres to the patient's left."""
+    array = np.zeros((3, 3, 60), np.uint8)
+    for name, column in columns.items():
+        array[1, 1, column] = BY_NAME[name].label
+    return hd.Volume(array, np.eye(4)[[2, 1, 0, 3]], "PATIENT")
+
+
+@pytest.mark.parametrize(("off_mm", "says"), [(3, False), (7, True)])
+def test_a_pair_may_lie_a_little_askew_to_the_brainstem(off_mm: int, says: bool) -> None:
+    labels = in_columns(brainstem=40, eye_left=40 - off_mm, eye_right=10)
+
+    said = sentences(labels, "eye_left")
+
+    assert ("Eye_L lies on the other side of the organs on the midline" in said) == says
+
+
+def test_organs_of_the_midline_that_lie_askew_have_their_middle_between_them() -> None:
+    labels = in_columns(brainstem=30, spinal_cord=40, eye_left=33)
+
+    assert not any("other side" in one for one in sentences(labels, "eye_left"))
 
 
 def test_an_organ_of_a_model_that_knows_no_partner_lacks_none() -> None:

@@ -9,6 +9,7 @@ from model.organs import BY_NAME, Organ
 from model.postprocess import OutOfOrder, clean, on_wrong_sides
 
 BRAINSTEM, LEFT, RIGHT = (BY_NAME[n] for n in ("brainstem", "parotid_left", "parotid_right"))
+CORD = BY_NAME["spinal_cord"]
 ALL = (BRAINSTEM, LEFT, RIGHT)
 
 
@@ -36,14 +37,16 @@ def test_a_smaller_second_piece_is_removed() -> None:
     assert cleaned.array[2:6, 5:9, 12:16].all()
 
 
-def test_a_large_second_piece_is_removed_and_spoken_of() -> None:
+@pytest.mark.parametrize(("planes", "ml"), [(2, 0.3), (1, 0.1)])
+def test_a_large_second_piece_is_removed_and_spoken_of(planes: int, ml: float) -> None:
+    """Half or a quarter of the first: a gap in the organ."""
     labels = volume()
     labels.array[:4, 5:9, 12:16] = BRAINSTEM.label
-    labels.array[6:8, 5:9, 12:16] = BRAINSTEM.label  # half as large: a gap in the organ
+    labels.array[6 : 6 + planes, 5:9, 12:16] = BRAINSTEM.label
 
     cleaned, warnings = clean(labels, ALL, tissue(labels))
 
-    assert warnings == ("Brainstem was found in pieces, and one of 0.3 ml was left out",)
+    assert warnings == (f"Brainstem was found in pieces, and one of {ml} ml was left out",)
     assert not cleaned.array[6:].any()
 
 
@@ -111,6 +114,17 @@ def test_a_pair_in_one_place_is_left_out() -> None:
 
     assert not cleaned.array.any()
     assert len(warnings) == 1
+
+
+def test_a_pair_whose_halves_nearly_meet_stays() -> None:
+    labels = volume()
+    labels.array[2:6, 5:9, 14] = RIGHT.label
+    labels.array[2:6, 5:9, 17] = LEFT.label  # 6 mm apart
+
+    cleaned, warnings = clean(labels, ALL, tissue(labels))
+
+    assert warnings == ()
+    np.testing.assert_array_equal(cleaned.array, labels.array)
 
 
 def test_one_of_a_pair_alone_stays() -> None:
@@ -186,7 +200,14 @@ def test_an_organ_of_which_all_is_in_air_is_not_there() -> None:
 
 
 @pytest.mark.parametrize(
-    ("organ", "column", "stays"), [(LEFT, 24, True), (RIGHT, 24, False), (RIGHT, 16, True)]
+    ("organ", "column", "stays"),
+    [
+        (LEFT, 24, True),
+        (RIGHT, 24, False),
+        (RIGHT, 16, True),  # 3 mm to the left of the midline
+        (RIGHT, 18, False),  # 7 mm
+        (LEFT, 11, False),
+    ],
 )
 def test_one_of_a_pair_alone_is_judged_by_the_midline_but_not_to_the_millimetre(
     organ: Organ, column: int, stays: bool
@@ -206,6 +227,15 @@ def test_the_midline_is_that_of_its_organs_and_not_of_a_body_that_lies_askew() -
     centres_mm = {BRAINSTEM: 30.0, LEFT: 60.0}
 
     assert on_wrong_sides(centres_mm, body_mm=80.0) == ([], [])
+
+
+def test_where_no_organ_of_the_midline_is_known_the_middle_of_the_body_is_taken() -> None:
+    assert on_wrong_sides({LEFT: 60.0}, body_mm=80.0)[0] == [LEFT]
+    assert on_wrong_sides({LEFT: 60.0}) == ([], [])
+
+
+def test_organs_of_the_midline_that_lie_askew_have_their_middle_between_them() -> None:
+    assert on_wrong_sides({BRAINSTEM: 20.0, CORD: 40.0, LEFT: 34.0}) == ([], [])
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -247,6 +277,30 @@ def test_a_long_piece_that_is_left_out_is_spoken_of_however_thin_it_is() -> None
     assert sentence == "Brainstem was found in pieces, and one of 0.0 ml was left out"
 
 
+def test_a_crumb_beside_a_long_organ_is_not_spoken_of() -> None:
+    labels = volume(pixel_mm=1.0)
+    labels.array[:, 2:9, 12:16] = BRAINSTEM.label  # 20 mm
+    labels.array[0:4, 15, 20] = BRAINSTEM.label  # 8 mm
+
+    cleaned, warnings = clean(labels, ALL, tissue(labels))
+
+    assert warnings == ()
+    assert not cleaned.array[:, 15].any()
+
+
+def test_a_piece_that_is_the_largest_by_its_air_alone_is_not_kept() -> None:
+    labels = volume()
+    labels.array[2:6, 5:9, 12:16] = BRAINSTEM.label
+    labels.array[2:6, 14:16, 12:16] = BRAINSTEM.label
+    ct = tissue(labels)
+    ct.array[:, :8] = -1024
+
+    cleaned, _ = clean(labels, ALL, ct)
+
+    assert not cleaned.array[:, :9].any()
+    assert cleaned.array[2:6, 14:16, 12:16].all()
+
+
 def test_many_small_pieces_that_are_left_out_are_added_up() -> None:
     labels = volume()
     labels.array[2:4, 5:9, 12:16] = BRAINSTEM.label
@@ -257,7 +311,8 @@ def test_many_small_pieces_that_are_left_out_are_added_up() -> None:
     assert sentence == "Brainstem was found in pieces, and 14 of 0.2 ml were left out"
 
 
-CORD, EYE, MANDIBLE = (BY_NAME[n] for n in ("spinal_cord", "eye_left", "mandible_left"))
+EYE, MANDIBLE = (BY_NAME[n] for n in ("eye_left", "mandible_left"))
+RIGHT_EYE, RIGHT_MANDIBLE = (BY_NAME[n] for n in ("eye_right", "mandible_right"))
 LENSES = [BY_NAME[n] for n in ("lens_left", "lens_right")]
 
 
@@ -266,6 +321,7 @@ LENSES = [BY_NAME[n] for n in ("lens_left", "lens_right")]
     [
         (BRAINSTEM, (8, 10, 15), CORD, (1, 10, 15), "Brainstem was not found above SpinalCord"),
         (EYE, (8, 3, 20), MANDIBLE, (1, 3, 20), "Eye_L was not found above Bone_Mandible_L"),
+        (RIGHT_EYE, (8, 3, 9), RIGHT_MANDIBLE, (1, 3, 9), "Eye_R was not found above"),
         *(
             (lens, (8, 3, 20), MANDIBLE, (1, 3, 20), f"{lens.tg263} was not found above")
             for lens in LENSES

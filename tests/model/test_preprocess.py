@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from scipy import ndimage
 from torch import Tensor
 
 from model.organs import ORGANS
@@ -177,16 +178,20 @@ def test_the_padding_around_the_reconstruction_makes_no_difference(padding_hu: f
     assert image.geometry_equal(preprocessing.forward(ct))
 
 
-def test_the_body_stays_whole_with_its_margin_and_the_air_goes() -> None:
-    ct = block_of_tissue((40, 80, 80), (3.0, 3.0, 3.0))
+@pytest.mark.parametrize("spacing_mm", [(3.0, 3.0, 3.0), (5.0, 2.0, 1.5)])
+def test_the_body_stays_whole_with_its_margin_and_the_air_goes(
+    spacing_mm: tuple[float, float, float],
+) -> None:
+    ct = block_of_tissue((40, 80, 80), spacing_mm)
+    ct.array[:, 60:] = -500  # foam that the head lies on
     ct.array[0, 0, 0] = 1000  # a marker on the couch
 
-    image = Preprocessing(spacing_mm=(3.0, 3.0, 3.0)).forward(ct)
+    image = Preprocessing(spacing_mm=spacing_mm).forward(ct)
 
-    margin = int(np.ceil(BODY_MARGIN_MM / 3.0))
-    assert image.array.shape == (20 + 2 * margin, 40 + 2 * margin, 40 + 2 * margin)
+    z, y, x = (int(np.ceil(BODY_MARGIN_MM / mm)) for mm in spacing_mm)
+    assert image.array.shape == (20 + 2 * z, 40 + 2 * y, 40 + 2 * x)
     assert (image.array > 0).sum() == 20 * 40 * 40
-    inside = tuple(slice(margin, -margin) for _ in range(3))
+    inside = tuple(slice(margin, -margin) for margin in (z, y, x))
     assert (image.array[inside] > 0).all()
 
 
@@ -291,15 +296,21 @@ def test_classes_are_written_as_the_labels_that_are_asked_for_and_others_not_at_
     np.testing.assert_array_equal(back.array, np.array([0, 22, 0, 5])[p.argmax(0).numpy()])
 
 
-@pytest.mark.parametrize("of_network_mm", [(2.0, 3.1, 3.1), (3.0, 1.2, 1.2)])
+@pytest.mark.parametrize(
+    ("of_network_mm", "blur"),
+    [((2.0, 3.1, 3.1), 0.0), ((3.0, 1.2, 1.2), 0.0), ((1.5, 0.8, 0.8), 1.0)],
+)
 def test_scattered_organs_come_back_as_if_the_whole_volume_were_interpolated(
-    of_network_mm: tuple[float, float, float],
+    of_network_mm: tuple[float, float, float], blur: float
 ) -> None:
     ct = block_of_tissue((14, 30, 30), (3.0, 2.0, 2.0))
     ct.array[:] = 40.0
     grid = Preprocessing(spacing_mm=of_network_mm).forward(ct).get_geometry()
     rng = np.random.default_rng(3)
-    logits = rng.normal(size=(4, *grid.spatial_shape))
+    logits = ndimage.gaussian_filter(
+        rng.normal(size=(4, *grid.spatial_shape)), (0, blur, blur, blur)
+    )
+    logits /= logits.std()
     logits[0] += 2.5  # so that few voxels are of an organ
     p = torch.from_numpy(logits).float().softmax(dim=0)
 

@@ -211,6 +211,20 @@ def test_a_gpu_that_is_not_there_is_refused_in_a_sentence(tmp_path: Path) -> Non
     assert Segmenter.load(tmp_path).device == "cpu"
 
 
+def test_a_gpu_without_room_for_the_weights_is_refused_in_a_sentence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    network = FindsBone()
+
+    def full(*given: object, **named: object) -> FindsBone:
+        raise torch.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr(network, "to", full)
+
+    with pytest.raises(NoSuchDevice, match="The GPU has no room for the weights of tiny"):
+        Segmenter(network, tiny_card(network.config), "cuda")
+
+
 def test_a_gpu_is_tried_with_its_tile_then_half_of_it_then_the_cpu() -> None:
     segmenter, _ = finds_bone()
     assert segmenter._attempts() == [("cpu", TILE)]
@@ -312,6 +326,18 @@ def test_libraries_of_a_gpu_that_run_out_of_memory_say_the_same(
     monkeypatch.setattr(UNet, "features", full)
 
     with pytest.raises(MemoryError, match="does not fit into memory"):
+        segmenter(ct())
+
+
+def test_a_fault_that_is_not_of_memory_is_said_as_it_is(
+    segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: UNet, x: Tensor) -> Tensor:
+        raise RuntimeError("shapes cannot be multiplied")
+
+    monkeypatch.setattr(UNet, "features", fail)
+
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         segmenter(ct())
 
 

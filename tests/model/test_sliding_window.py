@@ -186,8 +186,26 @@ def test_every_voxel_of_the_body_is_seen_wherever_it_lies(overlap: float) -> Non
         torch.testing.assert_close(found[here].float(), expected[here], rtol=0, atol=ROUNDING)
 
 
-def test_without_any_body_there_is_only_background() -> None:
-    found = predict_tiled(voxelwise, torch.full((9, 17, 13), -1.0), TILE, 3, air=0.0)
+@pytest.mark.parametrize(("place", "tiles"), [(18, 1), (23, 2)])
+def test_a_tile_is_run_if_it_still_counts_for_a_voxel_of_the_body(place: int, tiles: int) -> None:
+    """The middles of the two tiles along x are at 16 and 32."""
+    image = torch.full((1, 1, 48), -1.0)
+    image[0, 0, place] = 1.0
+    seen: list[Tensor] = []
+
+    def network(x: Tensor) -> Tensor:
+        seen.append(x)
+        return voxelwise(x)
+
+    predict_tiled(network, image, (1, 1, 32), 3, air=0.0)
+
+    assert len(seen) == tiles
+
+
+@pytest.mark.parametrize("grey", [-1.0, 0.0])
+def test_without_any_body_there_is_only_background(grey: float) -> None:
+    """What is clipped to the end of the window is as grey as air, and no body."""
+    found = predict_tiled(voxelwise, torch.full((9, 17, 13), grey), TILE, 3, air=0.0)
     assert found[0].eq(1).all()
     assert found[1:].eq(0).all()
 
@@ -212,6 +230,15 @@ def test_a_cancelled_case_stops_before_the_next_tile() -> None:
     with pytest.raises(Cancelled):
         predict_tiled(network, torch.zeros(9, 17, 13), TILE, 3, cancelled=lambda: len(tiles) == 2)
     assert len(tiles) == 2
+
+
+@pytest.mark.parametrize(("overlap", "tiles"), [(0.0, 8), (0.25, 11), (0.75, 29)])
+def test_neighbours_share_as_much_of_a_tile_as_is_asked_for(overlap: float, tiles: int) -> None:
+    told: list[float] = []
+
+    predict_tiled(voxelwise, torch.zeros(32, 8, 6), TILE, 3, overlap=overlap, progress=told.append)
+
+    assert len(told) == tiles
 
 
 @pytest.mark.parametrize("overlap", [-0.1, 1.0, 1.5])

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from plugin.belonging import NAME_FILE, Belonging, NotOurs, hold, name_of_archive
-from plugin.jobs.job_table import open_database
+from plugin.jobs.job_table import UnwritableQueue, open_database
 
 ROOT = Path(__file__).parents[2]
 
@@ -25,6 +25,22 @@ def test_a_queue_belongs_to_the_first_archive_that_uses_it(database, tmp_path):
 
     assert queue.owner == name_of_archive(first) != name_of_archive(second)
     assert f"write {name_of_archive(first)} into {second / NAME_FILE}" in str(why.value)
+
+
+def test_of_two_archives_that_take_a_queue_at_once_the_faster_has_it(
+    database, tmp_path, monkeypatch
+):
+    queue, first, second = (
+        Belonging(open_database(database)),
+        tmp_path / "first",
+        tmp_path / "second",
+    )
+    queue.give(first)
+    owners = iter(["", queue.owner])  # the slower had looked before
+    monkeypatch.setattr(Belonging, "owner", property(lambda self: next(owners)))
+
+    with pytest.raises(NotOurs, match=f"belongs to the archive {name_of_archive(first)}"):
+        queue.give(second)
 
 
 def test_an_archive_whose_storage_was_made_anew_gets_its_queue_back_as_the_refusal_says(
@@ -49,12 +65,27 @@ def test_an_archive_whose_name_was_lost_in_a_power_cut_is_named_again(tmp_path):
     assert name_of_archive(tmp_path) == name
 
 
+def test_a_storage_that_orthanc_has_yet_to_make_is_named_too(tmp_path):
+    storage = tmp_path / "lib" / "orthanc"
+
+    assert name_of_archive(storage) == name_of_archive(storage)
+
+
 def test_a_storage_that_cannot_be_written_is_named(tmp_path):
     storage = tmp_path / "storage"
     storage.touch()
 
     with pytest.raises(NotOurs, match="storage/oar-archive, the name of this archive, cannot be"):
         name_of_archive(storage)
+
+
+def test_a_queue_is_held_in_a_folder_that_is_not_there_yet_but_not_where_none_can_be(tmp_path):
+    hold(f"sqlite:///{tmp_path / 'new' / 'jobs.db'}")
+    assert (tmp_path / "new").is_dir()
+
+    (tmp_path / "file").touch()
+    with pytest.raises(UnwritableQueue):
+        hold(f"sqlite:///{tmp_path / 'file' / 'jobs.db'}")
 
 
 def test_a_queue_in_a_file_is_for_one_process_at_a_time(database):

@@ -5,9 +5,12 @@ import pytest
 from pydicom.dataset import Dataset
 
 from plugin.archive import UnknownResource
+from plugin.jobs.job import Job, Outcome
 from plugin.jobs.jobs import Jobs
-from plugin.watch import Watch
+from plugin.late_slices import files_blake3, slices_sha256
+from plugin.watch import PROGRESS_AT_END, Watch
 from tests.fake_orthanc import FakeOrthanc
+from tests.plugin.jobs.asking import MADE_OF
 from tests.plugin.test_work import Clinic
 
 EARLY = 20
@@ -112,18 +115,141 @@ def test_a_study_that_is_deleted_while_it_runs_is_not_made_anew_by_its_result(jo
     assert clinic.orthanc.files == {}
 
 
+def test_a_comparison_of_fewer_slices_is_no_result_that_more_of_them_replace(jobs, weights, ct):
+    clinic = LateClinic(jobs, weights, ct, "replace")
+    comparison = clinic.add(kind="compare", identity="what was drawn")
+    jobs.claim()
+    jobs.finish(comparison.id, Outcome(state="done"))
+
+    clinic.do(model="quick")
+
+    assert jobs.get(comparison.id).state == "done"
+    assert jobs.get(clinic.first.id).state == "skipped"
+
+
+def test_what_a_result_was_made_of_does_not_depend_on_the_order_of_the_slices():
+    assert slices_sha256(["1.2", "1.10"]) == slices_sha256(["1.10", "1.2"])
+    assert files_blake3([b"one", b"two"]) == files_blake3([b"two", b"one"])
+
+
+class SentAgain(Clinic):
+    """Has segmented all slices."""
+
+    def __init__(self, jobs: Jobs, weights: Path, ct: list[Dataset]) -> None:
+        self.orthanc = FakeOrthanc()
+        self.orthanc.receive(ct)
+        super().__init__(self.orthanc, jobs, weights)
+
+    def run_of_the_slices(self) -> str:
+        """What a job is told from others by that was asked for because they changed."""
+        return files_blake3(map(self.archive.file, self.series.instances))
+
+
+def test_contours_of_a_ct_that_was_corrected_are_those_of_the_corrected_alone(jobs, weights, ct):
+    clinic = SentAgain(jobs, weights, ct)
+    first = clinic.do(model="quick")
+    for one in ct:
+        one.ImagePositionPatient[0] += 10
+    clinic.orthanc.receive(ct)
+
+    second = clinic.do(model="quick", run=clinic.run_of_the_slices())
+
+    assert (second.state, jobs.get(first.id).state) == ("done", "skipped")
+    assert jobs.get(first.id).reason.startswith(f"Replaced by the result of job {second.id}: ")
+    [seg] = clinic.orthanc.segs()
+    assert seg.SOPInstanceUID == second.results[0].sop_instance_uid
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_a_worker_that_was_slower_than_a_correction_does_not_take_the_right_contours_away(
+    jobs, weights, ct, refused
+):
+    """It has read the CT as it was; another worker has done the corrected one meanwhile."""
+    corrected = deepcopy(ct)
+    for one in corrected:
+        one.ImagePositionPatient[0] += 10
+    if refused:
+        ct[5].ImagePositionPatient[0] += 10
+    clinic = SentAgain(jobs, weights, ct)
+    slow = clinic.add(model="quick")
+    assert jobs.claim().id == slow.id
+    fast: list[Job] = []
+
+    def report(stage: str, progress: float) -> None:
+        if stage == "reading" and progress == PROGRESS_AT_END["reading"]:
+            clinic.orthanc.receive(corrected)
+            fast.append(clinic.do(model="quick", run=clinic.run_of_the_slices()))
+
+    jobs.finish(slow.id, clinic.work(slow, Watch(report=report)))
+
+    assert (jobs.get(slow.id).state, jobs.get(fast[0].id)) == ("skipped", fast[0])
+    assert jobs.get(slow.id).reason == (
+        f"Replaced by the result of job {fast[0].id}: the slices came again with the same UIDs and "
+        "another content."
+    )
+    [seg] = clinic.orthanc.segs()
+    assert seg.SOPInstanceUID == fast[0].results[0].sop_instance_uid
+
+
+def test_a_ct_that_changed_to_and_fro_keeps_the_result_that_it_has(jobs, weights, ct):
+    clinic = SentAgain(jobs, weights, ct)
+    first = clinic.do(model="quick")
+
+    again = clinic.do(model="quick", run=clinic.run_of_the_slices())
+
+    assert (again.state, again.results) == ("skipped", ())
+    assert again.reason == f"Job {first.id} has the result of these slices."
+    assert jobs.get(first.id) == first
+    [seg] = clinic.orthanc.segs()
+    assert seg.SOPInstanceUID == first.results[0].sop_instance_uid
+
+
+def test_a_result_of_which_nobody_has_noted_the_files_is_not_taken_for_a_wrong_one(
+    jobs, weights, ct
+):
+    clinic = SentAgain(jobs, weights, ct)
+    before = clinic.add(identity="of another version")
+    jobs.claim()
+    slices = slices_sha256(str(one.SOPInstanceUID) for one in ct)
+    made_of = MADE_OF.model_copy(update={"instances_sha256": slices})
+    jobs.finish(before.id, Outcome(state="done", provenance=made_of))
+
+    clinic.do(model="quick")
+
+    assert jobs.get(before.id).state == "done"
+
+
+def test_a_forced_result_is_not_taken_for_that_of_the_study(jobs, weights, ct):
+    clinic = SentAgain(jobs, weights, ct)
+    clinic.do(model="quick", force=True)
+
+    own = clinic.do(model="quick", run=clinic.run_of_the_slices())
+
+    assert own.state == "done"
+    assert len(clinic.orthanc.segs()) == 2
+
+
+def test_the_result_of_a_model_on_trial_is_not_taken_for_that_of_the_study(jobs, weights, ct):
+    clinic = SentAgain(jobs, weights, ct)
+    first = clinic.do(model="quick", shadow_model="quick")
+    assert clinic.do().kind == "shadow"
+    jobs.replaced(first.id, "The slices changed.")
+
+    own = clinic.do(model="quick", run=clinic.run_of_the_slices())
+
+    assert own.state == "done"
+
+
 def test_contours_of_a_ct_that_was_changed_go_also_if_it_is_refused_as_it_is_now(jobs, weights, ct):
-    orthanc = FakeOrthanc()
-    orthanc.receive(ct)
-    clinic = Clinic(orthanc, jobs, weights)
+    clinic = SentAgain(jobs, weights, ct)
     first = clinic.do(model="quick")
     changed = deepcopy(ct)
     changed[5].ImagePositionPatient[0] += 10  # sent again under its old UID
-    orthanc.receive(changed)
+    clinic.orthanc.receive(changed)
 
     second = clinic.do(model="quick", force=True)
 
-    assert (second.state, orthanc.segs()) == ("skipped", [])
+    assert (second.state, clinic.orthanc.segs()) == ("skipped", [])
     assert "beside each other" in second.reason or "shifted" in second.reason
     assert jobs.get(first.id).state == "skipped"
     assert jobs.get(first.id).reason == (

@@ -260,6 +260,14 @@ def test_one_slice_twice_with_deep_sequences_is_one_slice(ct):
     assert len(read_series([*files, files[0]], SeriesRules()).slices) == len(ct)
 
 
+def test_a_description_that_says_it_is_a_number_hinders_no_result(ct):
+    for image in ct:
+        image.SeriesDescription = "HEAD"
+    files = [as_file(image).replace(b"LO\x04\x00HEAD", b"FD\x04\x00HEAD") for image in ct]
+
+    assert len(read_series(files, SeriesRules()).slices) == len(ct)
+
+
 def test_a_ct_of_nothing_but_specks_in_air_is_the_studys_fault(orthanc, quick, ct):
     for image in ct:
         air = np.full((image.Rows, image.Columns), 24, "<i2")  # -1000 HU

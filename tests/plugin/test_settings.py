@@ -32,8 +32,10 @@ def test_the_configuration_that_we_ship_names_every_setting_at_its_default():
         ("yes", "Oar"),
         ({"CatchUpDays": 800_000}, "Oar.CatchUpDays"),  # a date before all dates
         ({"LeaseSeconds": 1e12}, "Oar.LeaseSeconds"),
+        ({"LeaseSeconds": 0}, "Oar.LeaseSeconds"),  # every job would be everybody's
         ({"RetryDelaySeconds": 1e12}, "Oar.RetryDelaySeconds"),
         ({"Delivery": {"GiveUpAfterHours": 1e8}}, "Oar.Delivery.GiveUpAfterHours"),
+        ({"Delivery": {"GiveUpAfterHours": 0}}, "Oar.Delivery.GiveUpAfterHours"),
         ({"Delivery": {"RetryDelaySeconds": 1e12}}, "Oar.Delivery.RetryDelaySeconds"),
         ({"Threads": 2**40}, "Oar.Threads: Input should be less than or equal to 1024"),
         ({"MaxAttempts": 2**40}, "Oar.MaxAttempts: Input should be less than or equal to 20"),
@@ -43,6 +45,7 @@ def test_the_configuration_that_we_ship_names_every_setting_at_its_default():
         ({"Database": "sqlite+aiosqlite:////oar.db"}, "the queue is kept in an SQLite file"),
         ({"Database": "http://h/oar"}, "the queue is kept in an SQLite file"),
         ({"Database": "sqlite://"}, "Oar.Database: Value error, SQLite needs a file"),
+        ({"Database": "sqlite:///"}, "Oar.Database: Value error, SQLite needs a file"),
         ({"Database": "sqlite:///:memory:"}, "Oar.Database: Value error, SQLite needs a file"),
     ],
 )
@@ -93,6 +96,37 @@ def test_work_is_left_to_nodes_only_where_they_can_reach_the_queue():
 
     shared = {"TakeJobs": False, "Database": "postgresql://host/oar"}
     assert not Settings.from_orthanc({"Oar": shared}).take_jobs
+
+
+def different_for_a_node(section: dict[str, object]) -> set[str]:
+    """The settings of which Orthanc would tell a node that they say otherwise there."""
+    here = Settings().digests_for_nodes()
+    there = Settings.from_orthanc({"Oar": section}).digests_for_nodes()
+    assert here.keys() == there.keys()
+    return {key for key in here if here[key] != there[key]}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("SegmentationType", "LABELMAP"),
+        ("Rtstruct", True),
+        ("RtstructHoles", "xor"),
+        ("VolumeReport", True),
+        ("ReviewPages", True),
+        ("Series", {"MinSlices": 21}),
+        ("LateSlices", "replace"),
+        ("Labels", False),
+        ("Routes", [{"To": ["sender"]}]),
+        ("Webhooks", [{"Name": "ris", "Url": "https://ris.example/", "Secret": "a" * 16}]),
+    ],
+)
+def test_a_node_whose_results_would_be_others_is_known_by_its_settings(key, value):
+    assert different_for_a_node({key: value}) == {key}
+
+
+def test_a_node_may_have_another_device_and_number_of_threads():
+    assert different_for_a_node({"Device": "cpu", "Threads": 4, "Compile": True}) == set()
 
 
 def test_the_settings_have_one_digest_whatever_the_secrets_are():

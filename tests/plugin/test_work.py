@@ -83,6 +83,18 @@ def test_a_result_says_what_it_was_made_of_and_what_the_file_is(orthanc, jobs, w
     assert result.sha256 == hashlib.sha256(file).hexdigest()
 
 
+def test_a_result_that_is_there_already_says_all_the_same_what_it_was_made_of(
+    orthanc, jobs, weights
+):
+    clinic = Clinic(orthanc, jobs, weights)
+    first = clinic.do(model="quick")
+    jobs.redo(first.id)
+
+    again = clinic.do()
+
+    assert (again.provenance, again.results) == (first.provenance, first.results)
+
+
 def test_a_series_without_organs_says_what_was_looked_at_and_is_sent_nowhere(
     orthanc, jobs, weights
 ):

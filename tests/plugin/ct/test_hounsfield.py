@@ -55,7 +55,7 @@ def test_padding_brighter_than_bone_becomes_air() -> None:
     assert (read(datasets).volume.array[:, 0, :5] == -1024).all()
 
 
-@pytest.mark.parametrize("hu", [0, 3000])
+@pytest.mark.parametrize("hu", [0, 3000, 3071])
 def test_a_padding_value_that_means_water_or_metal_makes_no_holes(hu: int) -> None:
     datasets = slices()
     for dataset in datasets:
@@ -63,6 +63,15 @@ def test_a_padding_value_that_means_water_or_metal_makes_no_holes(hu: int) -> No
         pixels[:5] = dataset.PixelPaddingValue = hu + 1024  # with the intercept of -1024
         dataset.PixelData = pixels.tobytes()
     assert (read(datasets).volume.array[:, 0, :5] == hu).all()
+
+
+def test_a_padding_value_is_rescaled_before_it_is_judged() -> None:
+    datasets = slices()
+    for dataset in datasets:
+        pixels = 2 * np.frombuffer(dataset.PixelData, "<i2")
+        pixels[:5] = dataset.PixelPaddingValue = 6000  # of half a HU each: bone
+        dataset.PixelData, dataset.RescaleSlope = pixels.tobytes(), "0.5"
+    assert (read(datasets).volume.array[:, 0, :5] == 1976).all()
 
 
 def test_each_slice_is_rescaled_by_its_own_slope_and_intercept() -> None:
@@ -81,6 +90,16 @@ def test_unsigned_pixels_use_the_whole_of_their_16_bits() -> None:
         dataset.PixelRepresentation = 0
         dataset.RescaleIntercept = "-41024"
     np.testing.assert_array_equal(read(datasets).volume.array, phantom().ct.array)
+
+
+def test_pixels_of_eight_bits_are_read() -> None:
+    datasets = slices()
+    for dataset in datasets:
+        dataset.PixelData = (np.frombuffer(dataset.PixelData, "<i2") // 16).astype("u1").tobytes()
+        dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 8, 8, 7
+        dataset.PixelRepresentation, dataset.RescaleSlope = 0, 16
+    stored = (phantom().ct.array + 1024) // 16
+    np.testing.assert_array_equal(read(datasets).volume.array, 16 * stored - 1024)
 
 
 def test_big_endian_files_are_read() -> None:
@@ -175,6 +194,22 @@ def test_pixels_that_do_not_fit_into_their_bits_are_refused(signed: int) -> None
         read(datasets)
 
 
+@pytest.mark.parametrize(
+    ("signed", "intercept", "lowest", "highest"), [(0, -1024, 0, 4095), (1, 0, -2048, 2047)]
+)
+def test_metal_and_padding_may_be_the_ends_of_what_the_bits_hold(
+    signed: int, intercept: int, lowest: int, highest: int
+) -> None:
+    datasets = slices()
+    for dataset in datasets:
+        pixels = np.frombuffer(dataset.PixelData, "<i2") - (1024 + intercept)
+        pixels[:2] = lowest, highest
+        dataset.PixelData = np.clip(pixels, lowest, highest).astype("<i2").tobytes()
+        dataset.PixelRepresentation, dataset.RescaleIntercept = signed, intercept
+        dataset.BitsStored, dataset.HighBit = 12, 11
+    assert (read(datasets).volume.array[:, 0, :2] == [-1024, highest + intercept]).all()
+
+
 @pytest.mark.parametrize(("high", "stored"), [(15, 12), (11, 16)])
 def test_a_high_bit_that_is_not_the_highest_is_refused(high: int, stored: int) -> None:
     datasets = slices()
@@ -187,6 +222,15 @@ def test_numbers_that_no_scanner_measures_are_refused() -> None:
     datasets = slices()
     datasets[2].RescaleSlope = "1000"
     with pytest.raises(UnsuitableSeries, match=r"would be \d+ HU; expected at most 65535"):
+        read(datasets)
+
+
+def test_a_scan_of_foam_is_no_scan_of_a_patient() -> None:
+    datasets = slices()
+    for dataset in datasets:
+        pixels = np.minimum(np.frombuffer(dataset.PixelData, "<i2"), 624)  # -400 HU
+        dataset.PixelData = pixels.tobytes()
+    with pytest.raises(UnsuitableSeries, match="nothing is above -200 HU"):
         read(datasets)
 
 

@@ -91,6 +91,10 @@ REFUSED: dict[str, tuple[Change, str]] = {
         in_all(ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"]),
         "Localisers .* 30 of 30",
     ),
+    "localiser among them": (
+        in_one(ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"]),
+        "Localisers .* 1 of 30",
+    ),
     "reformatted": (
         in_all(ImageType=["DERIVED", "SECONDARY", "REFORMATTED"]),
         r"DERIVED\\SECONDARY\\REFORMATTED.*see AcceptDerived",
@@ -118,11 +122,15 @@ REFUSED: dict[str, tuple[Change, str]] = {
         in_all(ImageOrientationPatient=[1, 0, 0, 0.6, 0.8, 0]),
         "not two perpendicular directions",
     ),
+    "no direction of length one": (
+        in_all(ImageOrientationPatient=[1, 0, 0, 0, 0.5, 0]),
+        "not two perpendicular directions of length one",
+    ),
     "sagittal": (in_all(ImageOrientationPatient=SAGITTAL), "90 degrees from axial"),
-    "same place": (moved(5, 0, 0, -4), "1 pair of different slices at the same place"),
+    "same place": (moved(5, 0, 0, -4), "1 pair .* same place, the first at z = 124.0 mm"),
     "one slice beside": (moved(5, 3, 0, 0), "3.0 mm beside each other"),
     "one slice a little beside": (moved(5, 0, 0.7, 0), "0.7 mm beside each other"),
-    "one missing": (remove(12), "1 slice missing: there is a gap between z = .* and .* mm"),
+    "one missing": (remove(12), "1 slice missing: .* between z = 96.0 and 104.0 mm"),
     "three missing": (remove(12, 13, 20), "3 slices missing"),
     "irregular": (moved(5, 0, 0, 1.3), "varies from 2.70 to 5.30 mm"),
     "a little irregular": (moved(5, 0, 0, 0.15), "varies from 3.85 to 4.15 mm"),
@@ -197,6 +205,12 @@ def test_slices_whose_places_are_rounded_to_tenths_are_evenly_apart() -> None:
     for index, header in enumerate(headers):
         header.ImagePositionPatient = [0, 0, round(-3.75 * index, 1)]
     assert "every 3.75 mm" in judge(headers, RULES).reason
+
+
+def test_directions_that_are_not_quite_perpendicular_are_taken_as_if_they_were() -> None:
+    headers = slices()
+    in_all(ImageOrientationPatient=[1, 0, 0, 0.005, 0.999987, 0])(headers)
+    assert judge(headers, RULES).chosen
 
 
 def turned(degrees: float) -> list[Dataset]:

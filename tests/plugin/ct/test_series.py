@@ -54,6 +54,8 @@ def test_files_are_read_from_disk_too(tmp_path: Path) -> None:
 def test_an_instance_that_arrived_twice_counts_once() -> None:
     datasets = slices()
     assert len(read([*datasets, datasets[7]]).slices) == 30
+    no_more = SeriesRules(MaxSlices=30)
+    assert len(read([*datasets, datasets[7]], no_more).slices) == 30
 
 
 def test_a_series_with_too_many_slices_is_refused_before_it_fills_the_memory() -> None:
