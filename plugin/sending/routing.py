@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
-from pydantic import Field, StringConstraints
+from pydantic import AfterValidator, Field
 
 from plugin.conditions import Condition, SeriesFacts
 from plugin.jobs.job import Parcel, Result, ResultKind
@@ -38,7 +38,17 @@ WHERE = {
 }
 """Orthanc's addresses: of all names there are, and where to ask for a sending."""
 
-Address = Annotated[str, StringConstraints(pattern="^((modality|dicomweb|peer):[^/?#%]+|sender)$")]
+
+def _is_an_address(address: str) -> str:
+    if not re.fullmatch("(modality|dicomweb|peer):[^/?#%]+|sender", address):
+        raise ValueError(
+            f"{address!r} is none of modality:NAME, dicomweb:NAME, peer:NAME and sender, or its "
+            "NAME has one of / ? # %"
+        )
+    return address
+
+
+Address = Annotated[str, AfterValidator(_is_an_address)]
 """As in "modality:PACS", "dicomweb:ARCHIVE", "peer:BACKUP": by its name in Orthanc's configuration.
 "sender" is the modality that the CT came from."""
 
