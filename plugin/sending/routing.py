@@ -155,13 +155,14 @@ class OrthancCarrier:
             raise Refused("The CT did not come by C-STORE, so there is no sender to return it to.")
         known = self._get("/modalities?expand")
         named = [name for name, one in known.items() if one["AET"].strip() == aet.strip()]
+        found = "no modality of this title"
         if len(named) > 1:  # several machines of one title are told apart by where they are
             named = [name for name in named if known[name]["Host"] == ip]
+            found = f"several modalities of this title, {len(named) or 'none'} at this address"
         if len(named) != 1:
-            found = "several modalities" if named else "no modality"
             raise Refused(
                 f"The CT came from the AE title {aet!r} at {ip}, and Orthanc's configuration "
-                f"(DicomModalities) names {found} of this title."
+                f"(DicomModalities) names {found}."
             )
         return named[0]
 
