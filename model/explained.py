@@ -2,7 +2,11 @@
 
 from pydantic import ValidationError
 
-PLAINER = dict.fromkeys(("extra_forbidden", "unexpected_keyword_argument"), "there is no such key")
+PLAINER = {
+    **dict.fromkeys(("extra_forbidden", "unexpected_keyword_argument"), "there is no such key"),
+    **dict.fromkeys(("model_type", "dataclass_type"), "Input should be a valid dictionary"),
+    "tuple_type": "Input should be a valid list",  # as JSON and TOML have it
+}
 """Sentences of pydantic's that are not for people, by their type."""
 
 MISSING = frozenset(("missing", "missing_argument", "missing_keyword_only_argument"))

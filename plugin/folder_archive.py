@@ -15,7 +15,7 @@ PREAMBLE, MAGIC = 128, b"DICM"
 GROUPS = (b"\x02\0", b"\x08\0")
 """With which a file begins that has neither: what says how it is written, or what it is of."""
 
-UNREAD = "cut short, damaged or without the preamble of a DICOM file"
+UNREAD = "cut short, damaged, without the preamble of a DICOM file or without its UIDs"
 """What a file is that may be one and cannot be read."""
 
 HEADER_TAGS = ["SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "Modality"]

@@ -189,7 +189,7 @@ def work(station: Station, archive: RestArchive, alive: Path | None) -> int:
         worker.start()
         while worker.alive:
             if alive is not None and _answers(station) and reachable():
-                alive.touch()
+                _touch(alive)
             time.sleep(LOOK_S)
     except KeyboardInterrupt:
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -200,6 +200,14 @@ def work(station: Station, archive: RestArchive, alive: Path | None) -> int:
         return 0
     log.error("the worker has ended")
     return 1
+
+
+def _touch(alive: Path) -> None:
+    """Give the sign of life. Whoever looks for it misses it; the job at hand goes on."""
+    try:
+        alive.touch()
+    except OSError as why:
+        log.warning("no sign of life at %s: %s", alive, why.strerror)
 
 
 def _answers(station: Station) -> bool:

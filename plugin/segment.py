@@ -111,7 +111,7 @@ def choose(archive: FolderArchive, settings: Settings, *, uid: str | None) -> Se
     """
     if archive.unread:
         names = "\n  ".join(map(str, archive.unread))
-        raise Refusal(f"A CT may lack slices, as these are {UNREAD} and cannot be read:\n  {names}")
+        raise Refusal(f"A CT may lack slices, as these are {UNREAD}:\n  {names}")
     candidates = [archive.series(uid)] if uid else archive.all_series()
     if not candidates:
         raise Refusal("The folder holds no DICOM file.")

@@ -40,7 +40,7 @@ class Status:
         """Show that a job has come to another state. A fault here is no fault of the job."""
         with self._one_at_a_time:  # what was read first must not be shown last
             show_on_study(self._archive, jobs, job, labels=self._labels)
-            if job.finished:
+            if job.state == "done":  # once: one whose result is replaced later is skipped then
                 self._add_seconds(job)
             self._show_counts(jobs)
 

@@ -8,6 +8,7 @@ import pytest
 from pydantic import BaseModel
 
 from model.checkpoint import CARD, read_card
+from plugin.configuration import read_configuration
 from plugin.ct.series_rules import SeriesRules
 from plugin.model_rules import ModelRule
 from plugin.sending.routing import RouteRule
@@ -18,7 +19,9 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 MODELS = README + (ROOT / "docs" / "models.md").read_text()
 ROUTING = (ROOT / "docs" / "routing.md").read_text()
+INSTALL = (ROOT / "docs" / "install.md").read_text()
 SETTINGS = (ROOT / "docs" / "settings.md").read_text()
+DEBIAN = Path("/etc/orthanc/orthanc.json")
 
 
 @pytest.mark.parametrize("model", [Settings, SeriesRules])
@@ -45,6 +48,15 @@ def test_every_example_of_our_section_in_a_file_can_be_used_as_it_is(page: str) 
     assert ours
     for example in ours:
         Settings.from_orthanc(json.loads(example))
+
+
+@pytest.mark.skipif(not DEBIAN.exists(), reason="Debian's Orthanc is not installed")
+def test_what_is_written_into_a_file_of_its_own_does_not_stand_in_debians_orthanc_json() -> None:
+    there, files = read_configuration(DEBIAN).keys(), []
+    for example in re.finditer(r"```json\n\s*(\{.*?)```", INSTALL, re.DOTALL):
+        files.append(re.findall(r"/etc/orthanc/([\w-]+)\.json", INSTALL[: example.start()])[-1])
+        assert not json.loads(example[1]).keys() & there, files[-1]
+    assert files == ["python", "oar", "serve-folders"]
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,9 @@ Patient and study are not among them: `sign` copies those. To convert a value ta
 read its file, so what one slice says for all is converted once.
 """
 
+LARGEST_SERIES = 2**32
+"""Bytes of its files: four for each voxel of the largest volume."""
+
 
 @dataclass(frozen=True)
 class CtSeries:
@@ -127,10 +130,10 @@ def read_headers(files: Iterable[bytes | Path], *, pixels_of_at_most: int = 0) -
             that is refused for it takes no memory.
 
     Raises:
-        UnsuitableSeries: some of them are no DICOM, or cut short.
+        UnsuitableSeries: some of them are no DICOM, or cut short; or they are too large to be kept.
     """
     headers: list[Dataset] = []
-    unreadable = 0
+    unreadable = size = 0
     different: set[str] = set()  # the same instance may come twice
     known: dict[RawDataElement, DataElement] = {}
     shelf = Shelf() if pixels_of_at_most else None
@@ -139,6 +142,11 @@ def read_headers(files: Iterable[bytes | Path], *, pixels_of_at_most: int = 0) -
             shelf = None
             for header in headers:
                 header.pop(PIXEL_DATA, None)
+        if shelf:
+            size += len(file) if isinstance(file, bytes) else file.stat().st_size
+        if size > LARGEST_SERIES:
+            headers.clear()
+            continue  # to the end: who gives the files may reckon a hash of all
         try:
             header = read_dicom(file, pixels=shelf is not None, shelf=shelf)
         except UnreadableFile:
@@ -152,6 +160,11 @@ def read_headers(files: Iterable[bytes | Path], *, pixels_of_at_most: int = 0) -
             keep_readable_alike(header, OF_EACH_SLICE, known)
             headers.append(header)
             different.add(_uid(header))
+    if size > LARGEST_SERIES:
+        raise UnsuitableSeries(
+            f"The files of the series have {size / 1e9:.1f} GB, "
+            f"expected at most {LARGEST_SERIES / 1e9:.1f} GB: more may not fit in the memory."
+        )
     if unreadable:
         total = counted(unreadable + len(headers), "file")
         raise UnsuitableSeries(f"{unreadable} of {total} cannot be read: not DICOM, or cut short.")

@@ -115,6 +115,7 @@ def build_seg(finding: Finding, origin: Origin, segmentation_type: SegmentationT
     dimensions = origin.uid(f"SEG {segmentation_type} dimensions")
     for item in (*seg.DimensionOrganizationSequence, *seg.DimensionIndexSequence):
         item.DimensionOrganizationUID = dimensions
+    seg.ContentCreatorName = None  # of type 2, and left out by highdicom where there is none
     if finding.warnings:
         seg.ImageComments = LINE_END.join(finding.warnings)[:LT_LENGTH]
     sign(seg, slices[0], origin)

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
-from pydantic import Field, StringConstraints
+from pydantic import AfterValidator, Field
 
 from plugin.conditions import Condition, SeriesFacts
 from plugin.jobs.job import Parcel, Result, ResultKind
@@ -38,7 +38,17 @@ WHERE = {
 }
 """Orthanc's addresses: of all names there are, and where to ask for a sending."""
 
-Address = Annotated[str, StringConstraints(pattern="^((modality|dicomweb|peer):[^/?#%]+|sender)$")]
+
+def _is_an_address(address: str) -> str:
+    if not re.fullmatch("(modality|dicomweb|peer):[^/?#%]+|sender", address):
+        raise ValueError(
+            f"{address!r} is none of modality:NAME, dicomweb:NAME, peer:NAME and sender, or its "
+            "NAME has one of / ? # %"
+        )
+    return address
+
+
+Address = Annotated[str, AfterValidator(_is_an_address)]
 """As in "modality:PACS", "dicomweb:ARCHIVE", "peer:BACKUP": by its name in Orthanc's configuration.
 "sender" is the modality that the CT came from."""
 
@@ -145,13 +155,14 @@ class OrthancCarrier:
             raise Refused("The CT did not come by C-STORE, so there is no sender to return it to.")
         known = self._get("/modalities?expand")
         named = [name for name, one in known.items() if one["AET"].strip() == aet.strip()]
+        found = "no modality of this title"
         if len(named) > 1:  # several machines of one title are told apart by where they are
             named = [name for name in named if known[name]["Host"] == ip]
+            found = f"several modalities of this title, {len(named) or 'none'} at this address"
         if len(named) != 1:
-            found = "several modalities" if named else "no modality"
             raise Refused(
                 f"The CT came from the AE title {aet!r} at {ip}, and Orthanc's configuration "
-                f"(DicomModalities) names {found} of this title."
+                f"(DicomModalities) names {found}."
             )
         return named[0]
 

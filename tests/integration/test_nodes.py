@@ -170,6 +170,17 @@ def test_several_nodes_do_every_job_once_and_tell_nothing_of_the_patient(orthanc
     wait_until(lambda: all(node.alive.exists() for node in nodes), "the nodes are healthy")
 
 
+def test_a_node_goes_on_when_its_sign_of_life_cannot_be_given(tmp_path, orthanc, new_node):
+    node = new_node()
+    wait_until(node.alive.exists, "the node is healthy")
+    node.alive.unlink()
+    node.alive.symlink_to(tmp_path / "gone" / "alive")
+    node.wait_for("no sign of life at")
+
+    assert orthanc.wait_for(orthanc.ask_for(orthanc.new_study()), "done")
+    assert node.end(signal.SIGTERM) == 0
+
+
 def test_a_node_that_is_killed_loses_its_job_to_another_one(orthanc, new_node):
     study = orthanc.new_study()
     killed = new_node()
@@ -273,15 +284,18 @@ def test_two_orthancs_that_share_their_database_do_a_study_once(server, tmp_path
 
         [study] = both[0].get("/studies")
         job = both[0].wait_for_job("done")
+
+        def is_stable_again() -> bool:
+            changes = both[0].get("/changes?limit=1000")["Changes"]
+            return sum(one["ChangeType"] == "StableStudy" for one in changes) > 2
+
+        wait_until(is_stable_again, "it is stable in each, and once more because of the SEG")
         for one in both:
             one.wait_until_quiet()
             assert one.post(f"/oar/studies/{study}/jobs")["jobs"] == [job]
             assert one.jobs() == [job]
             assert one.segs_of(study) == [job["results"][0]["orthanc_id"]]
         assert job["attempts"] == 1
-        changes = both[0].get("/changes?limit=1000")["Changes"]
-        stable = [one for one in changes if one["ChangeType"] == "StableStudy"]
-        assert len(stable) > 2  # in each, and once more because of the SEG
     finally:
         for one in both:
             one.kill()

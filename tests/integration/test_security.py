@@ -130,6 +130,11 @@ def test_another_sites_page_cannot_ask_orthanc_itself_either(guarded, headers, s
     assert guarded.ask("POST", "/tools/lookup", "max", b"1.2.3", **headers)[0] == status
 
 
+@pytest.mark.parametrize(("languages", "status"), [({"Accept_Language": "de"}, 403), ({}, 404)])
+def test_a_picture_in_another_sites_page_deletes_nothing_either(guarded, languages, status):
+    assert guarded.ask("GET", "/studies/x?_method=delete", "max", **languages)[0] == status
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_every_page_has_the_strict_policy(guarded, page):
     status, headers, _ = guarded.ask("GET", page, "lea")

@@ -13,7 +13,7 @@ from model.organs import BY_NAME
 from plugin.belonging import NotOurs
 from plugin.catalogue import UnknownModel
 from plugin.jobs.intake import Intake
-from plugin.jobs.job import Job, Result
+from plugin.jobs.job import Job, Outcome, Result
 from plugin.settings import BadSettings
 from plugin.status import summary
 from tests.fake_orthanc import FakeOrthanc
@@ -89,6 +89,17 @@ def test_a_stable_study_comes_back_with_a_seg_and_says_so(orthanc, ct):
     assert orthanc.metrics["oar_seconds_segmenting_last"] > 0
     assert orthanc.metrics["oar_seconds_segmenting_total"] > 0
     assert not worker.alive
+
+
+def test_the_seconds_of_a_job_count_once_though_its_result_is_replaced_later(orthanc, ct):
+    jobs = load()["jobs"]
+    change(orthanc, orthanc.ChangeType.STABLE_STUDY, orthanc.receive(ct))
+    job = jobs.claim()
+    jobs.finish(job.id, Outcome(state="done", seconds={"reading": 2.0}))
+
+    jobs.replaced(job.id, "Replaced by the result of another job.")
+
+    assert orthanc.metrics["oar_seconds_reading_total"] == 2.0
 
 
 def test_a_study_that_could_not_be_queued_at_once_is_queued_soon(orthanc, ct):

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pydicom
 import pytest
@@ -183,16 +184,27 @@ def test_an_older_result_stays_until_there_can_be_a_new_one(folder, tmp_path, we
     assert (out / "seg.dcm").exists()
 
 
+def cut_short(slice_file: Path) -> None:
+    slice_file.write_bytes(slice_file.read_bytes()[:500])
+
+
+def robbed_of_its_uid(slice_file: Path) -> None:
+    image = pydicom.dcmread(slice_file)
+    image.SOPInstanceUID = ""
+    image.save_as(slice_file)
+
+
+@pytest.mark.parametrize("harm", [cut_short, robbed_of_its_uid])
 def test_a_ct_whose_last_slice_is_damaged_is_not_segmented_as_if_whole(
-    folder, tmp_path, weights, capsys
+    folder, tmp_path, weights, capsys, harm
 ):
     last = max(folder.rglob("*.dcm"))
-    last.write_bytes(last.read_bytes()[:500])
+    harm(last)
 
     status = main([str(folder), "--out", str(tmp_path / "out"), "--model", str(weights / "quick")])
 
     assert status == UNSUITABLE
     said = capsys.readouterr().err
-    assert f"cannot be read:\n  {last}\n" in said
+    assert f"of a DICOM file or without its UIDs:\n  {last}\n" in said
     assert said.count(str(last)) == 1
     assert not any((tmp_path / "out").iterdir())

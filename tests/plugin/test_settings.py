@@ -47,6 +47,10 @@ def test_the_configuration_that_we_ship_names_every_setting_at_its_default():
         ({"Database": "sqlite://"}, "Oar.Database: Value error, SQLite needs a file"),
         ({"Database": "sqlite:///"}, "Oar.Database: Value error, SQLite needs a file"),
         ({"Database": "sqlite:///:memory:"}, "Oar.Database: Value error, SQLite needs a file"),
+        ({"Routes": [{"To": "sender"}]}, "Oar.Routes.0.To: Input should be a valid list."),
+        ({"Routes": ["sender"]}, "Oar.Routes.0: Input should be a valid dictionary."),
+        ({"Routes": [{"To": ["TPS"]}]}, "Oar.Routes.0.To.0: Value error, 'TPS' is none of"),
+        ({"Routes": [{"To": ["peer:A/B"]}]}, "or its NAME has one of"),
     ],
 )
 def test_a_mistake_in_the_configuration_is_named(section, names):

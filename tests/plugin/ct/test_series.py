@@ -82,6 +82,24 @@ def test_a_series_with_too_many_slices_is_refused_before_it_fills_the_memory() -
     assert peak < 60 * 2 * 512 * 512 + 2**25
 
 
+def test_a_series_of_large_images_is_refused_before_it_fills_the_memory(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    files = [as_file(dataset) for dataset in slices()]
+    for number, file in enumerate(files):
+        (tmp_path / str(number)).write_bytes(file)
+    size = sum(map(len, files))
+
+    monkeypatch.setattr("plugin.ct.series.LARGEST_SERIES", size)
+    assert len(read_series(files, RULES).slices) == 30
+
+    monkeypatch.setattr("plugin.ct.series.LARGEST_SERIES", size - 1)
+    for given in (iter(files), tmp_path.iterdir()):
+        with pytest.raises(UnsuitableSeries, match="more may not fit in the memory"):
+            read_series(given, RULES)
+        assert not list(given)  # each was asked for: a hash of all is one of all
+
+
 def test_slices_thicker_than_their_distance_are_fine() -> None:
     datasets = slices()
     for dataset in datasets:
