@@ -7,8 +7,10 @@ import torch
 from pydicom.dataset import Dataset
 
 from model.checkpoint import save
+from model.segmenter import Segmenter
 from plugin.jobs.job_table import open_database
 from plugin.jobs.jobs import Jobs
+from tests.fake_orthanc import FakeOrthanc
 from tests.phantoms import Phantom, ct_slices, make_phantom
 from tests.tiny_model import tiny_model
 
@@ -31,6 +33,19 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save(folder / "quick", *tiny_model("quick"))
     save(folder / "blind", *tiny_model("blind", finds=False))
     return folder
+
+
+@pytest.fixture
+def orthanc(ct: list[Dataset]) -> FakeOrthanc:
+    """An Orthanc that has the CT."""
+    one = FakeOrthanc()
+    one.receive(ct)
+    return one
+
+
+@pytest.fixture(scope="module")
+def quick(weights: Path) -> Segmenter:
+    return Segmenter.load(weights / "quick", device="cpu")
 
 
 @pytest.fixture

@@ -43,18 +43,6 @@ def run(
     )
 
 
-@pytest.fixture
-def orthanc(ct: list[Dataset]) -> FakeOrthanc:
-    one = FakeOrthanc()
-    one.receive(ct)
-    return one
-
-
-@pytest.fixture(scope="module")
-def quick(weights) -> Segmenter:
-    return Segmenter.load(weights / "quick", device="cpu")
-
-
 @pytest.fixture(scope="module")
 def blind(weights) -> Segmenter:
     return Segmenter.load(weights / "blind", device="cpu")

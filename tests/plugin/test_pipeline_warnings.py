@@ -11,22 +11,9 @@ import pytest
 from pydicom.dataset import Dataset
 
 from model.postprocess import OutOfOrder, clean
-from model.segmenter import Segmenter
 from plugin.settings import Settings
 from tests.fake_orthanc import FakeOrthanc
 from tests.plugin.test_pipeline import ALL, run
-
-
-@pytest.fixture
-def orthanc(ct: list[Dataset]) -> FakeOrthanc:
-    one = FakeOrthanc()
-    one.receive(ct)
-    return one
-
-
-@pytest.fixture(scope="module")
-def quick(weights) -> Segmenter:
-    return Segmenter.load(weights / "quick", device="cpu")
 
 
 def test_a_model_that_learned_from_no_patient_says_so_first_and_wherever_a_system_looks(
