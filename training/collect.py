@@ -1,13 +1,14 @@
 """From an archive to folders of cases: patients numbered, nothing of their headers written.
 
-One CT of each patient is taken, so that a split of cases is a split of patients. Each finished
-study is a line in the journal; a killed run does the study again that it was killed in.
+One CT of each patient is taken, so that a split of cases is a split of patients. CTs of one Patient
+ID, study or frame of reference are of one patient. Each finished study is a line in the journal; a
+killed run does the study again that it was killed in.
 """
 
 import csv
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import TypeAdapter
@@ -33,7 +34,7 @@ KEY = "key.csv"
 class Collected:
     """One case, and where it came from."""
 
-    patient: str  # pseudonym
+    named: bool  # there is a Patient ID
     series: str  # the archive's identifier of the CT
     structure_set: str  # SOP Instance UID
     report: CaseReport
@@ -47,6 +48,7 @@ class Finished:
     cases: tuple[Collected, ...] = ()
     refused: tuple[Refusal, ...] = ()
     undrawn: int = 0  # CT series that nobody drew on
+    known: dict[str, str] = field(default_factory=dict)  # pseudonym of what tells a patient to case
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,32 +82,42 @@ class Collector:
             found = look_at_study(self.archive, study, self.names)
         except UnknownResource as why:  # deleted since it was listed
             return Finished(study=study, refused=(Refusal(what=study, reason=str(why)),))
-        taken = {case.patient: case.report.case for one in before for case in one.cases}
-        cases, reasons = [], list(found.refused)
+        known = {key: case for one in before for key, case in one.known.items()}
+        number = sum(len(one.cases) for one in before)
+        cases, reasons, new = list[Collected](), list(found.refused), dict[str, str]()
         for drawn in found.drawn:
-            patient = self.journal.pseudonym(drawn.patient)
-            if patient in taken:
-                reasons.append(f"Another CT of this patient is in already, as {taken[patient]}.")
-                continue
+            keys = [self.journal.pseudonym(key) for key in drawn.known_by]
+            taken = sorted({(known | new)[key] for key in keys if key in known | new})
             try:
-                report = self._case(drawn, f"{len(taken) + 1:04d}")
+                cases.append(self._take(drawn, f"{number + len(cases) + 1:04d}", taken))
+                taken = [cases[-1].report.case]
             except (Refused, UnknownResource) as why:
                 reasons.append(str(why))
-                continue
-            taken[patient] = report.case
-            cases.append(
-                Collected(
-                    patient=patient,
-                    series=drawn.series.id,
-                    structure_set=drawn.sop_instance_uid,
-                    report=report,
-                )
-            )
+            new |= {key: case for key in keys for case in taken[:1]}
         return Finished(
             study=study,
             cases=tuple(cases),
             refused=tuple(Refusal(what=study, reason=reason) for reason in reasons),
             undrawn=found.undrawn,
+            known=new,
+        )
+
+    def _take(self, drawn: DrawnCt, name: str, taken: Sequence[str]) -> Collected:
+        """Make a case, unless the patient is one: `taken`.
+
+        Raises:
+            Refused: there is none to make.
+        """
+        if taken:
+            raise Refused(
+                "Another CT of this patient, study or frame of reference is in already, as "
+                f"{' and '.join(taken)}."
+            )
+        return Collected(
+            named=bool(drawn.patient),
+            series=drawn.series.id,
+            structure_set=drawn.sop_instance_uid,
+            report=self._case(drawn, name),
         )
 
     def _case(self, drawn: DrawnCt, name: str) -> CaseReport:

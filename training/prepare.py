@@ -247,6 +247,7 @@ def report_on(
             *source.passed_over(),
         ],
         undrawn=sum(one.undrawn for one in finished),
+        nameless=sum(not case.named for one in finished for case in one.cases),
     )
     (journal.folder / "report.md").write_text(report.markdown())
     (journal.folder / "report.json").write_bytes(report.json())
@@ -333,6 +334,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if report.undrawn:
         print(
             f"Nobody drew on {report.undrawn} CT series, or what was drawn is not in their study."
+        )
+    if report.nameless > 1:
+        print(
+            f"{report.nameless} cases are of CTs without a Patient ID: if two of them are of one "
+            "patient, he may train what he measures. See key.csv."
         )
     if report.refused or report.undrawn:
         print("What is not taken stays so in this DIR: mend it and prepare into another one.")

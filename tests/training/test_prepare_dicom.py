@@ -200,66 +200,6 @@ def test_swapped_sides_and_labels_in_the_air_are_left_out_and_reported(tmp_path:
     assert "| 0001 | Parotid_L | it does not lie on its side of the patient |" in text
 
 
-def test_the_newest_structure_set_counts_and_our_own_results_never_do(tmp_path: Path) -> None:
-    one = patient(5)
-    images = ct_slices(one)
-    old = rtstruct(images, contours(one, DRAWN[:1]), StructureSetDate="20200101")
-    new = rtstruct(images, contours(one, DRAWN[1:3]), StructureSetDate="20200301")
-    points = rtstruct(images, {"ISO": []}, StructureSetDate="20200401")
-    ours = rtstruct(images, contours(one), StructureSetDate="20200501", Manufacturer="orthanc-oar")
-    write(tmp_path / "in", one, old, new, new, points, ours)  # of one there are two copies
-
-    run(tmp_path / "in", tmp_path / "out")
-
-    assert Case.read(tmp_path / "out" / "0001").labelled == DRAWN[1:3]
-    assert reasons(tmp_path / "out") == ["A CT has a newer structure set than this RTSTRUCT."]
-
-
-def test_which_of_two_structure_sets_is_newer_is_not_guessed(tmp_path: Path) -> None:
-    one = patient(5)
-    images = ct_slices(one)
-    both = [rtstruct(images, contours(one, organs)) for organs in (DRAWN[:1], DRAWN[1:])]
-    write(tmp_path / "in", one, *both)
-    run(tmp_path / "in", tmp_path / "out")
-    [reason] = reasons(tmp_path / "out")
-    assert reason.startswith("2 structure sets were drawn on the CT at one time")
-
-
-def test_a_patient_is_one_case_however_many_cts_there_are(tmp_path: Path) -> None:
-    one = patient(6)
-    for number in (1, 2):
-        images = ct_slices(one, series_number=number)
-        write(
-            tmp_path / "in" / str(number),
-            one,
-            rtstruct(images, contours(one)),
-            series_number=number,
-        )
-    again = patient(6, noise_hu=3.0)  # another study of the same patient
-    assert ct_slices(again)[0].StudyInstanceUID != ct_slices(one)[0].StudyInstanceUID
-    write(tmp_path / "in" / "again", again, rtstruct(ct_slices(again), contours(again)))
-
-    run(tmp_path / "in", tmp_path / "out")
-
-    assert Dataset.read(tmp_path / "out").cases == ("0001",)
-    assert reasons(tmp_path / "out") == ["Another CT of this patient is in already, as 0001."] * 2
-
-
-def test_blanks_around_an_identifier_make_no_other_patient(tmp_path: Path) -> None:
-    for number, identifier in enumerate(("P1", " P1", "P1 ")):
-        one = patient(6, noise_hu=float(number))
-        write(tmp_path / "in" / str(number), one, rtstruct(ct_slices(one), contours(one)))
-        for file in (tmp_path / "in" / str(number)).iterdir():
-            dataset = dcmread(file)
-            dataset.PatientID = identifier
-            dataset.save_as(file)
-
-    run(tmp_path / "in", tmp_path / "out")
-
-    assert Dataset.read(tmp_path / "out").cases == ("0001",)
-    assert reasons(tmp_path / "out") == ["Another CT of this patient is in already, as 0001."] * 2
-
-
 def test_structures_on_images_that_are_not_there_are_refused(tmp_path: Path) -> None:
     one = patient(7)
     images = ct_slices(one)
