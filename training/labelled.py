@@ -151,7 +151,8 @@ def read_nifti(path: Path) -> hd.Volume:
     """Read a .nii.gz that is there from its beginning to its end.
 
     Raises:
-        ValueError: it cannot be read, or was cut short.
+        ValueError: it is not there, was cut short or is no NIfTI.
+        OSError: the disk or the share does not give it.
     """
     if not _is_whole(path):
         raise ValueError(f"{path.name} is missing, cut short or not compressed")
@@ -172,8 +173,8 @@ def _is_whole(path: Path) -> bool:
         with gzip.open(path) as file:
             while file.read(CHUNK):
                 pass
-    except (OSError, EOFError, zlib.error):
-        return False
+    except (FileNotFoundError, gzip.BadGzipFile, EOFError, zlib.error):
+        return False  # any other OSError is the disk's or the share's
     return True
 
 

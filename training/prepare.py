@@ -36,7 +36,7 @@ from model.preprocess import ORIENTATION, WINDOW_HU, Preprocessing, resample_lab
 from plugin.archive import ArchiveError
 from plugin.drawn.structure_names import StructureNames
 from plugin.rest_archive import RestArchive
-from training.cases import UNKNOWN, Case, Dataset, in_table_order
+from training.cases import UNKNOWN, Case, Dataset, in_table_order, twins
 from training.checks import examine, without
 from training.collect import Collector, Finished
 from training.filling import filling_hu, not_called_unknown
@@ -96,12 +96,12 @@ def at_first(source: Source, journal: Journal, options: Options) -> list[str]:
     """What the source held when the preparation was begun: studies, or folders of cases.
 
     Raises:
-        ValueError: it holds nothing.
+        ValueError: it holds nothing now.
     """
+    found = source.content(options.query)
+    if not found:  # a share that is away, or a query with a mistake: not to be noted for good
+        raise ValueError(f"{source.name} holds no study to prepare, or none that is asked for.")
     if not journal.of_kind(CONTENT):
-        found = source.content(options.query)
-        if not found:  # a share that is away, or a query with a mistake: not to be noted for good
-            raise ValueError(f"{source.name} holds no study to prepare, or none that is asked for.")
         journal.add(CONTENT, found)
     [content] = journal.of_kind(CONTENT)
     return list(content)
@@ -115,8 +115,6 @@ def measure_cases(
     done = {one.name: one for one in map(adapter.validate_python, journal.of_kind(MEASURED))}
     todo = [folder for folder in folders if folder.name not in done]
     for folder in track(todo, "Measuring", disable=not sys.stderr.isatty()):
-        if not folder.is_dir():  # a share that is away: not to be refused for good
-            raise FileNotFoundError(f"{folder} is not there any more; the same command goes on.")
         try:
             case, report = read_case(folder, options.unknown_hu), None
             if not checked:
@@ -134,6 +132,10 @@ def measure_cases(
                 filling_hu=filling_hu(case.ct),
             )
         except ValueError as why:
+            if not folder.is_dir():  # a share that is away: not to be refused for good
+                raise FileNotFoundError(
+                    f"{folder} is not there any more; the same command goes on."
+                ) from why
             one = Measured(name=folder.name, refused=str(why))
         journal.add(MEASURED, adapter.dump_python(one, mode="json"))
         done[one.name] = one
@@ -227,7 +229,10 @@ def run(args: argparse.Namespace) -> Report:
             print(f"training.prepare: {sentence}", file=sys.stderr)
         report = report_on(journal, source, finished, measured)
         if any(one.fingerprint is not None for one in measured):
-            prepare_cases({folder.name: folder for folder in folders}, measured, args.out, options)
+            by_name = {folder.name: folder for folder in folders}
+            dataset = prepare_cases(by_name, measured, args.out, options)
+            if sentence := twins(args.out, dataset.cases):  # nothing trains on them
+                print(f"training.prepare: {sentence}", file=sys.stderr)
         return report
 
 
