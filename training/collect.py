@@ -18,7 +18,7 @@ from plugin.archive import Archive, UnknownResource
 from plugin.ct.series_rules import SeriesRules
 from plugin.drawn.structure_names import StructureNames
 from training.archive_cases import DrawnCt, Refused, look_at_study, read_drawn_ct
-from training.checks import examine
+from training.checks import examine, nothing_left
 from training.journal import Journal
 from training.labelled import write_case
 from training.report import CaseReport, Refusal
@@ -129,12 +129,8 @@ class Collector:
         case, organs = read_drawn_ct(self.archive, drawn, name, rules=self.rules, names=self.names)
         case, findings = examine(case)
         if not case.labelled:
-            reasons = {o.tg263: why for o, why in organs.left_out.items()} | findings.left_out
-            raise Refused(
-                "No organ is left of those drawn on the CT: "
-                + "; ".join(f"{organ}: {why}" for organ, why in reasons.items())
-                + "."
-            )
+            reasons = {organ.name: why for organ, why in organs.left_out.items()}
+            raise Refused(f"Of a CT {nothing_left(reasons | findings.left_out)}.")
         write_case(case, self.cases)
         return CaseReport(
             case=name,

@@ -37,7 +37,7 @@ from plugin.archive import ArchiveError
 from plugin.drawn.structure_names import StructureNames
 from plugin.rest_archive import RestArchive
 from training.cases import UNKNOWN, Case, Dataset, in_table_order, twins
-from training.checks import examine, without
+from training.checks import examine, nothing_left, without
 from training.collect import Collector, Finished
 from training.filling import filling_hu, not_called_unknown
 from training.fingerprint import CaseFingerprint, Fingerprint, measure
@@ -121,7 +121,8 @@ def measure_cases(
                 case, findings = examine(case)
                 report = CaseReport(case=case.name, findings=findings)
             if not case.labelled:
-                raise ValueError(f"{case.name}: no organ is labelled")
+                left_out = {} if report is None else report.findings.left_out
+                raise ValueError(f"{case.name}: {nothing_left(left_out)}")
             one = Measured(
                 name=case.name,
                 fingerprint=measure(

@@ -296,6 +296,22 @@ def test_a_pair_on_the_wrong_sides_of_a_case_folder_is_not_trained_on(tmp_path: 
     assert not np.isin(found.labels, (left, right)).any()
 
 
+def test_of_a_case_whose_organs_are_all_left_out_the_reasons_are_said(tmp_path: Path) -> None:
+    write_case(phantom(), tmp_path / "cases" / "pt")
+    path = tmp_path / "cases" / "pt" / "label.nii.gz"
+    labels = sitk.ReadImage(str(path))
+    sitk.WriteImage(sitk.ChangeLabel(labels, {12: 13, 13: 12}), str(path))
+    (tmp_path / "cases" / "pt" / "labelled.json").write_text('["parotid_left", "parotid_right"]')
+
+    assert main(f"{tmp_path / 'cases'} --out {tmp_path / 'out'} --spacing 8 6 6".split()) == 1
+
+    said = (tmp_path / "out-private" / "report.md").read_text()
+    assert (
+        "| pt: no organ is left of those that were drawn: Parotid_L, Parotid_R: it does not lie on "
+        "its side of the patient |"
+    ) in said
+
+
 def test_a_folder_without_cases_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no case folders"):
         case_folders(tmp_path)

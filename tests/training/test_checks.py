@@ -71,6 +71,42 @@ def test_swapped_sides_are_found_whatever_the_axes(orientation: Orientation) -> 
     assert np.unique(found.labels.array).tolist() == [0, 1]
 
 
+def test_of_a_patient_whose_position_is_registered_wrongly_nothing_is_learned() -> None:
+    """Feet first, registered as head first: a mandible drawn whole was halved the wrong way."""
+    case = case_of(phantom(), "brainstem", "spinal_cord", "mandible_left", "mandible_right")
+    turned = np.diag([-1.0, 1.0, -1.0, 1.0]) @ case.ct.affine
+    left, right = BY_NAME["mandible_left"].label, BY_NAME["mandible_right"].label
+    other = np.arange(256, dtype=np.uint8)
+    other[[left, right]] = right, left
+    wrong = replace(
+        case,
+        ct=hd.Volume(case.ct.array, turned, "PATIENT"),
+        labels=hd.Volume(other[case.labels.array], turned, "PATIENT"),
+    )
+
+    found, findings = examine(wrong)
+
+    assert found.labelled == ()
+    assert not found.labels.array.any()
+    assert set(findings.left_out.values()) == {
+        "Brainstem was not found above SpinalCord, where it is in every patient: the position of "
+        "the patient may be registered wrongly, and left and right with it"
+    }
+    assert examine(case)[0].labelled == case.labelled
+
+
+def test_an_organ_that_is_left_out_does_not_say_where_the_others_should_be() -> None:
+    case = case_of(phantom(), "brainstem", "parotid_left", "spinal_cord")
+    cord = np.zeros(case.labels.array.shape, bool)
+    cord[2:12, 40:44, -4:] = True  # in the air beside the head, and above it
+    place(case.labels, BY_NAME["spinal_cord"], cord)
+
+    found, findings = examine(case)
+
+    assert findings.left_out.keys() == {"spinal_cord"}
+    assert kept(found) == {"brainstem", "parotid_left"}
+
+
 def test_a_single_gland_on_the_wrong_side_is_found_by_the_body_alone() -> None:
     case = case_of(phantom(), "parotid_right")
     array = case.labels.array.copy()

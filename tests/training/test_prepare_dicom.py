@@ -200,6 +200,21 @@ def test_swapped_sides_and_labels_in_the_air_are_left_out_and_reported(tmp_path:
     assert "| 0001 | Parotid_L | it does not lie on its side of the patient |" in text
 
 
+def test_of_a_ct_whose_organs_are_all_left_out_the_reasons_are_said(tmp_path: Path) -> None:
+    one = patient(4)
+    left, right = outlines(one, DRAWN[1]), outlines(one, DRAWN[2])
+    stray = {"Brainstem": [replace(left[0], points_mm=left[0].points_mm + 1000)]}
+    drawn = stray | {"Parotid_L": right, "Parotid_R": left}
+    write(tmp_path / "in", one, rtstruct(ct_slices(one), drawn))
+
+    assert run(tmp_path / "in", tmp_path / "out") == 1
+
+    assert reasons(tmp_path / "out") == [
+        "Of a CT no organ is left of those that were drawn: Brainstem: it does not fill a voxel of "
+        "the CT; Parotid_L, Parotid_R: it does not lie on its side of the patient."
+    ]
+
+
 def test_structures_on_images_that_are_not_there_are_refused(tmp_path: Path) -> None:
     one = patient(7)
     images = ct_slices(one)
