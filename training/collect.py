@@ -8,7 +8,7 @@ killed run does the study again that it was killed in.
 import csv
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pydantic import TypeAdapter
@@ -20,7 +20,7 @@ from plugin.drawn.structure_names import StructureNames
 from training.archive_cases import DrawnCt, Refused, look_at_study, read_drawn_ct
 from training.checks import examine, nothing_left
 from training.journal import Journal
-from training.labelled import write_case
+from training.labelled import voxels_of, write_case
 from training.report import CaseReport, Refusal
 
 STUDY = "study"
@@ -60,6 +60,7 @@ class Collector:
     cases: Path
     rules: SeriesRules
     names: StructureNames
+    unknown_hu: float | None = None  # voxels of exactly this value hold no information
 
     def collect(self, studies: Sequence[str]) -> list[Finished]:
         """Read every study that the journal does not know yet; return what became of each.
@@ -127,6 +128,8 @@ class Collector:
             Refused: there is none to write.
         """
         case, organs = read_drawn_ct(self.archive, drawn, name, rules=self.rules, names=self.names)
+        if self.unknown_hu is not None:
+            case = replace(case, unknown=voxels_of(self.unknown_hu, case.ct))
         case, findings = examine(case)
         if not case.labelled:
             reasons = {organ.name: why for organ, why in organs.left_out.items()}

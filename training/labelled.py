@@ -110,16 +110,18 @@ def read_case(folder: Path, unknown_hu: float | None = None) -> LabelledCt:
         raise ValueError(f"{folder.name}: {LABELLED} is no list of names of organs") from error
     if unknown_names := sorted(set(names) - BY_NAME.keys()):
         raise ValueError(f"{folder.name}: {LABELLED} lists {unknown_names}, which are no organs")
-    unknown = None
-    if unknown_hu is not None:
-        unknown = ct.with_array((ct.array == unknown_hu).astype(np.uint8))
     return LabelledCt(
         name=folder.name,
         ct=ct,
         labels=labels,
         labelled=tuple(BY_NAME[name] for name in names),
-        unknown=unknown,
+        unknown=None if unknown_hu is None else voxels_of(unknown_hu, ct),
     )
+
+
+def voxels_of(hu: float, ct: hd.Volume) -> hd.Volume:
+    """1 where the CT has exactly this value, as `LabelledCt.unknown`."""
+    return ct.with_array((ct.array == hu).astype(np.uint8))
 
 
 def write_case(case: LabelledCt, folder: Path) -> Path:

@@ -25,13 +25,12 @@ import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from math import inf
 from pathlib import Path
 
 from pydantic import TypeAdapter
 from rich.progress import track
 
-from model.checkpoint import BadCheckpoint, read_card
+from model.checkpoint import BadCheckpoint
 from model.preprocess import ORIENTATION, WINDOW_HU, Preprocessing, resample_labels
 from plugin.archive import ArchiveError
 from plugin.drawn.structure_names import StructureNames
@@ -45,7 +44,7 @@ from training.journal import Journal, OtherRun, private_folder
 from training.labelled import LabelledCt, read_case
 from training.options import finite
 from training.report import CaseReport, Refusal, Report
-from training.sources import Options, Source, hash_of, open_source, series_rules
+from training.sources import Options, Source, open_source
 
 CONTENT, MEASURED = "content", "measured"
 """Kinds of the journal's lines: what there was at the first start, and each case when measured."""
@@ -87,7 +86,12 @@ def collect(
     if source.archive is None:
         return []
     collector = Collector(
-        archive=source.archive, journal=journal, cases=cases, rules=options.series, names=names
+        archive=source.archive,
+        journal=journal,
+        cases=cases,
+        rules=options.series,
+        names=names,
+        unknown_hu=options.unknown_hu,
     )
     return collector.collect(at_first(source, journal, options))
 
@@ -187,34 +191,13 @@ def run(args: argparse.Namespace) -> Report:
         ArchiveError, BadCheckpoint, OtherRun, OSError, ValueError: what is wrong, in one sentence.
     """
     names = StructureNames.read(args.names)
-    rules = series_rules(args.configuration)
     with ExitStack() as stack:
         source = open_source(args.source, password_file=args.password_file, ca_file=args.ca_file)
         if isinstance(source.archive, RestArchive):
             stack.enter_context(source.archive)
         elif args.query:
             raise ValueError(f"--query asks an Orthanc, and {source.name} is a folder.")
-        like = None if args.like is None else read_card(args.like)
-        if like is not None:
-            if args.spacing is not None or args.window is not None:
-                raise ValueError("--like takes spacing and window from the model: leave them out.")
-            args.window = like.preprocessing.window_hu
-        if args.spacing is not None and not all(0 < mm < inf for mm in args.spacing):
-            raise ValueError(f"--spacing takes millimetres above 0, got {_spaced(args.spacing)}.")
-        low, high = args.window or WINDOW_HU
-        if not low < high:
-            raise ValueError(f"--window takes the lower end first, got {low:g} {high:g}.")
-        options = Options(
-            source=source.name,
-            query=dict(args.query),
-            spacing_mm=None if args.spacing is None else tuple(args.spacing),
-            window_hu=(low, high),
-            unknown_hu=args.unknown_hu,
-            names=hash_of(args.names),
-            series=rules,
-            like=None if like is None else like.preprocessing,
-            organs=None if like is None else like.organs,
-        )
+        options = Options.asked(args, source.name)
         values = TypeAdapter(Options).dump_python(options, mode="json")
         journal = stack.enter_context(Journal(args.out, values))
         finished = collect(source, journal, args.out / "cases", options, names)
@@ -258,10 +241,6 @@ def report_on(
     (journal.folder / "report.md").write_text(report.markdown())
     (journal.folder / "report.json").write_bytes(report.json())
     return report
-
-
-def _spaced(values: Sequence[float]) -> str:
-    return " ".join(f"{value:g}" for value in values)
 
 
 def attribute(text: str) -> tuple[str, str]:

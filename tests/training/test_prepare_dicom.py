@@ -200,6 +200,19 @@ def test_swapped_sides_and_labels_in_the_air_are_left_out_and_reported(tmp_path:
     assert "| 0001 | Parotid_L | it does not lie on its side of the patient |" in text
 
 
+def test_what_a_cropped_ct_does_not_show_is_not_outside_the_patient(tmp_path: Path) -> None:
+    one = patient(4, noise_hu=0.0)
+    _, _, columns = np.nonzero(one.labels.array == BY_NAME["parotid_left"].label)
+    one.ct.array[:, :, columns.min() :] = -1024
+    write(tmp_path / "in", one, rtstruct(ct_slices(one), contours(one)))
+
+    run(tmp_path / "in", tmp_path / "air")
+    run(tmp_path / "in", tmp_path / "unknown", "--unknown-hu", "-1024")
+
+    assert BY_NAME["parotid_left"] not in Case.read(tmp_path / "air" / "0001").labelled
+    assert BY_NAME["parotid_left"] in Case.read(tmp_path / "unknown" / "0001").labelled
+
+
 def test_of_a_ct_whose_organs_are_all_left_out_the_reasons_are_said(tmp_path: Path) -> None:
     one = patient(4)
     left, right = outlines(one, DRAWN[1]), outlines(one, DRAWN[2])
