@@ -133,6 +133,33 @@ def test_a_body_contour_called_cord_is_no_cord() -> None:
     assert findings.left_out == {"spinal_cord": "it has 30.2 ml per cm, usually 0.5 to 3"}
 
 
+def test_a_cord_that_is_drawn_too_thick_is_kept_and_said() -> None:
+    one = phantom()
+    case = case_of(one, "spinal_cord")
+    canal = np.zeros(one.ct.array.shape, bool)
+    canal[35:50, 60:72, 44:56] = True
+    place(case.labels, BY_NAME["spinal_cord"], canal)
+
+    found, findings = examine(case)
+
+    assert kept(found) == {"spinal_cord"}
+    [said] = [each for each in findings.doubts["spinal_cord"] if "larger than usual" in each]
+    assert "ml per cm, usually 0.5 to 3" in said
+
+
+def test_air_within_the_patient_is_not_outside() -> None:
+    """As in the middle of a brainstem after an operation, or a joint beside its ear."""
+    case = case_of(phantom(), "brainstem")
+    where = np.argwhere(case.labels.array == BY_NAME["brainstem"].label)
+    k, row, column = np.rint(where.mean(axis=0)).astype(int)
+    case.ct.array[k - 8 : k + 9, row - 6 : row + 7, column - 6 : column + 7] = -1000
+
+    found, findings = examine(case)
+
+    assert kept(found) == {"brainstem"}
+    assert not any("outside" in each for each in findings.doubts.get("brainstem", []))
+
+
 def outside(share: float) -> Findings:
     """Of an eye of which a share lies in front of the face."""
     one = phantom()
@@ -157,9 +184,14 @@ def test_an_organ_in_front_of_the_face_is_left_out_and_one_at_the_skin_is_looked
     assert not any("outside" in sentence for sentence in inside.doubts.get("eye_left", []))
 
 
-def test_what_a_cropped_ct_does_not_show_is_not_outside() -> None:
-    one = phantom()
-    one.ct.array[:, :, 52:] = -1024
+@pytest.mark.parametrize("orientation", COSINES)
+def test_what_a_cropped_ct_does_not_show_is_not_outside(orientation: Orientation) -> None:
+    one = phantom(orientation)
+    left = np.argwhere(one.labels.array == BY_NAME["parotid_left"].label)
+    x_mm = one.ct.map_indices_to_reference(left)[:, 0].min()
+    everywhere = np.argwhere(np.ones(one.ct.array.shape, bool))
+    cut = one.ct.map_indices_to_reference(everywhere)[:, 0] >= x_mm
+    one.ct.array[tuple(everywhere[cut].T)] = -1024
     case = case_of(one, "parotid_left", "parotid_right", "brainstem")
 
     assert "parotid_left" in examine(case)[1].left_out

@@ -98,6 +98,19 @@ def test_contours_that_were_changed_under_their_old_uid_are_not_mixed_up(tmp_pat
     assert reason.startswith("2 structure sets were drawn on the CT at one time")
 
 
+def test_on_which_of_two_cts_contours_were_drawn_is_not_guessed(tmp_path: Path) -> None:
+    """A plain CT and one with contrast, without a move between them."""
+    one = patient(6)
+    silent = rtstruct(ct_slices(one), contours(one))
+    del silent.ReferencedFrameOfReferenceSequence[0].RTReferencedStudySequence
+    write(tmp_path / "in" / "plain", one, silent, series_number=1)
+    write(tmp_path / "in" / "contrast", one, series_number=2)
+
+    assert run(tmp_path / "in", tmp_path / "out") == 1
+
+    assert reasons(tmp_path / "out") == ["The RTSTRUCT may have been drawn on any of 2 CT series."]
+
+
 def test_a_patient_is_one_case_however_many_cts_there_are(tmp_path: Path) -> None:
     one = patient(6)
     for number in (1, 2):
