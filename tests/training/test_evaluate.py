@@ -150,6 +150,18 @@ def test_a_filling_that_is_not_called_unknown_is_not_measured_in_silence(
     assert (sentence in (tmp_path / "out" / "table.md").read_text()) is bool(said)
 
 
+def test_the_picture_of_an_organ_is_of_its_worst_patient(cohort: Path) -> None:
+    segmenter = Segmenter.load(cohort / "everywhere", device="cpu")
+    measured = Measured(tolerance_mm=2.0)
+    for name in ("pt_1", "pt_0", "pt_2"):
+        case = read_case(cohort / "cases" / name)
+        measure(measured, case, segmenter(case.ct).labels, segmenter.organs)
+
+    dice = sorted(each.dice for each in measured.rows)
+    assert dice[0] < dice[-1]
+    assert measured.worst[ORGAN].row.dice == dice[0]
+
+
 def test_an_organ_without_a_label_is_not_measured(cohort: Path) -> None:
     case = read_case(cohort / "cases" / "pt_1")
     segmenter = Segmenter.load(cohort / "model", device="cpu", unmeasured=True)

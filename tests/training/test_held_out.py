@@ -131,6 +131,24 @@ def test_a_card_never_tells_of_patients_whom_another_run_held_out(
     assert read_card(tmp_path / "model").measured == card.measured
 
 
+def test_who_has_trained_a_model_does_not_measure_it_under_another_name(
+    cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network, card = tiny_model("all", spacing_mm=(12.0, 10.0, 10.0))
+    seen = tuple(ct_hashes(cohort / "prepared", ["pt_1"]))
+    save_model(tmp_path / "model", network, replace(card, seen=seen))
+    (tmp_path / "run.toml").write_text(toml(tiny_run(cohort / "prepared", tmp_path)))
+    Split(training=(), validation=(), test=("new",)).write(tmp_path)
+    (tmp_path / "cases").mkdir()
+    (tmp_path / "cases" / "new").symlink_to(cohort / "cases" / "pt_1")
+    folders = f"--cases {tmp_path / 'cases'} --out {tmp_path / 'out'}"
+    arguments = f"--model {tmp_path / 'model'} {folders}"
+
+    assert main([*arguments.split(), "--test-of", str(tmp_path / "run.toml")]) == 1
+
+    assert "new has trained the network or chosen its weights" in capsys.readouterr().err
+
+
 def test_a_table_says_of_how_many_of_the_patients_held_out_it_is(
     cohort: Path, tmp_path: Path
 ) -> None:
