@@ -15,7 +15,7 @@ from scipy import ndimage
 
 from model.organs import BY_NAME, Organ
 from model.plausibility import amount_of, find_doubts
-from model.postprocess import HOLDS_AIR, OutOfOrder, check_order, on_wrong_sides
+from model.postprocess import HOLDS_AIR, MANDIBLE, OutOfOrder, check_order, on_wrong_sides
 from model.preprocess import BODY_HU, ORIENTATION
 from model.usual_volumes import usual_volume
 from model.volumes import boxes_by_label, centre_mm, volumes_ml
@@ -84,8 +84,13 @@ def _misplaced(
     except OutOfOrder as why:
         return dict.fromkeys(centres_mm, str(why).removesuffix("."))
     x_mm = {organ: float(mm[0]) for organ, mm in centres_mm.items()}
-    reason = "it does not lie on its side of the patient"
-    return dict.fromkeys(on_wrong_sides(x_mm, middle_mm)[0], reason)
+    wrong = on_wrong_sides(x_mm, middle_mm)[0]
+    reasons = dict.fromkeys(wrong, "it does not lie on its side of the patient")
+    halves = {organ for organ in x_mm if organ.name in MANDIBLE}
+    if wrong and not any(organ.side for organ in x_mm.keys() - wrong - halves):
+        # Drawn whole, it was halved by the geometry, in which perhaps left is right.
+        reasons |= dict.fromkeys(halves, "all other organs of a pair lie on the wrong sides")
+    return reasons
 
 
 def nothing_left(reasons: Mapping[str, str]) -> str:

@@ -95,6 +95,24 @@ def test_of_a_patient_whose_position_is_registered_wrongly_nothing_is_learned() 
     assert examine(case)[0].labelled == case.labelled
 
 
+@pytest.mark.parametrize("eyes", [(), ("eye_left", "eye_right")], ids=["no eyes", "eyes"])
+def test_a_mandible_is_halved_by_sides_that_another_pair_has_too(
+    eyes: tuple[str, ...],
+) -> None:
+    """Glands on the wrong sides may be a slip, or the whole patient lies the other way round."""
+    halves, glands = ("mandible_left", "mandible_right"), ("parotid_left", "parotid_right")
+    case = case_of(phantom(), "spinal_cord", *halves, *glands, *eyes)
+    left, right = (BY_NAME[name].label for name in glands)
+    other = np.arange(256, dtype=np.uint8)
+    other[[left, right]] = right, left
+    swapped = case.labels.with_array(other[case.labels.array])
+
+    found, _ = examine(replace(case, labels=swapped))
+
+    assert kept(found) == {"spinal_cord", *eyes, *(halves if eyes else ())}
+    assert examine(case)[0].labelled == case.labelled
+
+
 def test_an_organ_that_is_left_out_does_not_say_where_the_others_should_be() -> None:
     case = case_of(phantom(), "brainstem", "parotid_left", "spinal_cord")
     cord = np.zeros(case.labels.array.shape, bool)
