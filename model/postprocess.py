@@ -103,7 +103,7 @@ def clean(
             kept[organ] = found[0]
         warnings += _left_out(organ, found, labels)
     centres_mm = {organ: centre_mm(one.mask, one.box, labels) for organ, one in kept.items()}
-    _check_order(centres_mm)
+    check_order(centres_mm)
     # LPS x, which grows to the patient's left
     wrong, sides = on_wrong_sides({organ: float(mm[0]) for organ, mm in centres_mm.items()})
     cleaned = np.zeros_like(labels.array)
@@ -133,7 +133,7 @@ def _left_out(organ: Organ, found: Sequence[Piece], labels: hd.Volume) -> Iterat
         yield f"{organ.tg263} was found in pieces, and {what} of {ml:.1f} ml {were} left out"
 
 
-def _check_order(centres_mm: Mapping[Organ, NDArray[np.float64]]) -> None:
+def check_order(centres_mm: Mapping[Organ, NDArray[np.float64]]) -> None:
     """Refuse organs in an order that no patient has: then the CT's orientation is wrong, or they.
 
     Raises:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 
 from pydicom import Dataset
 
@@ -19,6 +20,9 @@ from plugin.drawn.structure_sets import (
 )
 from training.labelled import LabelledCt
 
+META = 128 + 4 + 12
+"""Bytes of a file up to the end of the element that says how many more are about the file alone."""
+
 
 class Refused(Exception):
     """There is no case of this CT; the message says why and names no patient."""
@@ -29,7 +33,8 @@ class DrawnCt:
     """A CT series and what was drawn on it."""
 
     series: Series
-    patient: str  # what tells the patient from others, as the header has it
+    patient: str  # Patient ID; empty where the header has none
+    known_by: tuple[str, ...]  # what other CTs of the patient may have too, as the header has it
     structure_set: StructureSet | Refused
 
     @property
@@ -68,16 +73,16 @@ def look_at_study(archive: Archive, study: str, names: StructureNames) -> Study:
             header = _parse(archive.file(series.instances[0]), pixels=False)
             if header is not None:
                 cts[str(header.get("SeriesInstanceUID"))] = _Ct(series, header)
-    sets: dict[str, dict[str, StructureSet]] = {uid: {} for uid in cts}
+    sets: dict[str, dict[bytes, StructureSet]] = {uid: {} for uid in cts}
     refused = []
     for series in every:
         if series.modality in MODALITIES:
             for instance in series.instances:
                 try:
-                    found = _structure_set(archive.file(instance))
+                    found, content = _structure_set(archive.file(instance))
                     if not found.ours:  # our own results teach nothing
-                        # By UID: a folder may hold a file twice.
-                        sets[_uid_of_ct(found, cts)][found.sop_instance_uid] = found
+                        # A folder may hold a file twice, or under one UID what was changed since.
+                        sets[_uid_of_ct(found, cts)][content] = found
                 except (Refused, UnusableStructureSet) as why:
                     refused.append(str(why))
     newest = {uid: _newest(list(found.values()), names) for uid, found in sets.items() if found}
@@ -88,17 +93,22 @@ def look_at_study(archive: Archive, study: str, names: StructureNames) -> Study:
                 f"A CT has a newer structure set than this {each.modality}." for each in older
             ]
     return Study(
-        drawn=tuple(
-            DrawnCt(
-                series=cts[uid].series,
-                # Blanks around it mean nothing (PS3.5, LO), and pydicom leaves those before it.
-                patient=str(cts[uid].header.get("PatientID") or "").strip() or f"study {study}",
-                structure_set=one,
-            )
-            for uid, one in sorted(newest.items())
-        ),
+        drawn=tuple(_drawn_ct(cts[uid], one) for uid, one in sorted(newest.items())),
         undrawn=sum(not found for found in sets.values()),
         refused=tuple(refused),
+    )
+
+
+def _drawn_ct(ct: _Ct, structure_set: StructureSet | Refused) -> DrawnCt:
+    # Blanks around it mean nothing (PS3.5, LO), and pydicom leaves those before it.
+    patient = str(ct.header.get("PatientID") or "").strip()
+    # Who was given two identifiers, or lost his, is one patient still.
+    uids = (str(ct.header.get(k) or "") for k in ("StudyInstanceUID", "FrameOfReferenceUID"))
+    return DrawnCt(
+        series=ct.series,
+        patient=patient,
+        known_by=tuple(one for one in (patient, *uids) if one),
+        structure_set=structure_set,
     )
 
 
@@ -129,11 +139,13 @@ def _parse(file: bytes, *, pixels: bool) -> Dataset | None:
         return None
 
 
-def _structure_set(file: bytes) -> StructureSet:
+def _structure_set(file: bytes) -> tuple[StructureSet, bytes]:
+    """What a file holds, and a hash of it, which is the same however it was sent and stored."""
     dataset = _parse(file, pixels=True)
     if dataset is None:
         raise Refused("A structure set cannot be read: it is not DICOM, or cut short.")
-    return read_structure_set(dataset)
+    more = dataset.file_meta.get("FileMetaInformationGroupLength") or 0
+    return read_structure_set(dataset), sha256(file[META + more :]).digest()
 
 
 def _uid_of_ct(structure_set: StructureSet, cts: dict[str, _Ct]) -> str:
@@ -165,7 +177,7 @@ def _newest(
             f"{', '.join(drawn) or 'all are empty'}."
         )
     latest = max(one.drawn_at for one in useful)
-    newest = [one for one in useful if one.drawn_at == latest]
+    newest = [one for one in useful if latest.startswith(one.drawn_at)]  # a day, or nothing
     if len(newest) > 1:
         return Refused(
             f"{len(newest)} structure sets were drawn on the CT at one time, or at none that they "

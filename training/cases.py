@@ -101,11 +101,16 @@ def ct_hashes(folder: Path, names: Iterable[str]) -> set[str]:
     return {_ct_hash(folder / name) for name in names}
 
 
-def twins(folder: Path, names: Iterable[str]) -> list[tuple[str, str]]:
-    """Pairs of cases of a folder that are the same CT."""
+def twins(folder: Path, names: Iterable[str]) -> str:
+    """A sentence about the cases of a folder that are the same CT; or nothing."""
     first: dict[str, str] = {}
     pairs = [(first.setdefault(_ct_hash(folder / name), name), name) for name in names]
-    return [(one, other) for one, other in pairs if one != other]
+    if not (same := [f"{one} and {other}" for one, other in pairs if one != other]):
+        return ""
+    return (
+        f"{', '.join(same)} in {folder} are the same CT: one might train what the other one "
+        "measures; prepare without one of them"
+    )
 
 
 def _ct_hash(case: Path) -> str:

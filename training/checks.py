@@ -1,10 +1,11 @@
 """What looks wrong about the labels of a case: what is left out for it, and what only is said.
 
 A label that is on the wrong side, in the air or far too large is of something else, or the CT is;
-its organ counts as unlabelled. All other doubts are for a person to judge, and the organ is kept.
+its organ counts as unlabelled. Where organs lie to each other as in no patient, all do. All other
+doubts are for a person to judge, and the organ is kept.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 import highdicom as hd
@@ -12,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from model.organs import Organ
+from model.organs import BY_NAME, Organ
 from model.plausibility import amount_of, find_doubts
-from model.postprocess import HOLDS_AIR, on_wrong_sides
+from model.postprocess import HOLDS_AIR, MANDIBLE, OutOfOrder, check_order, on_wrong_sides
 from model.preprocess import BODY_HU, ORIENTATION
 from model.usual_volumes import usual_volume
 from model.volumes import boxes_by_label, centre_mm, volumes_ml
@@ -46,12 +47,12 @@ def examine(case: LabelledCt) -> tuple[LabelledCt, Findings]:
     boxes = boxes_by_label(scan.labels.array)
     wrong: dict[Organ, str] = {}
     doubts: dict[str, list[str]] = {}
-    centres_mm: dict[Organ, float] = {}
+    centres_mm: dict[Organ, NDArray[np.float64]] = {}
     for organ in case.labelled:
         if (box := boxes.get(organ.label)) is None:
             continue  # labelled, and the patient has none
         found = scan.labels.array[box] == organ.label
-        centres_mm[organ] = float(centre_mm(found, box, scan.labels)[0])
+        centres_mm[organ] = centre_mm(found, box, scan.labels)
         outside = float((found & scan.outside[box]).sum() / found.sum())
         if organ.name in HOLDS_AIR:
             outside = 0.0  # the ear canal lets the air in
@@ -61,8 +62,8 @@ def examine(case: LabelledCt) -> tuple[LabelledCt, Findings]:
             doubts[organ.name] = [f"{organ.tg263} lies by {outside:.0%} outside the body"]
         if reason := _far_too_large(organ, found, scan.labels):
             wrong[organ] = reason
-    for organ in on_wrong_sides(centres_mm, scan.middle_mm)[0]:
-        wrong[organ] = "it does not lie on its side of the patient"
+    likely_mm = {organ: mm for organ, mm in centres_mm.items() if organ not in wrong}
+    wrong |= _misplaced(likely_mm, scan.middle_mm)
     case = without(case, wrong)
     for doubt in find_doubts(scan.labels, case.labelled):
         doubts.setdefault(doubt.organ.name, []).append(doubt.sentence)
@@ -72,6 +73,35 @@ def examine(case: LabelledCt) -> tuple[LabelledCt, Findings]:
         doubts={name: sentences for name, sentences in doubts.items() if name in kept},
         volumes_ml=volumes_ml(case.labels, case.labelled),
     )
+
+
+def _misplaced(
+    centres_mm: Mapping[Organ, NDArray[np.float64]], middle_mm: float
+) -> dict[Organ, str]:
+    """The organs that do not lie where they do in patients, and why that is said."""
+    try:
+        check_order(centres_mm)
+    except OutOfOrder as why:
+        return dict.fromkeys(centres_mm, str(why).removesuffix("."))
+    x_mm = {organ: float(mm[0]) for organ, mm in centres_mm.items()}
+    wrong = on_wrong_sides(x_mm, middle_mm)[0]
+    reasons = dict.fromkeys(wrong, "it does not lie on its side of the patient")
+    halves = {organ for organ in x_mm if organ.name in MANDIBLE}
+    if wrong and not any(organ.side for organ in x_mm.keys() - wrong - halves):
+        # Drawn whole, it was halved by the geometry, in which perhaps left is right.
+        reasons |= dict.fromkeys(halves, "all other organs of a pair lie on the wrong sides")
+    return reasons
+
+
+def nothing_left(reasons: Mapping[str, str]) -> str:
+    """The sentence on a case of which all organs were left out, by the reason of each."""
+    if not reasons:
+        return "no organ is labelled"
+    organs = {
+        why: [BY_NAME[o].tg263 for o in reasons if reasons[o] == why] for why in reasons.values()
+    }
+    said = "; ".join(f"{', '.join(names)}: {why}" for why, names in organs.items())
+    return f"no organ is left of those that were drawn: {said}"
 
 
 @dataclass(frozen=True)

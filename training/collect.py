@@ -1,13 +1,14 @@
 """From an archive to folders of cases: patients numbered, nothing of their headers written.
 
-One CT of each patient is taken, so that a split of cases is a split of patients. Each finished
-study is a line in the journal; a killed run does the study again that it was killed in.
+One CT of each patient is taken, so that a split of cases is a split of patients. CTs of one Patient
+ID, study or frame of reference are of one patient. Each finished study is a line in the journal; a
+killed run does the study again that it was killed in.
 """
 
 import csv
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pydantic import TypeAdapter
@@ -17,9 +18,9 @@ from plugin.archive import Archive, UnknownResource
 from plugin.ct.series_rules import SeriesRules
 from plugin.drawn.structure_names import StructureNames
 from training.archive_cases import DrawnCt, Refused, look_at_study, read_drawn_ct
-from training.checks import examine
+from training.checks import examine, nothing_left
 from training.journal import Journal
-from training.labelled import write_case
+from training.labelled import voxels_of, write_case
 from training.report import CaseReport, Refusal
 
 STUDY = "study"
@@ -33,7 +34,7 @@ KEY = "key.csv"
 class Collected:
     """One case, and where it came from."""
 
-    patient: str  # pseudonym
+    named: bool  # there is a Patient ID
     series: str  # the archive's identifier of the CT
     structure_set: str  # SOP Instance UID
     report: CaseReport
@@ -47,6 +48,7 @@ class Finished:
     cases: tuple[Collected, ...] = ()
     refused: tuple[Refusal, ...] = ()
     undrawn: int = 0  # CT series that nobody drew on
+    known: dict[str, str] = field(default_factory=dict)  # pseudonym of what tells a patient to case
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +60,7 @@ class Collector:
     cases: Path
     rules: SeriesRules
     names: StructureNames
+    unknown_hu: float | None = None  # voxels of exactly this value hold no information
 
     def collect(self, studies: Sequence[str]) -> list[Finished]:
         """Read every study that the journal does not know yet; return what became of each.
@@ -80,32 +83,42 @@ class Collector:
             found = look_at_study(self.archive, study, self.names)
         except UnknownResource as why:  # deleted since it was listed
             return Finished(study=study, refused=(Refusal(what=study, reason=str(why)),))
-        taken = {case.patient: case.report.case for one in before for case in one.cases}
-        cases, reasons = [], list(found.refused)
+        known = {key: case for one in before for key, case in one.known.items()}
+        number = sum(len(one.cases) for one in before)
+        cases, reasons, new = list[Collected](), list(found.refused), dict[str, str]()
         for drawn in found.drawn:
-            patient = self.journal.pseudonym(drawn.patient)
-            if patient in taken:
-                reasons.append(f"Another CT of this patient is in already, as {taken[patient]}.")
-                continue
+            keys = [self.journal.pseudonym(key) for key in drawn.known_by]
+            taken = sorted({(known | new)[key] for key in keys if key in known | new})
             try:
-                report = self._case(drawn, f"{len(taken) + 1:04d}")
+                cases.append(self._take(drawn, f"{number + len(cases) + 1:04d}", taken))
+                taken = [cases[-1].report.case]
             except (Refused, UnknownResource) as why:
                 reasons.append(str(why))
-                continue
-            taken[patient] = report.case
-            cases.append(
-                Collected(
-                    patient=patient,
-                    series=drawn.series.id,
-                    structure_set=drawn.sop_instance_uid,
-                    report=report,
-                )
-            )
+            new |= {key: case for key in keys for case in taken[:1]}
         return Finished(
             study=study,
             cases=tuple(cases),
             refused=tuple(Refusal(what=study, reason=reason) for reason in reasons),
             undrawn=found.undrawn,
+            known=new,
+        )
+
+    def _take(self, drawn: DrawnCt, name: str, taken: Sequence[str]) -> Collected:
+        """Make a case, unless the patient is one: `taken`.
+
+        Raises:
+            Refused: there is none to make.
+        """
+        if taken:
+            raise Refused(
+                "Another CT of this patient, study or frame of reference is in already, as "
+                f"{' and '.join(taken)}."
+            )
+        return Collected(
+            named=bool(drawn.patient),
+            series=drawn.series.id,
+            structure_set=drawn.sop_instance_uid,
+            report=self._case(drawn, name),
         )
 
     def _case(self, drawn: DrawnCt, name: str) -> CaseReport:
@@ -115,14 +128,12 @@ class Collector:
             Refused: there is none to write.
         """
         case, organs = read_drawn_ct(self.archive, drawn, name, rules=self.rules, names=self.names)
+        if self.unknown_hu is not None:
+            case = replace(case, unknown=voxels_of(self.unknown_hu, case.ct))
         case, findings = examine(case)
         if not case.labelled:
-            reasons = {o.tg263: why for o, why in organs.left_out.items()} | findings.left_out
-            raise Refused(
-                "No organ is left of those drawn on the CT: "
-                + "; ".join(f"{organ}: {why}" for organ, why in reasons.items())
-                + "."
-            )
+            reasons = {organ.name: why for organ, why in organs.left_out.items()}
+            raise Refused(f"Of a CT {nothing_left(reasons | findings.left_out)}.")
         write_case(case, self.cases)
         return CaseReport(
             case=name,

@@ -27,7 +27,8 @@ from model.organs import BY_NAME
 from model.segmenter import Segmenter
 from model.tiny_vit import LiteMedSamEncoder
 from training.config import TrainConfig
-from training.evaluate import held_out_folders, measure_once
+from training.evaluate import measure_once
+from training.held_out import cts_of, held_out_folders
 from training.labelled import case_folders
 from training.report import markdown_table
 from training.runs import Run, finish
@@ -143,9 +144,9 @@ def entries(config: CompareConfig) -> Iterator[Entry]:
 
 def result_of(entry: Entry, config: CompareConfig, cases: Path, *, device: str) -> Result:
     """Train and measure one entry, or read what is there already."""
-    folders = held_out_folders(case_folders(cases), entry.config)[: entry.measured]
-    if len(folders) < entry.measured:
-        raise ValueError(f"{cases} has {len(folders)} test patients, not {entry.measured}")
+    folders, missing = held_out_folders(case_folders(cases), entry.config)
+    if missing:  # who stands behind them would be measured in their place
+        raise ValueError(f"{cases} lacks {', '.join(missing)}, which {entry.config.cases} has")
     run = finish(entry.config, device=device)
     network, card = load_network(run.model)
     parameters = sum(p.numel() for p in network.parameters())
@@ -154,10 +155,11 @@ def result_of(entry: Entry, config: CompareConfig, cases: Path, *, device: str) 
         frozen = sum(p.numel() for p in network.image_encoder.parameters())
     rows, seconds = measure_once(
         entry.config.out,
-        folders,
+        folders[: entry.measured],
         lambda: Segmenter(network, card, device, unmeasured=True),
         unknown_hu=config.unknown_hu,
         unseen=True,
+        among=cts_of(entry.config),
     )
     return Result(
         entry=entry,

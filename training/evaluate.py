@@ -27,10 +27,10 @@ from model.organs import BY_NAME, ORGANS, Organ
 from model.postprocess import OutOfOrder
 from model.preprocess import ORIENTATION, NoBody
 from model.segmenter import Segmenter
-from training.cases import Dataset
 from training.checks import examine
 from training.config import TrainConfig
 from training.filling import filling_hu, not_called_unknown
+from training.held_out import cts_of, held_out_folders
 from training.json_file import write_json
 from training.labelled import LabelledCt, case_folders, read_case, read_nifti
 from training.options import above_zero, finite
@@ -38,7 +38,6 @@ from training.plots import View, draw_boxes, draw_view
 from training.published import COARSE_MM, SECOND_READER, TABLE_1
 from training.report import markdown_table
 from training.scores import Row, dice_by_organ, mean_dice, read_rows, summary, write_rows
-from training.split import Split, split_of
 
 Labeller = Callable[[LabelledCt], hd.Volume]
 """Gives organ labels on a case's own grid: a segmenter, or a reader of what another one found."""
@@ -89,6 +88,7 @@ def measure_cases(
     unknown_hu: float | None = None,
     tolerance_mm: float = TOLERANCE_MM,
     seen: Collection[str] = (),
+    among: Collection[str] | None = None,
 ) -> Measured:
     """Label every case and compare each of `organs` that it has a label for.
 
@@ -102,10 +102,11 @@ def measure_cases(
         unknown_hu: voxels of exactly this value are left out.
         tolerance_mm: of the surface Dice.
         seen: hashes of CTs that must not be among them, as a card has them.
+        among: hashes of the CTs that they must be of, if that is known.
 
     Raises:
-        ValueError: if a case cannot be read or labelled, was seen before, or none labels any of the
-            organs.
+        ValueError: if a case cannot be read or labelled, was seen before, is another patient, or
+            none labels any of the organs.
         FileNotFoundError: if something is missing.
     """
     measured = Measured(tolerance_mm=tolerance_mm)
@@ -114,6 +115,11 @@ def measure_cases(
         case, findings = examine(read_case(folder, unknown_hu))
         if seen and case.ct_sha256 in seen:
             raise ValueError(f"{case.name} has trained the network or chosen its weights")
+        if among is not None and case.ct_sha256 not in among:
+            raise ValueError(
+                f"{case.name} in {folder.parent} has another CT than the patients of the training "
+                "run: these are not the cases that it was prepared from"
+            )
         fillings.append(filling_hu(case.ct))
         for name, reason in findings.left_out.items():
             measured.left_out.append(f"{BY_NAME[name].tg263} of {case.name}: {reason}")
@@ -142,6 +148,7 @@ def measure_once(
     *,
     unknown_hu: float | None,
     unseen: bool,
+    among: Collection[str] | None = None,
 ) -> tuple[list[Row], dict[str, float]]:
     """As `measure_cases` with a model, or what `out` has if just these were measured before.
 
@@ -151,6 +158,7 @@ def measure_once(
         load: gives the model.
         unknown_hu: as there.
         unseen: none of them may have trained the model or chosen its weights.
+        among: as there.
 
     Returns:
         The rows, and seconds to label a case, by case.
@@ -166,6 +174,7 @@ def measure_once(
             segmenter.organs,
             unknown_hu=unknown_hu,
             seen=segmenter.card.seen if unseen else (),
+            among=among,
         )
         record.unlink(missing_ok=True)
         write_rows(measured.rows, metrics)
@@ -288,30 +297,6 @@ def write_measured(model: Path, rows: Sequence[Row]) -> None:
     write_json(path, json.loads(path.read_text()) | {"measured": summary(rows)})
 
 
-def held_out_folders(
-    folders: Sequence[Path], config: TrainConfig, *, all_of_them: bool = False
-) -> list[Path]:
-    """Of `folders`, the test patients of a training run.
-
-    Raises:
-        ValueError: if there are none, or not `all_of_them`.
-    """
-    # As dealt when the run was begun, or as they would be of the prepared cases: `folders` may hold
-    # fewer, and would be dealt otherwise.
-    split = Split.read(config.out) or split_of(config, Dataset.read(config.cases).cases)
-    test = split.test
-    by_name = {folder.name: folder for folder in folders}
-    found = [by_name[name] for name in test if name in by_name]
-    if not found:
-        raise ValueError(f"none of the test patients of {config.name} is there to be measured")
-    if missing := sorted(set(test) - by_name.keys()):
-        sentence = f"{len(missing)} of {len(test)} test patients are not there: {' '.join(missing)}"
-        if all_of_them:
-            raise ValueError(f"{sentence}. A card tells of all of them.")
-        print(sentence, file=sys.stderr)  # for training.compare too
-    return found
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -345,11 +330,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         folders = case_folders(args.cases)
         whom = f"all {len(folders)} cases there, among them perhaps some that trained the network"
+        among: Collection[str] | None = None
         if args.test_of is not None:
             config = TrainConfig.read(args.test_of)
-            held_out = held_out_folders(folders, config, all_of_them=args.write_card)
+            held_out, missing = held_out_folders(folders, config)
+            test = len(held_out) + len(missing)
+            if missing and args.write_card:
+                raise ValueError(
+                    f"{len(missing)} of {test} test patients are not there: {' '.join(missing)}. "
+                    "A card tells of all of them."
+                )
             folders = sorted(held_out)
             whom = f"{len(folders)} patients held out of the training of {config.name}"
+            if missing:
+                whom += f", of {test}: not there are {' '.join(missing)}"
+                print(f"training.evaluate: only {whom}", file=sys.stderr)
+            among = cts_of(config)
         organs: Sequence[Organ] = ORGANS
         seen: Collection[str] = ()
         if args.model is not None:
@@ -368,6 +364,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             unknown_hu=args.unknown_hu,
             tolerance_mm=args.tolerance_mm,
             seen=seen,
+            among=among,
         )
         print(write_report(measured, args.out, whom))
         if measured.forgotten:

@@ -24,6 +24,7 @@ from model.segmenter import Segmenter
 from training.cases import Dataset
 from training.config import TrainConfig
 from training.evaluate import measure_once
+from training.held_out import cts_of
 from training.labelled import case_folders
 from training.options import finite
 from training.plots import draw_boxes
@@ -62,7 +63,9 @@ def run_fold(
 
     def rows(part: str, names: Sequence[str], *, unseen: bool) -> list[Row]:
         those = [folders[name] for name in sorted(names)]
-        return measure_once(out / part, those, load, unknown_hu=unknown_hu, unseen=unseen)[0]
+        return measure_once(
+            out / part, those, load, unknown_hu=unknown_hu, unseen=unseen, among=cts_of(config)
+        )[0]
 
     return Fold(
         number=number,

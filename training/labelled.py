@@ -110,16 +110,18 @@ def read_case(folder: Path, unknown_hu: float | None = None) -> LabelledCt:
         raise ValueError(f"{folder.name}: {LABELLED} is no list of names of organs") from error
     if unknown_names := sorted(set(names) - BY_NAME.keys()):
         raise ValueError(f"{folder.name}: {LABELLED} lists {unknown_names}, which are no organs")
-    unknown = None
-    if unknown_hu is not None:
-        unknown = ct.with_array((ct.array == unknown_hu).astype(np.uint8))
     return LabelledCt(
         name=folder.name,
         ct=ct,
         labels=labels,
         labelled=tuple(BY_NAME[name] for name in names),
-        unknown=unknown,
+        unknown=None if unknown_hu is None else voxels_of(unknown_hu, ct),
     )
+
+
+def voxels_of(hu: float, ct: hd.Volume) -> hd.Volume:
+    """1 where the CT has exactly this value, as `LabelledCt.unknown`."""
+    return ct.with_array((ct.array == hu).astype(np.uint8))
 
 
 def write_case(case: LabelledCt, folder: Path) -> Path:
@@ -151,7 +153,8 @@ def read_nifti(path: Path) -> hd.Volume:
     """Read a .nii.gz that is there from its beginning to its end.
 
     Raises:
-        ValueError: it cannot be read, or was cut short.
+        ValueError: it is not there, was cut short or is no NIfTI.
+        OSError: the disk or the share does not give it.
     """
     if not _is_whole(path):
         raise ValueError(f"{path.name} is missing, cut short or not compressed")
@@ -172,8 +175,8 @@ def _is_whole(path: Path) -> bool:
         with gzip.open(path) as file:
             while file.read(CHUNK):
                 pass
-    except (OSError, EOFError, zlib.error):
-        return False
+    except (FileNotFoundError, gzip.BadGzipFile, EOFError, zlib.error):
+        return False  # any other OSError is the disk's or the share's
     return True
 
 

@@ -25,19 +25,18 @@ import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from math import inf
 from pathlib import Path
 
 from pydantic import TypeAdapter
 from rich.progress import track
 
-from model.checkpoint import BadCheckpoint, read_card
+from model.checkpoint import BadCheckpoint
 from model.preprocess import ORIENTATION, WINDOW_HU, Preprocessing, resample_labels
 from plugin.archive import ArchiveError
 from plugin.drawn.structure_names import StructureNames
 from plugin.rest_archive import RestArchive
-from training.cases import UNKNOWN, Case, Dataset, in_table_order
-from training.checks import examine, without
+from training.cases import UNKNOWN, Case, Dataset, in_table_order, twins
+from training.checks import examine, nothing_left, without
 from training.collect import Collector, Finished
 from training.filling import filling_hu, not_called_unknown
 from training.fingerprint import CaseFingerprint, Fingerprint, measure
@@ -45,7 +44,7 @@ from training.journal import Journal, OtherRun, private_folder
 from training.labelled import LabelledCt, read_case
 from training.options import finite
 from training.report import CaseReport, Refusal, Report
-from training.sources import Options, Source, hash_of, open_source, series_rules
+from training.sources import Options, Source, open_source
 
 CONTENT, MEASURED = "content", "measured"
 """Kinds of the journal's lines: what there was at the first start, and each case when measured."""
@@ -87,7 +86,12 @@ def collect(
     if source.archive is None:
         return []
     collector = Collector(
-        archive=source.archive, journal=journal, cases=cases, rules=options.series, names=names
+        archive=source.archive,
+        journal=journal,
+        cases=cases,
+        rules=options.series,
+        names=names,
+        unknown_hu=options.unknown_hu,
     )
     return collector.collect(at_first(source, journal, options))
 
@@ -96,12 +100,12 @@ def at_first(source: Source, journal: Journal, options: Options) -> list[str]:
     """What the source held when the preparation was begun: studies, or folders of cases.
 
     Raises:
-        ValueError: it holds nothing.
+        ValueError: it holds nothing now.
     """
+    found = source.content(options.query)
+    if not found:  # a share that is away, or a query with a mistake: not to be noted for good
+        raise ValueError(f"{source.name} holds no study to prepare, or none that is asked for.")
     if not journal.of_kind(CONTENT):
-        found = source.content(options.query)
-        if not found:  # a share that is away, or a query with a mistake: not to be noted for good
-            raise ValueError(f"{source.name} holds no study to prepare, or none that is asked for.")
         journal.add(CONTENT, found)
     [content] = journal.of_kind(CONTENT)
     return list(content)
@@ -115,15 +119,14 @@ def measure_cases(
     done = {one.name: one for one in map(adapter.validate_python, journal.of_kind(MEASURED))}
     todo = [folder for folder in folders if folder.name not in done]
     for folder in track(todo, "Measuring", disable=not sys.stderr.isatty()):
-        if not folder.is_dir():  # a share that is away: not to be refused for good
-            raise FileNotFoundError(f"{folder} is not there any more; the same command goes on.")
         try:
             case, report = read_case(folder, options.unknown_hu), None
             if not checked:
                 case, findings = examine(case)
                 report = CaseReport(case=case.name, findings=findings)
             if not case.labelled:
-                raise ValueError(f"{case.name}: no organ is labelled")
+                left_out = {} if report is None else report.findings.left_out
+                raise ValueError(f"{case.name}: {nothing_left(left_out)}")
             one = Measured(
                 name=case.name,
                 fingerprint=measure(
@@ -134,6 +137,10 @@ def measure_cases(
                 filling_hu=filling_hu(case.ct),
             )
         except ValueError as why:
+            if not folder.is_dir():  # a share that is away: not to be refused for good
+                raise FileNotFoundError(
+                    f"{folder} is not there any more; the same command goes on."
+                ) from why
             one = Measured(name=folder.name, refused=str(why))
         journal.add(MEASURED, adapter.dump_python(one, mode="json"))
         done[one.name] = one
@@ -184,34 +191,13 @@ def run(args: argparse.Namespace) -> Report:
         ArchiveError, BadCheckpoint, OtherRun, OSError, ValueError: what is wrong, in one sentence.
     """
     names = StructureNames.read(args.names)
-    rules = series_rules(args.configuration)
     with ExitStack() as stack:
         source = open_source(args.source, password_file=args.password_file, ca_file=args.ca_file)
         if isinstance(source.archive, RestArchive):
             stack.enter_context(source.archive)
         elif args.query:
             raise ValueError(f"--query asks an Orthanc, and {source.name} is a folder.")
-        like = None if args.like is None else read_card(args.like)
-        if like is not None:
-            if args.spacing is not None or args.window is not None:
-                raise ValueError("--like takes spacing and window from the model: leave them out.")
-            args.window = like.preprocessing.window_hu
-        if args.spacing is not None and not all(0 < mm < inf for mm in args.spacing):
-            raise ValueError(f"--spacing takes millimetres above 0, got {_spaced(args.spacing)}.")
-        low, high = args.window or WINDOW_HU
-        if not low < high:
-            raise ValueError(f"--window takes the lower end first, got {low:g} {high:g}.")
-        options = Options(
-            source=source.name,
-            query=dict(args.query),
-            spacing_mm=None if args.spacing is None else tuple(args.spacing),
-            window_hu=(low, high),
-            unknown_hu=args.unknown_hu,
-            names=hash_of(args.names),
-            series=rules,
-            like=None if like is None else like.preprocessing,
-            organs=None if like is None else like.organs,
-        )
+        options = Options.asked(args, source.name)
         values = TypeAdapter(Options).dump_python(options, mode="json")
         journal = stack.enter_context(Journal(args.out, values))
         finished = collect(source, journal, args.out / "cases", options, names)
@@ -227,7 +213,10 @@ def run(args: argparse.Namespace) -> Report:
             print(f"training.prepare: {sentence}", file=sys.stderr)
         report = report_on(journal, source, finished, measured)
         if any(one.fingerprint is not None for one in measured):
-            prepare_cases({folder.name: folder for folder in folders}, measured, args.out, options)
+            by_name = {folder.name: folder for folder in folders}
+            dataset = prepare_cases(by_name, measured, args.out, options)
+            if sentence := twins(args.out, dataset.cases):  # nothing trains on them
+                print(f"training.prepare: {sentence}", file=sys.stderr)
         return report
 
 
@@ -247,14 +236,11 @@ def report_on(
             *source.passed_over(),
         ],
         undrawn=sum(one.undrawn for one in finished),
+        nameless=sum(not case.named for one in finished for case in one.cases),
     )
     (journal.folder / "report.md").write_text(report.markdown())
     (journal.folder / "report.json").write_bytes(report.json())
     return report
-
-
-def _spaced(values: Sequence[float]) -> str:
-    return " ".join(f"{value:g}" for value in values)
 
 
 def attribute(text: str) -> tuple[str, str]:
@@ -333,6 +319,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if report.undrawn:
         print(
             f"Nobody drew on {report.undrawn} CT series, or what was drawn is not in their study."
+        )
+    if report.nameless > 1:
+        print(
+            f"{report.nameless} cases are of CTs without a Patient ID: if two of them are of one "
+            "patient, he may train what he measures. See key.csv."
         )
     if report.refused or report.undrawn:
         print("What is not taken stays so in this DIR: mend it and prepare into another one.")

@@ -39,6 +39,7 @@ class Report:
     cases: list[CaseReport]
     refused: list[Refusal]
     undrawn: int = 0  # CT series that nobody drew on
+    nameless: int = 0  # cases of CTs without a Patient ID
 
     def json(self) -> bytes:
         """All of it, for machines."""
@@ -61,7 +62,8 @@ class Report:
             f"{NOTICE} Names of structures stand here as people wrote them: this file stays in "
             "the department.\n",
             f"- source: {self.source}\n- {self.summary()}\n"
-            f"- CT series that nobody drew on: {self.undrawn}\n",
+            f"- CT series that nobody drew on: {self.undrawn}\n"
+            f"- cases without a Patient ID: {self.nameless}\n",
             "## Organs\n",
             markdown_table(
                 ("organ", "cases", "ml, median", "ml, lowest to highest"), self._organs()

@@ -1,11 +1,15 @@
 """Where labelled CTs come from: folders of cases, folders of DICOM, an Orthanc."""
 
 import logging
+from argparse import Namespace
 from dataclasses import dataclass
 from hashlib import sha256
+from math import inf
 from pathlib import Path
+from typing import Self
 
-from model.preprocess import Preprocessing
+from model.checkpoint import read_card
+from model.preprocess import WINDOW_HU, Preprocessing
 from plugin.archive import ArchiveError
 from plugin.configuration import read_configuration
 from plugin.ct.series_rules import SeriesRules
@@ -32,6 +36,34 @@ class Options:
     series: SeriesRules  # which CTs are suitable
     like: Preprocessing | None = None  # of a model to go on from; None: from the data
     organs: tuple[str, ...] | None = None  # that this model knows; None: all that are labelled
+
+    @classmethod
+    def asked(cls, args: Namespace, source: str) -> Self:
+        """What the command line of `training.prepare` says.
+
+        Raises:
+            BadCheckpoint, ValueError: it cannot be meant.
+        """
+        like = None if args.like is None else read_card(args.like)
+        if like is not None and (args.spacing, args.window) != (None, None):
+            raise ValueError("--like takes spacing and window from the model: leave them out.")
+        if args.spacing is not None and not all(0 < mm < inf for mm in args.spacing):
+            given = " ".join(f"{mm:g}" for mm in args.spacing)
+            raise ValueError(f"--spacing takes millimetres above 0, got {given}.")
+        low, high = args.window or (WINDOW_HU if like is None else like.preprocessing.window_hu)
+        if not low < high:
+            raise ValueError(f"--window takes the lower end first, got {low:g} {high:g}.")
+        return cls(
+            source=source,
+            query=dict(args.query),
+            spacing_mm=None if args.spacing is None else tuple(args.spacing),
+            window_hu=(low, high),
+            unknown_hu=args.unknown_hu,
+            names=hash_of(args.names),
+            series=series_rules(args.configuration),
+            like=None if like is None else like.preprocessing,
+            organs=None if like is None else like.organs,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

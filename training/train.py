@@ -208,11 +208,8 @@ def _split(config: TrainConfig, dataset: Dataset, first: Card | None) -> Split:
             f"{config.out} was begun with other patients to train on or to hold out: seed, fold, "
             f"numbers of patients and the cases in {config.cases} must be as they were"
         )
-    if twice := twins(config.cases, dataset.cases):
-        raise ValueError(
-            f"{' and '.join(twice[0])} in {config.cases} are the same CT: one might train what the "
-            "other one measures; prepare without one of them"
-        )
+    if same := twins(config.cases, dataset.cases):
+        raise ValueError(same)
     if first is not None and split.test:
         if not first.seen:
             raise ValueError(

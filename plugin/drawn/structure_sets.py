@@ -68,12 +68,15 @@ def read_structure_set(dataset: Dataset) -> StructureSet:
     """Read an RTSTRUCT or SEG.
 
     Raises:
-        UnusableStructureSet: it is neither, is cut short, or lacks what every structure needs.
+        UnusableStructureSet: it is neither, is cut short, was rejected, or lacks what every
+            structure needs.
     """
     if _is_cut_short(dataset):
         raise UnusableStructureSet(
             "It is cut short: its last element has fewer bytes than it says."
         )
+    if dataset.get("ApprovalStatus") == "REJECTED":
+        raise UnusableStructureSet("Who reviewed it rejected it (Approval Status REJECTED).")
     try:
         kind = dataset.get("SOPClassUID")
         if kind == RTStructureSetStorage:

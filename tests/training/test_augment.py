@@ -175,9 +175,10 @@ def test_unknown_stays_unknown_near_tissue_and_is_background_far_away(invent: fl
     assert (y[:, first + EDGE_VOXELS :] == 0).all()
 
 
-def test_outside_the_ct_nothing_is_known_and_there_is_air() -> None:
+@pytest.mark.parametrize("config", [STILL, AS_IT_IS], ids=["resampled", "still"])
+def test_outside_the_ct_nothing_is_known_and_there_is_air(config: AugmentConfig) -> None:
     image, labels = patient()
-    x, y = taken(image, labels, (7.5, 15.5, 31.5), STILL)
+    x, y = taken(image, labels, (7.5, 15.5, 31.5), config)
 
     assert (x[:, :, 12:] == AIR).all()
     assert (y[:, :, 12 : 12 + EDGE_VOXELS] == UNKNOWN).all()

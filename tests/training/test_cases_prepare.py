@@ -1,6 +1,7 @@
 """Preparation: the network trains on the very grid and grey values that it will see at work."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from plugin.ct.series import read_series
 from plugin.ct.series_rules import SeriesRules
 from tests.phantoms import COSINES, Orientation, Phantom, make_phantom, write_case, write_series
 from tests.tiny_model import tiny_model
+from tests.training.cohort import write_cohort
 from training.cases import UNKNOWN, Case, Dataset, in_table_order
 from training.labelled import case_folders, read_case
 from training.prepare import main, prepare
@@ -267,6 +269,18 @@ def test_a_filling_that_is_not_called_unknown_is_not_prepared_in_silence(
     assert (sentence in capsys.readouterr().err) is said
 
 
+def test_one_ct_under_two_names_is_said_before_anybody_trains_on_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_cohort(tmp_path / "cases", 3)
+    for one, other in (("pt_0", "pt_8"), ("pt_2", "pt_9")):
+        shutil.copytree(tmp_path / "cases" / one, tmp_path / "cases" / other)
+
+    main([str(tmp_path / "cases"), "--out", str(tmp_path / "out"), "--spacing", "10", "8", "8"])
+
+    assert "pt_0 and pt_8, pt_2 and pt_9 in" in capsys.readouterr().err
+
+
 def test_a_pair_on_the_wrong_sides_of_a_case_folder_is_not_trained_on(tmp_path: Path) -> None:
     one = phantom()
     left, right = BY_NAME["parotid_left"].label, BY_NAME["parotid_right"].label
@@ -280,6 +294,22 @@ def test_a_pair_on_the_wrong_sides_of_a_case_folder_is_not_trained_on(tmp_path: 
     assert BY_NAME["brainstem"] in found.labelled
     assert not {BY_NAME["parotid_left"], BY_NAME["parotid_right"]} & set(found.labelled)
     assert not np.isin(found.labels, (left, right)).any()
+
+
+def test_of_a_case_whose_organs_are_all_left_out_the_reasons_are_said(tmp_path: Path) -> None:
+    write_case(phantom(), tmp_path / "cases" / "pt")
+    path = tmp_path / "cases" / "pt" / "label.nii.gz"
+    labels = sitk.ReadImage(str(path))
+    sitk.WriteImage(sitk.ChangeLabel(labels, {12: 13, 13: 12}), str(path))
+    (tmp_path / "cases" / "pt" / "labelled.json").write_text('["parotid_left", "parotid_right"]')
+
+    assert main(f"{tmp_path / 'cases'} --out {tmp_path / 'out'} --spacing 8 6 6".split()) == 1
+
+    said = (tmp_path / "out-private" / "report.md").read_text()
+    assert (
+        "| pt: no organ is left of those that were drawn: Parotid_L, Parotid_R: it does not lie on "
+        "its side of the patient |"
+    ) in said
 
 
 def test_a_folder_without_cases_is_refused(tmp_path: Path) -> None:

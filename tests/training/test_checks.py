@@ -71,6 +71,60 @@ def test_swapped_sides_are_found_whatever_the_axes(orientation: Orientation) -> 
     assert np.unique(found.labels.array).tolist() == [0, 1]
 
 
+def test_of_a_patient_whose_position_is_registered_wrongly_nothing_is_learned() -> None:
+    """Feet first, registered as head first: a mandible drawn whole was halved the wrong way."""
+    case = case_of(phantom(), "brainstem", "spinal_cord", "mandible_left", "mandible_right")
+    turned = np.diag([-1.0, 1.0, -1.0, 1.0]) @ case.ct.affine
+    left, right = BY_NAME["mandible_left"].label, BY_NAME["mandible_right"].label
+    other = np.arange(256, dtype=np.uint8)
+    other[[left, right]] = right, left
+    wrong = replace(
+        case,
+        ct=hd.Volume(case.ct.array, turned, "PATIENT"),
+        labels=hd.Volume(other[case.labels.array], turned, "PATIENT"),
+    )
+
+    found, findings = examine(wrong)
+
+    assert found.labelled == ()
+    assert not found.labels.array.any()
+    assert set(findings.left_out.values()) == {
+        "Brainstem was not found above SpinalCord, where it is in every patient: the position of "
+        "the patient may be registered wrongly, and left and right with it"
+    }
+    assert examine(case)[0].labelled == case.labelled
+
+
+@pytest.mark.parametrize("eyes", [(), ("eye_left", "eye_right")], ids=["no eyes", "eyes"])
+def test_a_mandible_is_halved_by_sides_that_another_pair_has_too(
+    eyes: tuple[str, ...],
+) -> None:
+    """Glands on the wrong sides may be a slip, or the whole patient lies the other way round."""
+    halves, glands = ("mandible_left", "mandible_right"), ("parotid_left", "parotid_right")
+    case = case_of(phantom(), "spinal_cord", *halves, *glands, *eyes)
+    left, right = (BY_NAME[name].label for name in glands)
+    other = np.arange(256, dtype=np.uint8)
+    other[[left, right]] = right, left
+    swapped = case.labels.with_array(other[case.labels.array])
+
+    found, _ = examine(replace(case, labels=swapped))
+
+    assert kept(found) == {"spinal_cord", *eyes, *(halves if eyes else ())}
+    assert examine(case)[0].labelled == case.labelled
+
+
+def test_an_organ_that_is_left_out_does_not_say_where_the_others_should_be() -> None:
+    case = case_of(phantom(), "brainstem", "parotid_left", "spinal_cord")
+    cord = np.zeros(case.labels.array.shape, bool)
+    cord[2:12, 40:44, -4:] = True  # in the air beside the head, and above it
+    place(case.labels, BY_NAME["spinal_cord"], cord)
+
+    found, findings = examine(case)
+
+    assert findings.left_out.keys() == {"spinal_cord"}
+    assert kept(found) == {"brainstem", "parotid_left"}
+
+
 def test_a_single_gland_on_the_wrong_side_is_found_by_the_body_alone() -> None:
     case = case_of(phantom(), "parotid_right")
     array = case.labels.array.copy()
@@ -97,6 +151,33 @@ def test_a_body_contour_called_cord_is_no_cord() -> None:
     assert findings.left_out == {"spinal_cord": "it has 30.2 ml per cm, usually 0.5 to 3"}
 
 
+def test_a_cord_that_is_drawn_too_thick_is_kept_and_said() -> None:
+    one = phantom()
+    case = case_of(one, "spinal_cord")
+    canal = np.zeros(one.ct.array.shape, bool)
+    canal[35:50, 60:72, 44:56] = True
+    place(case.labels, BY_NAME["spinal_cord"], canal)
+
+    found, findings = examine(case)
+
+    assert kept(found) == {"spinal_cord"}
+    [said] = [each for each in findings.doubts["spinal_cord"] if "larger than usual" in each]
+    assert "ml per cm, usually 0.5 to 3" in said
+
+
+def test_air_within_the_patient_is_not_outside() -> None:
+    """As in the middle of a brainstem after an operation, or a joint beside its ear."""
+    case = case_of(phantom(), "brainstem")
+    where = np.argwhere(case.labels.array == BY_NAME["brainstem"].label)
+    k, row, column = np.rint(where.mean(axis=0)).astype(int)
+    case.ct.array[k - 8 : k + 9, row - 6 : row + 7, column - 6 : column + 7] = -1000
+
+    found, findings = examine(case)
+
+    assert kept(found) == {"brainstem"}
+    assert not any("outside" in each for each in findings.doubts.get("brainstem", []))
+
+
 def outside(share: float) -> Findings:
     """Of an eye of which a share lies in front of the face."""
     one = phantom()
@@ -121,9 +202,14 @@ def test_an_organ_in_front_of_the_face_is_left_out_and_one_at_the_skin_is_looked
     assert not any("outside" in sentence for sentence in inside.doubts.get("eye_left", []))
 
 
-def test_what_a_cropped_ct_does_not_show_is_not_outside() -> None:
-    one = phantom()
-    one.ct.array[:, :, 52:] = -1024
+@pytest.mark.parametrize("orientation", COSINES)
+def test_what_a_cropped_ct_does_not_show_is_not_outside(orientation: Orientation) -> None:
+    one = phantom(orientation)
+    left = np.argwhere(one.labels.array == BY_NAME["parotid_left"].label)
+    x_mm = one.ct.map_indices_to_reference(left)[:, 0].min()
+    everywhere = np.argwhere(np.ones(one.ct.array.shape, bool))
+    cut = one.ct.map_indices_to_reference(everywhere)[:, 0] >= x_mm
+    one.ct.array[tuple(everywhere[cut].T)] = -1024
     case = case_of(one, "parotid_left", "parotid_right", "brainstem")
 
     assert "parotid_left" in examine(case)[1].left_out

@@ -230,13 +230,13 @@ def test_a_comparison_never_measures_on_fewer_patients_than_it_says(
     cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = tiny_comparison(cohort, tmp_path / "run")
-    first, _ = split_of(config.train, Dataset.read(config.train.cases).cases).test
+    first, second = split_of(config.train, Dataset.read(config.train.cases).cases).test
     (tmp_path / "cases").mkdir()
     (tmp_path / "cases" / first).symlink_to(cohort / "cases" / first)
 
     assert main(command(config, tmp_path / "cases", tmp_path)) == 1
 
-    assert "has 1 test patients, not 2" in capsys.readouterr().err
+    assert f"{tmp_path / 'cases'} lacks {second}, which" in capsys.readouterr().err
     assert not config.train.out.exists()
 
 

@@ -1,5 +1,7 @@
 """`training.prepare` stopped, asked again or asked for what cannot be."""
 
+import errno
+import gzip
 import re
 import resource
 import shutil
@@ -22,6 +24,10 @@ def three_patients(folder: Path) -> Path:
         one = patient(seed)
         write(folder / str(seed), one, rtstruct(ct_slices(one), contours(one)))
     return folder
+
+
+def killed(*_: Any) -> None:
+    raise KeyboardInterrupt
 
 
 def everything(out: Path) -> dict[str, bytes]:
@@ -151,6 +157,48 @@ def test_a_share_that_is_away_for_a_moment_costs_no_case(
     assert run(source, tmp_path / "out") == 0
 
     assert Dataset.read(tmp_path / "out").cases == ("pt_1", "pt_2", "pt_3")
+    assert reasons(tmp_path / "out") == []
+
+
+def test_a_share_that_fails_while_a_file_is_read_costs_no_case(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "in"
+    for seed in (1, 2):
+        write_case(patient(seed), source / f"pt_{seed}")
+    whole = gzip.open
+
+    def fails(path: Path, *rest: Any) -> Any:
+        if path == source / "pt_2" / "label.nii.gz":
+            raise OSError(errno.ESTALE, "Stale file handle", str(path))
+        return whole(path, *rest)
+
+    monkeypatch.setattr("training.labelled.gzip.open", fails)
+    assert run(source, tmp_path / "out") == 1
+    assert "Stale file handle" in capsys.readouterr().err
+    monkeypatch.undo()
+
+    assert run(source, tmp_path / "out") == 0
+
+    assert Dataset.read(tmp_path / "out").cases == ("pt_1", "pt_2")
+
+
+def test_a_share_that_is_empty_when_a_run_goes_on_costs_no_patient(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    three_patients(tmp_path / "in")
+    with monkeypatch.context() as patched:
+        patched.setattr(collect, "look_at_study", killed)
+        assert run(tmp_path / "in", tmp_path / "out") == 130
+    (tmp_path / "in").rename(tmp_path / "away")
+    (tmp_path / "in").mkdir()
+    assert run(tmp_path / "in", tmp_path / "out") == 1
+    assert "holds no study to prepare" in capsys.readouterr().err
+    (tmp_path / "in").rmdir()
+    (tmp_path / "away").rename(tmp_path / "in")
+
+    assert run(tmp_path / "in", tmp_path / "out") == 0
+
     assert reasons(tmp_path / "out") == []
 
 

@@ -200,64 +200,32 @@ def test_swapped_sides_and_labels_in_the_air_are_left_out_and_reported(tmp_path:
     assert "| 0001 | Parotid_L | it does not lie on its side of the patient |" in text
 
 
-def test_the_newest_structure_set_counts_and_our_own_results_never_do(tmp_path: Path) -> None:
-    one = patient(5)
-    images = ct_slices(one)
-    old = rtstruct(images, contours(one, DRAWN[:1]), StructureSetDate="20200101")
-    new = rtstruct(images, contours(one, DRAWN[1:3]), StructureSetDate="20200301")
-    points = rtstruct(images, {"ISO": []}, StructureSetDate="20200401")
-    ours = rtstruct(images, contours(one), StructureSetDate="20200501", Manufacturer="orthanc-oar")
-    write(tmp_path / "in", one, old, new, new, points, ours)  # of one there are two copies
+def test_what_a_cropped_ct_does_not_show_is_not_outside_the_patient(tmp_path: Path) -> None:
+    one = patient(4, noise_hu=0.0)
+    _, _, columns = np.nonzero(one.labels.array == BY_NAME["parotid_left"].label)
+    one.ct.array[:, :, columns.min() :] = -1024
+    write(tmp_path / "in", one, rtstruct(ct_slices(one), contours(one)))
 
-    run(tmp_path / "in", tmp_path / "out")
+    run(tmp_path / "in", tmp_path / "air")
+    run(tmp_path / "in", tmp_path / "unknown", "--unknown-hu", "-1024")
 
-    assert Case.read(tmp_path / "out" / "0001").labelled == DRAWN[1:3]
-    assert reasons(tmp_path / "out") == ["A CT has a newer structure set than this RTSTRUCT."]
+    assert BY_NAME["parotid_left"] not in Case.read(tmp_path / "air" / "0001").labelled
+    assert BY_NAME["parotid_left"] in Case.read(tmp_path / "unknown" / "0001").labelled
 
 
-def test_which_of_two_structure_sets_is_newer_is_not_guessed(tmp_path: Path) -> None:
-    one = patient(5)
-    images = ct_slices(one)
-    both = [rtstruct(images, contours(one, organs)) for organs in (DRAWN[:1], DRAWN[1:])]
-    write(tmp_path / "in", one, *both)
-    run(tmp_path / "in", tmp_path / "out")
-    [reason] = reasons(tmp_path / "out")
-    assert reason.startswith("2 structure sets were drawn on the CT at one time")
+def test_of_a_ct_whose_organs_are_all_left_out_the_reasons_are_said(tmp_path: Path) -> None:
+    one = patient(4)
+    left, right = outlines(one, DRAWN[1]), outlines(one, DRAWN[2])
+    stray = {"Brainstem": [replace(left[0], points_mm=left[0].points_mm + 1000)]}
+    drawn = stray | {"Parotid_L": right, "Parotid_R": left}
+    write(tmp_path / "in", one, rtstruct(ct_slices(one), drawn))
 
+    assert run(tmp_path / "in", tmp_path / "out") == 1
 
-def test_a_patient_is_one_case_however_many_cts_there_are(tmp_path: Path) -> None:
-    one = patient(6)
-    for number in (1, 2):
-        images = ct_slices(one, series_number=number)
-        write(
-            tmp_path / "in" / str(number),
-            one,
-            rtstruct(images, contours(one)),
-            series_number=number,
-        )
-    again = patient(6, noise_hu=3.0)  # another study of the same patient
-    assert ct_slices(again)[0].StudyInstanceUID != ct_slices(one)[0].StudyInstanceUID
-    write(tmp_path / "in" / "again", again, rtstruct(ct_slices(again), contours(again)))
-
-    run(tmp_path / "in", tmp_path / "out")
-
-    assert Dataset.read(tmp_path / "out").cases == ("0001",)
-    assert reasons(tmp_path / "out") == ["Another CT of this patient is in already, as 0001."] * 2
-
-
-def test_blanks_around_an_identifier_make_no_other_patient(tmp_path: Path) -> None:
-    for number, identifier in enumerate(("P1", " P1", "P1 ")):
-        one = patient(6, noise_hu=float(number))
-        write(tmp_path / "in" / str(number), one, rtstruct(ct_slices(one), contours(one)))
-        for file in (tmp_path / "in" / str(number)).iterdir():
-            dataset = dcmread(file)
-            dataset.PatientID = identifier
-            dataset.save_as(file)
-
-    run(tmp_path / "in", tmp_path / "out")
-
-    assert Dataset.read(tmp_path / "out").cases == ("0001",)
-    assert reasons(tmp_path / "out") == ["Another CT of this patient is in already, as 0001."] * 2
+    assert reasons(tmp_path / "out") == [
+        "Of a CT no organ is left of those that were drawn: Brainstem: it does not fill a voxel of "
+        "the CT; Parotid_L, Parotid_R: it does not lie on its side of the patient."
+    ]
 
 
 def test_structures_on_images_that_are_not_there_are_refused(tmp_path: Path) -> None:
