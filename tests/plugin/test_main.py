@@ -14,8 +14,10 @@ from plugin.belonging import NotOurs
 from plugin.catalogue import UnknownModel
 from plugin.jobs.intake import Intake
 from plugin.jobs.job import Job, Outcome, Result
+from plugin.jobs.job_table import UnusableDatabase
 from plugin.settings import BadSettings
 from plugin.status import summary
+from tests.demo import free_port
 from tests.fake_orthanc import FakeOrthanc
 from tests.plugin.test_worker import SOON_S
 from tests.structure_sets import seg
@@ -252,6 +254,18 @@ def test_the_queue_of_another_orthanc_stops_the_start_and_its_jobs_are_left_to_i
         load()
 
     assert script["jobs"].counts()["queued"] == 1
+
+
+def test_a_database_that_is_away_stops_the_start_with_its_name_and_without_its_password(orthanc):
+    orthanc.configuration["Oar"]["Database"] = f"postgresql://oar:geheim@127.0.0.1:{free_port()}/q"
+
+    with pytest.raises(
+        UnusableDatabase, match=r"The database q at 127\.0\.0\.1 cannot be"
+    ) as refusal:
+        load()
+
+    assert "refused. If it is only away, start again when it is back;" in str(refusal.value)
+    assert "geheim" not in str(refusal.value)
 
 
 def test_weights_that_are_not_there_stop_the_start(orthanc):
