@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from plugin.configuration import BadConfiguration
 from plugin.settings import BadSettings, Settings, settings_digest
 
 ROOT = Path(__file__).parents[2]
@@ -56,6 +57,24 @@ def test_the_configuration_that_we_ship_names_every_setting_at_its_default():
 def test_a_mistake_in_the_configuration_is_named(section, names):
     with pytest.raises(BadSettings, match=names.replace(".", r"\.")):
         Settings.from_orthanc({"Oar": section})
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"StorageDirectory": 3}, "StorageDirectory in Orthanc's configuration must be text."),
+        ({"IndexDirectory": None}, "IndexDirectory in Orthanc's configuration must be text."),
+        ({"StableAge": "60"}, "StableAge in Orthanc's configuration must be a whole number."),
+        ({"JobsHistorySize": "many"}, "JobsHistorySize in Orthanc's .* must be a whole number."),
+        ({"Python": True}, "Python in Orthanc's configuration must be a section."),
+        ({"DicomWeb": []}, "DicomWeb in Orthanc's configuration must be a section."),
+        ({"ServeFolders": "/x"}, "ServeFolders in Orthanc's configuration must be a section."),
+        ({"RegisteredUsers": None}, "RegisteredUsers in Orthanc's .* must be a section."),
+    ],
+)
+def test_a_key_of_orthancs_own_that_we_cannot_read_is_named(wrong, said):
+    with pytest.raises(BadConfiguration, match=f"^{said}$"):
+        Settings.from_orthanc(wrong)
 
 
 @pytest.mark.parametrize(
