@@ -129,15 +129,20 @@ def open_station(settings: Settings, archive: RestArchive) -> Station:
 
 
 def check_same_work(settings: Settings, station: Station, archive: RestArchive) -> None:
-    """Refuse to work on another queue, with other weights or by other settings than Orthanc's.
+    """Refuse another version, queue, weights or settings than Orthanc's.
 
     A job's series would not be found; its result would be another one than was asked for, or would
     not be sent to where it should go.
     """
     try:
-        queue_owner, promised, wanted = archive.offer()
+        version, queue_owner, promised, wanted = archive.offer()
     except ArchiveError as why:
         raise Refusal(f"Orthanc does not say which queue and which models it has: {why}") from why
+    if version != __version__:
+        raise Refusal(
+            f"Orthanc's plugin is orthanc-oar {version} and this node {__version__}: install the "
+            "same version here and there."
+        )
     if station.belonging.owner != queue_owner:
         raise Refusal(
             "Orthanc has another queue than this node: Database in the section Oar must be the "
