@@ -1,7 +1,9 @@
 import base64
 import importlib
 import json
+import queue
 import runpy
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -117,6 +119,47 @@ def test_a_study_that_could_not_be_queued_at_once_is_queued_soon(orthanc, ct):
 
     [job] = script["jobs"].find()
     assert (job.study, job.asked_by) == (study, "start")
+
+
+def test_who_does_not_look_back_at_the_start_still_looks_for_what_could_not_be_queued(
+    orthanc, ct, monkeypatch
+):
+    looked: queue.Queue[int] = queue.Queue()
+    monkeypatch.setattr(Intake, "catch_up", lambda self, days: looked.put(days))
+    orthanc.configuration["Oar"]["CatchUpDays"] = 0
+    load()
+    change(orthanc, orthanc.ChangeType.ORTHANC_STARTED)
+    study = orthanc.receive(ct)
+    orthanc.broken = True
+    change(orthanc, orthanc.ChangeType.STABLE_STUDY, study)
+    orthanc.broken = False
+
+    assert looked.get(timeout=SOON_S) == 1
+    change(orthanc, orthanc.ChangeType.ORTHANC_STOPPED)
+
+
+def test_what_was_drawn_is_not_compared_where_nobody_wants_that(orthanc, ct, small_phantom):
+    orthanc.configuration["Oar"]["CompareCorrections"] = False
+    script = load()
+    study = orthanc.receive([*ct, seg(ct, small_phantom.labels, [BY_NAME["brainstem"]])])
+    change(orthanc, orthanc.ChangeType.STABLE_STUDY, study)
+    change(orthanc, orthanc.ChangeType.ORTHANC_STARTED)
+    orthanc.wait_for_metric("oar_jobs_done", 1, SOON_S)
+    change(orthanc, orthanc.ChangeType.ORTHANC_STOPPED)
+
+    change(orthanc, orthanc.ChangeType.STABLE_STUDY, study)
+
+    assert [job.kind for job in script["jobs"].find()] == ["segment"]
+
+
+def test_a_queue_in_a_file_is_held_as_long_as_orthanc_runs(orthanc):
+    url = load()["database_url"]
+
+    hold = f"from plugin.belonging import hold; hold({url!r})"
+    other = subprocess.run(
+        [sys.executable, "-c", hold], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert "is in use: a file is for one Orthanc alone" in other.stderr
 
 
 def test_what_was_drawn_is_compared_as_soon_as_the_job_that_was_under_way_has_ended(

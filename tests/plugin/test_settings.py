@@ -110,6 +110,23 @@ def test_another_database_can_be_named():
     assert settings.database_url({}, Path("/etc/orthanc")) == "postgresql://host/oar"
 
 
+@pytest.mark.parametrize(
+    ("orthancs", "asks"),
+    [
+        ({"RemoteAccessAllowed": True}, True),
+        ({"RemoteAccessAllowed": True, "AuthenticationEnabled": False}, False),
+        ({}, False),
+    ],
+)
+def test_roles_are_for_an_orthanc_that_asks_for_passwords(orthancs, asks):
+    configuration = orthancs | {"Oar": {"Roles": {"lea": "look"}}}
+    if asks:
+        assert Settings.from_orthanc(configuration).role_of("lea") == "look"
+    else:
+        with pytest.raises(BadSettings, match="Roles needs AuthenticationEnabled"):
+            Settings.from_orthanc(configuration)
+
+
 def test_work_is_left_to_nodes_only_where_they_can_reach_the_queue():
     for database in ("", "sqlite:////fast/jobs.db"):
         with pytest.raises(
