@@ -133,7 +133,7 @@ def read_card(folder: Path) -> Card:
     try:
         return TypeAdapter(Card).validate_json(path.read_bytes())
     except OSError as error:
-        raise BadCheckpoint(f"no model at {folder}: {error.strerror} {CARD}") from error
+        raise BadCheckpoint(f"no model at {folder}: {CARD}: {error.strerror}") from error
     except ValidationError as error:
         raise BadCheckpoint(f"{path} is not a model card: {explained(error)}") from error
 

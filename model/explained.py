@@ -9,6 +9,9 @@ PLAINER = {
 }
 """Sentences of pydantic's that are not for people, by their type."""
 
+OUR_OWN = "Value error, "
+"""What pydantic writes before sentences of ours, which need no introduction."""
+
 MISSING = frozenset(("missing", "missing_argument", "missing_keyword_only_argument"))
 """Types of what was not given."""
 
@@ -25,7 +28,7 @@ def explained(error: ValidationError, *within: str, quoted: bool = False) -> str
     for each in error.errors():
         place = ".".join([*within, *map(str, each["loc"])])
         # Without a place it is a rule about several values, whose sentence says which.
-        said = PLAINER.get(each["type"], each["msg"])
+        said = PLAINER.get(each["type"], each["msg"].removeprefix(OUR_OWN))
         fault = f"{place}: {said}" if place else said
         # What is missing was not given: pydantic's input is then all that stands around it.
         given = quoted and each["loc"] and each["type"] not in MISSING

@@ -57,10 +57,12 @@ class Catalogue:
         Raises:
             UnknownModel: there is none, or another one has this name: results and settings tell
                 models by it.
+            BadCheckpoint: nothing at the path can be read as a model.
         """
         folder = Path(wanted).resolve()
-        if wanted in self._folders or not (folder / CARD).is_file():
+        if wanted in self._folders or ("/" not in wanted and not (folder / CARD).is_file()):
             return self.name(wanted)
+        read_card(folder)  # says of a path what is wrong there
         other = self._folders.setdefault(folder.name, folder)
         if other.resolve() != folder:
             raise UnknownModel(

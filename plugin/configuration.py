@@ -23,6 +23,14 @@ ORTHANC_STABLE_AGE_SECONDS = 60
 """Orthanc's own default of "StableAge"."""
 
 
+READ_AS: dict[str, tuple[type, str]] = {
+    **dict.fromkeys(("StorageDirectory", "IndexDirectory"), (str, "text")),
+    **dict.fromkeys(("StableAge", "JobsHistorySize"), (int, "a whole number")),
+    **dict.fromkeys(("Python", "DicomWeb", "ServeFolders", "RegisteredUsers"), (dict, "a section")),
+}
+"""What we read of Orthanc's own keys. We are loaded before it looks at most of them itself."""
+
+
 class BadConfiguration(ValueError):
     """It cannot be read or used; the message says why and quotes nothing of it."""
 
@@ -47,6 +55,17 @@ def read_configuration(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise BadConfiguration(f"{path} is not a configuration of Orthanc.")
     return values
+
+
+def check_types(configuration: Mapping[str, Any]) -> None:
+    """See that Orthanc's own keys are what we read them as.
+
+    Raises:
+        BadConfiguration: one is not.
+    """
+    for key, (kind, called) in READ_AS.items():
+        if key in configuration and not isinstance(configuration[key], kind):
+            raise BadConfiguration(f"{key} in Orthanc's configuration must be {called}.")
 
 
 def configuration_folder(path: Path, configuration: Mapping[str, Any]) -> Path:

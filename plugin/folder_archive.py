@@ -15,7 +15,7 @@ PREAMBLE, MAGIC = 128, b"DICM"
 GROUPS = (b"\x02\0", b"\x08\0")
 """With which a file begins that has neither: what says how it is written, or what it is of."""
 
-UNREAD = "cut short, damaged, without the preamble of a DICOM file or without its UIDs"
+UNREAD = "unreadable, cut short, damaged, without the preamble of a DICOM file or without its UIDs"
 """What a file is that may be one and cannot be read."""
 
 HEADER_TAGS = ["SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "Modality"]
@@ -53,8 +53,17 @@ class FolderArchive:
         def note(error: OSError) -> None:
             self.unread.append(Path(error.filename))
 
-        walk = os.walk(folder, onerror=note)
-        return sorted(Path(parent, name) for parent, _, names in walk for name in names)
+        files, seen = [], set()
+        # A link may lead to the other half of a CT, or back to where we are.
+        for parent, folders, names in os.walk(folder, onerror=note, followlinks=True):
+            if (place := os.path.realpath(parent)) in seen:
+                folders.clear()
+                continue
+            seen.add(place)
+            paths = (Path(parent, name) for name in names)
+            # Who reads a pipe waits for whoever writes into it.
+            files += [path for path in paths if os.path.isfile(path) or not os.path.exists(path)]
+        return sorted(files)
 
     def all_series(self) -> list[Series]:
         """Every series of the folder, whatever its study."""

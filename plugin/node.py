@@ -19,7 +19,6 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
-from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from model.checkpoint import BadCheckpoint
@@ -29,6 +28,7 @@ from plugin.archive import ArchiveError
 from plugin.catalogue import UnknownModel
 from plugin.configuration import BadConfiguration, read_configuration
 from plugin.jobs.job import Job
+from plugin.jobs.job_table import UnusableDatabase
 from plugin.jobs.jobs import Jobs
 from plugin.log import OneLine, attach
 from plugin.rest_archive import RestArchive, login_for
@@ -57,6 +57,7 @@ REFUSALS = (
     UnknownModel,
     BadCheckpoint,
     NoSuchDevice,
+    UnusableDatabase,
 )
 """What keeps a node from starting; each says why in one sentence."""
 
@@ -116,36 +117,32 @@ def open_station(settings: Settings, archive: RestArchive) -> Station:
     def changed(jobs: Jobs, job: Job) -> None:
         show_on_study(archive, jobs, job, labels=settings.labels)
 
-    try:
-        return Station(
-            settings,
-            archive=archive,
-            database_url=settings.database,
-            # Never the same twice: what a node leaves behind is taken up when its lease has ended,
-            # and nobody is robbed who happens to have the same host name.
-            owner=f"node {socket.gethostname()} {uuid.uuid4().hex[:8]}",
-            changed=changed,
-        )
-    except SQLAlchemyError as error:
-        address = make_url(settings.database)
-        said = str(getattr(error, "orig", None) or type(error).__name__).strip().splitlines()[0]
-        raise Refusal(
-            f"The database {address.database} at {address.host} cannot be used: {said}"
-        ) from error
-    except ModuleNotFoundError as error:
-        raise Refusal(f"The database needs the Python package {error.name}.") from error
+    return Station(
+        settings,
+        archive=archive,
+        database_url=settings.database,
+        # Never the same twice: what a node leaves behind is taken up when its lease has ended,
+        # and nobody is robbed who happens to have the same host name.
+        owner=f"node {socket.gethostname()} {uuid.uuid4().hex[:8]}",
+        changed=changed,
+    )
 
 
 def check_same_work(settings: Settings, station: Station, archive: RestArchive) -> None:
-    """Refuse to work on another queue, with other weights or by other settings than Orthanc's.
+    """Refuse another version, queue, weights or settings than Orthanc's.
 
     A job's series would not be found; its result would be another one than was asked for, or would
     not be sent to where it should go.
     """
     try:
-        queue_owner, promised, wanted = archive.offer()
+        version, queue_owner, promised, wanted = archive.offer()
     except ArchiveError as why:
         raise Refusal(f"Orthanc does not say which queue and which models it has: {why}") from why
+    if version != __version__:
+        raise Refusal(
+            f"Orthanc's plugin is orthanc-oar {version} and this node {__version__}: install the "
+            "same version here and there."
+        )
     if station.belonging.owner != queue_owner:
         raise Refusal(
             "Orthanc has another queue than this node: Database in the section Oar must be the "

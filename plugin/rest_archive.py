@@ -54,6 +54,7 @@ class Login(NamedTuple):
 class Offer(NamedTuple):
     """What the plugin in an Orthanc promises to those who do its jobs."""
 
+    version: str  # of the software
     queue_owner: str  # name of an archive
     weights_sha256: dict[str, str]  # by model
     settings: dict[str, str]  # hashes by key, as `Settings.digests_for_nodes`
@@ -129,7 +130,7 @@ class RestArchive(OrthancArchive):
         try:
             said = json.loads(answer)
             models = {one["name"]: one["card"]["weights_sha256"] for one in said["models"]}
-            return Offer(said["archive"], models, dict(said["settings"]))
+            return Offer(said["version"], said["archive"], models, dict(said["settings"]))
         except (ValueError, KeyError, TypeError) as error:
             raise ArchiveError("Its plugin is of another version.") from error
 

@@ -19,7 +19,7 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
 from model.explained import explained
-from plugin.configuration import authenticates, storage_and_index
+from plugin.configuration import authenticates, check_types, storage_and_index
 from plugin.ct.series_rules import SeriesRules
 from plugin.jobs.job import ResultKind
 from plugin.late_slices import LateSlices
@@ -274,8 +274,10 @@ class Settings(BaseModel):
         """Our section of Orthanc's whole configuration, or the defaults if it has none.
 
         Raises:
+            BadConfiguration: one of Orthanc's own keys cannot be read.
             BadSettings: naming each unknown key and each value that is not allowed.
         """
+        check_types(configuration)
         for key in configuration.keys() - {SECTION}:
             if key.lower() == SECTION.lower():
                 raise BadSettings(f"Orthanc's configuration: write {SECTION} instead of {key}.")

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from sqlalchemy import (
     JSON,
+    URL,
     Boolean,
     DateTime,
     Dialect,
@@ -26,6 +27,7 @@ from sqlalchemy import (
     make_url,
     select,
 )
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from sqlalchemy.schema import CreateColumn, CreateIndex
 
@@ -34,6 +36,17 @@ log = logging.getLogger(__name__)
 BUSY_SECONDS = 30
 """How long one thread waits for another's transaction on an SQLite file before it gives up."""
 
+SERVER_IS_AWAY = {
+    "connect_timeout": "10",  # seconds
+    "tcp_user_timeout": "20000",  # milliseconds
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "2",
+}
+"""When PostgreSQL is given up that does not refuse but is silent, as a machine without power is.
+
+The system's own patience is a quarter of an hour: so long would /oar and Orthanc's changes wait.
+"""
 
 UNWRITABLE = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM)
 """What SQLite says of a file, or of the two beside it, that belong to somebody else."""
@@ -50,6 +63,18 @@ class UnwritableQueue(Exception):
             f"The queue's file {file} cannot be written: it, the files {file.name}-wal, "
             f"{file.name}-shm and {file.name}.lock beside it, and their folder must be writable by "
             "the user that Orthanc runs as."
+        )
+
+
+class UnusableDatabase(Exception):
+    """The queue's server cannot be used. The message says which and why, without its password."""
+
+    def __init__(self, address: URL, why: SQLAlchemyError) -> None:
+        said = str(getattr(why, "orig", None) or type(why).__name__).strip().splitlines()[0]
+        super().__init__(
+            f"The database {address.database} at {address.host or 'this machine'} cannot be used: "
+            f"{said}. If it is only away, start again when it is back; otherwise see to it, or to "
+            "Database in the section Oar."
         )
 
 
@@ -156,11 +181,13 @@ def open_database(url: str) -> Engine:
 
     Raises:
         UnwritableQueue: it is an SQLite file that may only be read, or not even that.
-        SQLAlchemyError: the database does not answer.
+        UnusableDatabase: it is a server's, which does not answer or does not let us.
+        SQLAlchemyError: another process holds the SQLite file.
     """
     address = make_url(url)
-    if address.drivername == "postgresql":
-        address = address.set(drivername="postgresql+psycopg")
+    if address.get_backend_name() == "postgresql":
+        query = SERVER_IS_AWAY | dict(address.query)
+        address = address.set(drivername="postgresql+psycopg", query=query)
     # A server may restart, and a line break, while a connection waits for its next use.
     engine = create_engine(address, pool_pre_ping=address.get_backend_name() != "sqlite")
     if engine.dialect.name == "sqlite":
@@ -171,7 +198,12 @@ def open_database(url: str) -> Engine:
                 _set_aside(file)
         event.listen(engine, "connect", _configure_sqlite)
         event.listen(engine, "begin", _begin_immediately)
-    make_tables(engine, JobRow, DeliveryRow)
+    try:
+        make_tables(engine, JobRow, DeliveryRow)
+    except SQLAlchemyError as error:
+        if engine.dialect.name == "sqlite":
+            raise
+        raise UnusableDatabase(address, error) from error
     return engine
 
 

@@ -52,6 +52,7 @@ class ModelList(Message):
     archive: Annotated[
         str, Field(description="name of the archive whose queue this is, for worker nodes")
     ]
+    version: Annotated[str, Field(description="of the software, which worker nodes must have too")]
     settings: Annotated[
         dict[str, str],
         Field(description="hashes of the settings that worker nodes must have alike, by key"),

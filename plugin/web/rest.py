@@ -245,6 +245,7 @@ class Rest:
                 for name, card in self._catalogue.cards().items()
             ),
             archive=self._station.belonging.owner,
+            version=__version__,
             settings=self._station.settings.digests_for_nodes(),
         )
 

@@ -1,14 +1,21 @@
 """A real Orthanc and we read the same in the same configuration."""
 
 import json
+import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from plugin.configuration import read_configuration
+from plugin.serve import configuration, environment
+from tests.demo import free_port
 from tests.integration.conftest import Pacs
 
 pytestmark = [pytest.mark.orthanc, pytest.mark.slow]
+
+INSTALL = Path(__file__).parents[2] / "docs" / "install.md"
 
 WRITTEN = (
     "${OAR_SET} ${OAR_UNSET} ${OAR_EMPTY:-no} ${OAR_SET:-no} ${OAR_UNSET:-'d e'} "
@@ -31,3 +38,31 @@ def test_variables_of_the_environment_are_the_same_for_orthanc_and_for_us(
 
     assert name == read_configuration(file)["Name"]
     assert name.startswith("value   value d e a:-b/c ")
+
+
+@pytest.mark.skipif(shutil.which("Orthanc") is None, reason="needs Orthanc: apt-get install")
+@pytest.mark.parametrize(
+    ("oar", "sentence"),
+    [
+        ('{"Oar": {"Modell": "x"}}', "Oar.Modell: there is no such key."),
+        ('{"Oar": {}, "UserMetadata": {}}', '"UserMetadata" is defined in 2 different'),
+        ('{"Oar": {"Model": "x",}', "does not follow the JSON syntax"),
+    ],
+)
+def test_the_administrator_finds_why_orthanc_does_not_start_by_the_command_of_install_md(
+    tmp_path: Path, oar: str, sentence: str
+):
+    values = configuration(tmp_path, http_port=free_port(), dicom_port=free_port())
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc" / "orthanc.json").write_text(
+        json.dumps({key: value for key, value in values.items() if key != "Oar"})
+    )
+    (tmp_path / "etc" / "oar.json").write_text(oar)
+    command = ["Orthanc", f"--logdir={tmp_path}", str(tmp_path / "etc")]
+    assert subprocess.run(command, env=environment(), timeout=60).returncode != 0
+    commands = re.findall(r"sudo (grep .*) /var/log/orthanc/Orthanc\.log", INSTALL.read_text())
+
+    for grep in commands:
+        found = subprocess.check_output(f"{grep} {tmp_path}/Orthanc.log", shell=True, text=True)
+        assert sentence in found
+    assert len(commands) == 2

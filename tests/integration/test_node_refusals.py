@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from model.checkpoint import save
+from plugin import __version__, node, rest_archive
 from plugin import log as plugin_log
-from plugin import node, rest_archive
 from plugin.rest_archive import RestArchive
 from tests.demo import free_port
 from tests.integration.conftest import Orthanc
@@ -179,6 +179,20 @@ def test_other_weights_than_those_of_orthancs_plugin_are_refused(
     assert "not with the same weights: quick." in said
     with RestArchive(orthanc.url) as archive:
         assert "hn6-openkbp" in archive.offer().weights_sha256
+
+
+def test_a_node_of_another_version_writes_no_results_beside_those_of_orthancs(
+    new_orthanc, quick_model, port, refusal, monkeypatch
+):
+    queue = QUEUE.format(port=port, name="versions")
+    new_database(QUEUE.format(port=port, name="postgres"), "versions")
+    orthanc: Orthanc = new_orthanc(quick_model, Automatic=False, Database=queue)
+    orthanc.start()
+    monkeypatch.setattr(node, "__version__", "0.0.9")
+
+    said = refusal(orthanc.url, Database=queue, Model=str(quick_model))
+
+    assert said.startswith(f"Orthanc's plugin is orthanc-oar {__version__} and this node 0.0.9: ")
 
 
 def test_other_settings_of_what_is_written_and_sent_than_orthancs_are_refused_by_name(

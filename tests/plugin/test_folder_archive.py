@@ -26,6 +26,28 @@ def test_a_folder_lists_its_series_and_leaves_other_files_alone(small_phantom, c
             ask("nobody")
 
 
+def test_the_other_half_of_a_ct_behind_a_link_is_not_left_out(small_phantom, ct, tmp_path):
+    folder, elsewhere = tmp_path / "in", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for path in write_series(small_phantom, folder)[: len(ct) // 2]:
+        path.rename(elsewhere / path.name)
+    (folder / "half").symlink_to(elsewhere)
+    (folder / "again").symlink_to(elsewhere)
+    (elsewhere / "back").symlink_to(folder)
+
+    archive = FolderArchive(folder, results=tmp_path)
+
+    [series] = archive.all_series()
+    assert sorted(archive.sop_instance_uids(series)) == sorted(one.SOPInstanceUID for one in ct)
+    assert archive.unread == []
+
+
+def test_a_pipe_among_the_images_keeps_nobody_waiting(tmp_path):
+    os.mkfifo(tmp_path / "pipe.dcm")
+
+    assert FolderArchive(tmp_path, results=tmp_path).unread == []
+
+
 def test_a_large_file_that_is_no_dicom_is_not_read(tmp_path, monkeypatch):
     (tmp_path / "disc.iso").write_bytes(bytes(1000))
     monkeypatch.setattr(Path, "read_bytes", lambda _: pytest.fail("it was read"))

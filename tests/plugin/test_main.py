@@ -1,7 +1,9 @@
 import base64
 import importlib
 import json
+import queue
 import runpy
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -14,8 +16,10 @@ from plugin.belonging import NotOurs
 from plugin.catalogue import UnknownModel
 from plugin.jobs.intake import Intake
 from plugin.jobs.job import Job, Outcome, Result
+from plugin.jobs.job_table import UnusableDatabase
 from plugin.settings import BadSettings
 from plugin.status import summary
+from tests.demo import free_port
 from tests.fake_orthanc import FakeOrthanc
 from tests.plugin.test_worker import SOON_S
 from tests.structure_sets import seg
@@ -115,6 +119,47 @@ def test_a_study_that_could_not_be_queued_at_once_is_queued_soon(orthanc, ct):
 
     [job] = script["jobs"].find()
     assert (job.study, job.asked_by) == (study, "start")
+
+
+def test_who_does_not_look_back_at_the_start_still_looks_for_what_could_not_be_queued(
+    orthanc, ct, monkeypatch
+):
+    looked: queue.Queue[int] = queue.Queue()
+    monkeypatch.setattr(Intake, "catch_up", lambda self, days: looked.put(days))
+    orthanc.configuration["Oar"]["CatchUpDays"] = 0
+    load()
+    change(orthanc, orthanc.ChangeType.ORTHANC_STARTED)
+    study = orthanc.receive(ct)
+    orthanc.broken = True
+    change(orthanc, orthanc.ChangeType.STABLE_STUDY, study)
+    orthanc.broken = False
+
+    assert looked.get(timeout=SOON_S) == 1
+    change(orthanc, orthanc.ChangeType.ORTHANC_STOPPED)
+
+
+def test_what_was_drawn_is_not_compared_where_nobody_wants_that(orthanc, ct, small_phantom):
+    orthanc.configuration["Oar"]["CompareCorrections"] = False
+    script = load()
+    study = orthanc.receive([*ct, seg(ct, small_phantom.labels, [BY_NAME["brainstem"]])])
+    change(orthanc, orthanc.ChangeType.STABLE_STUDY, study)
+    change(orthanc, orthanc.ChangeType.ORTHANC_STARTED)
+    orthanc.wait_for_metric("oar_jobs_done", 1, SOON_S)
+    change(orthanc, orthanc.ChangeType.ORTHANC_STOPPED)
+
+    change(orthanc, orthanc.ChangeType.STABLE_STUDY, study)
+
+    assert [job.kind for job in script["jobs"].find()] == ["segment"]
+
+
+def test_a_queue_in_a_file_is_held_as_long_as_orthanc_runs(orthanc):
+    url = load()["database_url"]
+
+    hold = f"from plugin.belonging import hold; hold({url!r})"
+    other = subprocess.run(
+        [sys.executable, "-c", hold], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert "is in use: a file is for one Orthanc alone" in other.stderr
 
 
 def test_what_was_drawn_is_compared_as_soon_as_the_job_that_was_under_way_has_ended(
@@ -252,6 +297,18 @@ def test_the_queue_of_another_orthanc_stops_the_start_and_its_jobs_are_left_to_i
         load()
 
     assert script["jobs"].counts()["queued"] == 1
+
+
+def test_a_database_that_is_away_stops_the_start_with_its_name_and_without_its_password(orthanc):
+    orthanc.configuration["Oar"]["Database"] = f"postgresql://oar:geheim@127.0.0.1:{free_port()}/q"
+
+    with pytest.raises(
+        UnusableDatabase, match=r"The database q at 127\.0\.0\.1 cannot be"
+    ) as refusal:
+        load()
+
+    assert "refused. If it is only away, start again when it is back;" in str(refusal.value)
+    assert "geheim" not in str(refusal.value)
 
 
 def test_weights_that_are_not_there_stop_the_start(orthanc):

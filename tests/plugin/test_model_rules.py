@@ -2,6 +2,7 @@ import shutil
 
 import pytest
 
+from model.checkpoint import BadCheckpoint
 from plugin.catalogue import Catalogue, UnknownModel
 from plugin.conditions import SeriesFacts
 from plugin.jobs.intake import Intake
@@ -57,13 +58,21 @@ def test_a_model_that_a_rule_names_and_that_is_not_there_stops_the_start(weights
 
 def test_models_of_a_rule_may_lie_anywhere_but_not_two_under_one_name(weights, tmp_path):
     catalogue = Catalogue(default=str(weights / "quick"), weights=tmp_path)
-    (tmp_path / "quick").mkdir()
-    (tmp_path / "quick" / "card.json").write_text("{}")
+    shutil.copytree(weights / "quick", tmp_path / "quick")
 
     assert catalogue.configured(str(weights / "blind")) == "blind"
     assert catalogue.configured(str(weights / "quick")) == "quick"
     with pytest.raises(UnknownModel, match="Two models are called quick"):
         catalogue.configured(str(tmp_path / "quick"))
+
+
+def test_a_model_that_is_half_copied_is_said_to_lack_its_card(weights, tmp_path):
+    half = shutil.copytree(weights / "quick", tmp_path / "half")
+    (half / "card.json").unlink()
+
+    for path in (half, tmp_path / "nowhere"):
+        with pytest.raises(BadCheckpoint, match=rf"no model at {path}: card\.json: No such"):
+            Catalogue(default=str(path), weights=weights)
 
 
 def test_a_model_on_trial_never_takes_the_place_of_the_usual_one_of_its_name(weights, tmp_path):

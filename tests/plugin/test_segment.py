@@ -146,7 +146,8 @@ def test_what_is_wished_is_written_beside_the_seg_and_no_older_file_passes_for_i
 
 def test_results_do_not_go_among_the_images(folder, weights, capsys):
     images = {path: path.read_bytes() for path in folder.rglob("*.dcm")}
-    for out in (folder, folder / "1", folder / "new"):
+    (folder.parent / "link").symlink_to(folder)
+    for out in (folder, folder / "1", folder / "new", folder.parent / "link" / "new"):
         status = main([str(folder), "--out", str(out), "--model", str(weights / "quick")])
 
         assert status == UNSUITABLE

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from plugin.configuration import BadConfiguration
 from plugin.settings import BadSettings, Settings, settings_digest
 
 ROOT = Path(__file__).parents[2]
@@ -39,23 +40,41 @@ def test_the_configuration_that_we_ship_names_every_setting_at_its_default():
         ({"Delivery": {"RetryDelaySeconds": 1e12}}, "Oar.Delivery.RetryDelaySeconds"),
         ({"Threads": 2**40}, "Oar.Threads: Input should be less than or equal to 1024"),
         ({"MaxAttempts": 2**40}, "Oar.MaxAttempts: Input should be less than or equal to 20"),
-        ({"Database": "mysql://h/oar"}, "Oar.Database: Value error, the queue is kept"),
+        ({"Database": "mysql://h/oar"}, "Oar.Database: the queue is kept"),
         ({"Database": "postgres://h/oar"}, "the queue is kept in an SQLite file or in PostgreSQL"),
         ({"Database": "postgresql+psycopg2://h/oar"}, "the queue is kept in an SQLite file"),
         ({"Database": "sqlite+aiosqlite:////oar.db"}, "the queue is kept in an SQLite file"),
         ({"Database": "http://h/oar"}, "the queue is kept in an SQLite file"),
-        ({"Database": "sqlite://"}, "Oar.Database: Value error, SQLite needs a file"),
-        ({"Database": "sqlite:///"}, "Oar.Database: Value error, SQLite needs a file"),
-        ({"Database": "sqlite:///:memory:"}, "Oar.Database: Value error, SQLite needs a file"),
+        ({"Database": "sqlite://"}, "Oar.Database: SQLite needs a file"),
+        ({"Database": "sqlite:///"}, "Oar.Database: SQLite needs a file"),
+        ({"Database": "sqlite:///:memory:"}, "Oar.Database: SQLite needs a file"),
         ({"Routes": [{"To": "sender"}]}, "Oar.Routes.0.To: Input should be a valid list."),
         ({"Routes": ["sender"]}, "Oar.Routes.0: Input should be a valid dictionary."),
-        ({"Routes": [{"To": ["TPS"]}]}, "Oar.Routes.0.To.0: Value error, 'TPS' is none of"),
+        ({"Routes": [{"To": ["TPS"]}]}, "Oar.Routes.0.To.0: 'TPS' is none of"),
         ({"Routes": [{"To": ["peer:A/B"]}]}, "or its NAME has one of"),
     ],
 )
 def test_a_mistake_in_the_configuration_is_named(section, names):
     with pytest.raises(BadSettings, match=names.replace(".", r"\.")):
         Settings.from_orthanc({"Oar": section})
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"StorageDirectory": 3}, "StorageDirectory in Orthanc's configuration must be text."),
+        ({"IndexDirectory": None}, "IndexDirectory in Orthanc's configuration must be text."),
+        ({"StableAge": "60"}, "StableAge in Orthanc's configuration must be a whole number."),
+        ({"JobsHistorySize": "many"}, "JobsHistorySize in Orthanc's .* must be a whole number."),
+        ({"Python": True}, "Python in Orthanc's configuration must be a section."),
+        ({"DicomWeb": []}, "DicomWeb in Orthanc's configuration must be a section."),
+        ({"ServeFolders": "/x"}, "ServeFolders in Orthanc's configuration must be a section."),
+        ({"RegisteredUsers": None}, "RegisteredUsers in Orthanc's .* must be a section."),
+    ],
+)
+def test_a_key_of_orthancs_own_that_we_cannot_read_is_named(wrong, said):
+    with pytest.raises(BadConfiguration, match=f"^{said}$"):
+        Settings.from_orthanc(wrong)
 
 
 @pytest.mark.parametrize(
@@ -89,6 +108,23 @@ def test_another_database_can_be_named():
     settings = Settings.from_orthanc({"Oar": {"Database": "postgresql://host/oar"}})
 
     assert settings.database_url({}, Path("/etc/orthanc")) == "postgresql://host/oar"
+
+
+@pytest.mark.parametrize(
+    ("orthancs", "asks"),
+    [
+        ({"RemoteAccessAllowed": True}, True),
+        ({"RemoteAccessAllowed": True, "AuthenticationEnabled": False}, False),
+        ({}, False),
+    ],
+)
+def test_roles_are_for_an_orthanc_that_asks_for_passwords(orthancs, asks):
+    configuration = orthancs | {"Oar": {"Roles": {"lea": "look"}}}
+    if asks:
+        assert Settings.from_orthanc(configuration).role_of("lea") == "look"
+    else:
+        with pytest.raises(BadSettings, match="Roles needs AuthenticationEnabled"):
+            Settings.from_orthanc(configuration)
 
 
 def test_work_is_left_to_nodes_only_where_they_can_reach_the_queue():

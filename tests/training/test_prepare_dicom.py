@@ -323,7 +323,7 @@ def test_files_that_cannot_be_read_stand_in_the_report(tmp_path: Path) -> None:
 
     [refused] = report(tmp_path / "out")["refused"]
     assert refused["what"] == str(first)
-    assert refused["reason"].startswith("It may be of a CT or be drawn, but is cut short,")
+    assert refused["reason"].startswith("It may be of a CT or be drawn, but is unreadable,")
 
 
 def test_an_rtstruct_that_was_cut_short_is_refused_and_loses_no_organ_in_silence(

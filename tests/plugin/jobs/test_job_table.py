@@ -1,4 +1,5 @@
 import os
+import socket
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -8,7 +9,7 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from plugin.jobs import job_table
-from plugin.jobs.job_table import UnwritableQueue, open_database
+from plugin.jobs.job_table import UnusableDatabase, UnwritableQueue, open_database
 from plugin.jobs.jobs import Jobs
 from tests.plugin.jobs.asking import add
 
@@ -113,3 +114,25 @@ def test_a_queue_in_a_folder_of_somebody_elses_stops_the_start_with_a_sentence(
 
     with pytest.raises(UnwritableQueue, match="their folder must be writable"):
         open_database(f"sqlite:///{anybodys_folder / 'oar-jobs.db'}")
+
+
+@pytest.mark.slow
+def test_a_database_that_is_silent_keeps_neither_orthanc_nor_its_users_waiting(monkeypatch):
+    monkeypatch.setitem(job_table.SERVER_IS_AWAY, "connect_timeout", "1")
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # as a port that is another program's
+        address = f"postgresql://oar:geheim@127.0.0.1:{silent.getsockname()[1]}/oar"
+        with pytest.raises(UnusableDatabase, match="connection timeout expired"):
+            open_database(address)
+
+
+def test_who_names_other_patience_in_the_address_has_it(monkeypatch):
+    asked = []
+    monkeypatch.setattr(job_table, "create_engine", lambda url, **_: asked.append(url) or 1 / 0)
+
+    for address in ("postgresql://h/oar?connect_timeout=60", "postgresql+psycopg://h/oar"):
+        with pytest.raises(ZeroDivisionError):
+            open_database(address)
+
+    assert [url.query["connect_timeout"] for url in asked] == ["60", "10"]
+    assert [url.query["tcp_user_timeout"] for url in asked] == ["20000", "20000"]
