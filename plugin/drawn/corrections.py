@@ -93,11 +93,12 @@ class Corrections:
                 continue
             fits = True
             left_out += not_compared(theirs)
-            for result in new:
+            for result in new if theirs.organs else ():
                 if watch.cancelled():
                     raise Cancelled
                 try:
-                    compared += self._keep(instance, drawing, theirs, result, grid)
+                    self._keep(instance, drawing, theirs, result, grid)
+                    compared += 1
                 except UnusableStructureSet as why:
                     left_out.append(str(why))
         if fits and not drawing.series:
@@ -123,16 +124,27 @@ class Corrections:
         theirs: DrawnOrgans,
         result: Job,
         grid: hd.VolumeGeometry,
-    ) -> bool:
+    ) -> None:
+        """Compare one drawing with one result.
+
+        Raises:
+            UnusableStructureSet: there is nothing to compare; with the reason.
+        """
         try:
             known = self._catalogue.card(result.model).measured_rows()
-        except UnknownModel:
-            return False  # nobody can say any more which organs it knew
+        except UnknownModel as gone:
+            raise UnusableStructureSet(
+                f"The model {result.model} is no longer there, and with it which organs it knows."
+            ) from gone
         organs = [organ for organ in theirs.organs if organ in known]
+        if not organs:
+            raise UnusableStructureSet(f"The model {result.model} knows none of these organs.")
         try:
             ours = self._drawings.result(result, grid)
-        except UnknownResource:
-            return False  # somebody has deleted our result
+        except UnknownResource as gone:
+            raise UnusableStructureSet(
+                f"Our result of the model {result.model} was deleted."
+            ) from gone
         found = list(agree(ours, theirs.labels, organs))
         self._quality.keep(
             ComparedPair(
@@ -148,7 +160,6 @@ class Corrections:
             ),
             found,
         )
-        return bool(found)
 
 
 def not_compared(drawn: DrawnOrgans) -> list[str]:

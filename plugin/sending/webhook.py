@@ -153,6 +153,8 @@ class Webhooks:
                 "POST", receiver.url, content=body, headers=headers, timeout=seconds
             ) as answer:
                 pass  # what it says beyond the status is not read
+        except httpx.TimeoutException as error:
+            raise NotDelivered(f"The receiver did not answer within {seconds:g} s.") from error
         except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
             raise NotDelivered(f"The receiver cannot be reached: {_cause_of(error)}.") from error
         if not answer.is_success:

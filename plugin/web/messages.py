@@ -43,6 +43,9 @@ class ModelEntry(Message):
     default: bool
     loaded: bool
     card: Card
+    written: Annotated[
+        tuple[str, ...], Field(description="those of the card's organs that patients get")
+    ]
 
 
 class ModelList(Message):

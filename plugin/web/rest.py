@@ -241,6 +241,7 @@ class Rest:
                     default=name == self._catalogue.default,
                     loaded=self._catalogue.is_loaded(name),
                     card=card,
+                    written=tuple(organ.name for organ in card.measured_rows()),
                 )
                 for name, card in self._catalogue.cards().items()
             ),

@@ -283,6 +283,8 @@ function show() {
   series.parentElement.prepend(panel.element);
   if (another) {
     panel.start();
+  } else {
+    panel.look(); // what may have come while another page was shown
   }
 }
 

@@ -165,7 +165,7 @@ function showJobs(jobs, health) {
 // --- the models ----------------------------------------------------------------------------------
 
 function showModels(models) {
-  const cards = models.map(({ name, default: usual, card }) => {
+  const cards = models.map(({ name, default: usual, card, written }) => {
     const organs = card.organs.map((organ) => [organ, card.measured[organ]]);
     const dice = organs.map(([, measured]) => measured?.dice_mean).filter((one) => one != null);
     const mean = dice.reduce((sum, one) => sum + one, 0) / dice.length;
@@ -184,7 +184,7 @@ function showModels(models) {
       ),
       make("p", {}, `Trained on ${card.training.data ?? "data that its card does not name"}.`),
       make("p", {}, `Version ${card.version}. ${card.notice}`),
-      diceTable(name, organs),
+      diceTable(name, organs, written),
     );
     details.open = usual;
     return details;
@@ -192,13 +192,13 @@ function showModels(models) {
   at("models").replaceChildren(...cards);
 }
 
-function diceTable(name, organs) {
+function diceTable(name, organs, written) {
   const columns = ["Organ", "Dice %", "", "Cases"].map((text) =>
     text ? make("th", { scope: "col" }, text) : make("td"),
   );
   const rows = organs.map(([organ, measured]) => {
     const label = make("th", { scope: "row" }, organName(organ));
-    if (!(measured?.dice_mean > 0)) {
+    if (!written.includes(organ)) {
       const why = measured ? "never found" : "not measured";
       return make("tr", {}, label, make("td", { colspan: 3 }, `${why}: not written`));
     }

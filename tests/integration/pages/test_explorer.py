@@ -99,6 +99,23 @@ def test_nothing_is_asked_once_nothing_can_change(page, orthanc, push, ct):
     assert asked == []
 
 
+def test_who_comes_back_to_a_study_sees_what_a_colleague_has_asked_for_meanwhile(
+    page, orthanc, push, ct
+):
+    study = push(ct)
+    orthanc.wait_until_quiet()
+    open_study(page, orthanc, study)
+    expect(page.get_by_text("No job yet.")).to_be_visible()
+    page.wait_for_timeout(2 * QUIET_MS)  # it looks no more
+    page.locator("#list-series a").first.click()
+    expect(page.locator("#list-instances")).to_be_visible()
+    orthanc.post(f"/oar/studies/{study}/jobs")
+
+    page.go_back()
+
+    expect(page.locator(".oar-job")).to_be_visible()
+
+
 def test_a_service_that_does_not_answer_at_first_is_asked_again(page, orthanc, push, ct):
     study = push(ct)
     refuse = refusing(page, "**/oar/health", status=503, error="The database does not answer.")

@@ -330,6 +330,7 @@ def test_a_result_that_was_deleted_is_not_compared(clinic, ct):
     [job] = clinic.stable()
 
     assert (job.state, clinic.quality.find()) == ("skipped", [])
+    assert job.reason == "Our result of the model quick was deleted."
 
 
 def test_another_ct_that_was_deleted_is_no_hindrance(clinic, ct, small_phantom):
@@ -360,6 +361,7 @@ def test_a_result_of_a_model_that_is_no_longer_there_is_not_compared(clinic, ct,
     [job] = clinic.stable()
 
     assert (job.state, clinic.quality.find()) == ("skipped", [])
+    assert job.reason == ("The model quick is no longer there, and with it which organs it knows.")
 
 
 def test_organs_that_the_model_does_not_know_say_nothing(clinic, ct):
@@ -369,6 +371,7 @@ def test_organs_that_the_model_does_not_know_say_nothing(clinic, ct):
     [job] = clinic.stable()
 
     assert (job.state, clinic.quality.find()) == ("skipped", [])
+    assert job.reason == "The model quick knows none of these organs."
 
 
 def test_what_was_drawn_and_not_compared_is_said(clinic, ct):

@@ -176,7 +176,7 @@ def test_a_receiver_that_says_nothing_is_given_up_in_time(database):
         with pytest.raises(NotDelivered) as late:
             hospital.webhooks(hospital.errand())
 
-    assert str(late.value) == "The receiver cannot be reached: TimeoutError."
+    assert str(late.value) == "The receiver did not answer within 0.2 s."
 
 
 def test_a_webhook_that_is_no_longer_configured_is_refused(database):

@@ -2,6 +2,7 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -313,6 +314,20 @@ def test_the_models_are_listed_with_their_cards(client):
     assert [one["name"] for one in answer["models"]] == ["blind", "quick"]
     assert [one["default"] for one in answer["models"]] == [False, True]
     assert answer["models"][0]["card"]["notice"].startswith("Research use only")
+
+
+def test_of_a_model_it_is_said_which_organs_patients_get(client, station, monkeypatch):
+    quick = station.catalogue.card("quick")
+    never_found = {"brainstem": {"dice_mean": 0.0, "dice_sd": 0.0, "patients": 3}}
+    cards = {"quick": quick, "bad": replace(quick, measured=never_found)}
+    monkeypatch.setattr(station.catalogue, "cards", lambda: cards)
+
+    _, answer = client.get("/oar/models")
+
+    assert {one["name"]: one["written"] for one in answer["models"]} == {
+        "quick": ["brainstem"],
+        "bad": [],
+    }
 
 
 def test_the_description_names_every_address_and_every_reference_leads_somewhere(client):
