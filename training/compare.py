@@ -27,9 +27,9 @@ from model.organs import BY_NAME
 from model.segmenter import Segmenter
 from model.tiny_vit import LiteMedSamEncoder
 from training.config import TrainConfig
-from training.evaluate import measure_once
 from training.held_out import cts_of, held_out_folders
 from training.labelled import case_folders
+from training.measure import measure_once
 from training.report import markdown_table
 from training.runs import Run, finish
 from training.scores import Row, dice_by_organ, mean_dice

@@ -23,9 +23,9 @@ from model.organs import BY_NAME
 from model.segmenter import Segmenter
 from training.cases import Dataset
 from training.config import TrainConfig
-from training.evaluate import measure_once
 from training.held_out import cts_of
 from training.labelled import case_folders
+from training.measure import measure_once
 from training.options import finite
 from training.plots import draw_boxes
 from training.published import TABLE_1

@@ -93,7 +93,7 @@ def test_the_whole_comparison_and_again_when_all_is_finished(
 
     monkeypatch.setattr("training.runs.train", lambda *_, **__: pytest.fail("it was finished"))
     monkeypatch.setattr(
-        "training.evaluate.measure_cases", lambda *_, **__: pytest.fail("it was measured")
+        "training.measure.measure_cases", lambda *_, **__: pytest.fail("it was measured")
     )
     assert main(arguments) == 0
     assert (tmp_path / "run" / "compare.md").read_text() == written

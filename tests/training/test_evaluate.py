@@ -19,9 +19,11 @@ from model.segmenter import Segmenter
 from tests.model.networks import save_tiny
 from tests.tiny_model import ORGAN, tiny_model
 from tests.training.cohort import prepare_cohort
-from training.evaluate import Measured, main, measure, measure_once, table
+from training.evaluate import main
 from training.labelled import LabelledCt, read_case
 from training.labelled import write_case as write_labelled
+from training.measure import Measured, measure, measure_once
+from training.measured_report import table
 from training.published import NETWORKS, SECOND_READER, TABLE_1
 from training.scores import Row
 
@@ -260,7 +262,7 @@ def test_an_evaluation_stopped_by_hand_says_so_and_leaves_card_and_results_as_th
     def stopped(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("training.evaluate.measure", stopped)
+    monkeypatch.setattr("training.measure.measure", stopped)
     card = (cohort / "model" / "card.json").read_bytes()
     arguments = f"--model {cohort / 'model'} --cases {cohort / 'cases'} --out {tmp_path / 'out'}"
 
