@@ -45,8 +45,8 @@ def summary(rows: Iterable[Row]) -> dict[str, dict[str, float]]:
     """By organ: mean and standard deviation of Dice, and over how many patients."""
     return {
         organ: {
-            "dice_mean": round(float(np.mean(dice)), 4),
-            "dice_sd": round(float(np.std(dice)), 4),
+            "dice_mean": round(float(np.mean(dice)), 6),
+            "dice_sd": round(float(np.std(dice)), 6),
             "patients": len(dice),
         }
         for organ, dice in dice_by_organ(rows).items()
