@@ -88,13 +88,16 @@ class Collector:
         cases, reasons, new = list[Collected](), list(found.refused), dict[str, str]()
         for drawn in found.drawn:
             keys = [self.journal.pseudonym(key) for key in drawn.known_by]
-            taken = sorted({(known | new)[key] for key in keys if key in known | new})
+            taken = sorted({known[key] for key in keys if key in known})
             try:
                 cases.append(self._take(drawn, f"{number + len(cases) + 1:04d}", taken))
                 taken = [cases[-1].report.case]
             except (Refused, UnknownResource) as why:
                 reasons.append(str(why))
-            new |= {key: case for key in keys for case in taken[:1]}
+            if taken:
+                theirs = dict.fromkeys(keys, taken[0])
+                known |= theirs
+                new |= theirs
         return Finished(
             study=study,
             cases=tuple(cases),
