@@ -8,7 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from model.checkpoint import save as save_model
+from tests.model.networks import save_tiny
 from tests.phantoms import make_phantom, write_case
+from tests.tiny_model import tiny_model
 from training.config import TrainConfig
 from training.prepare import main as prepare_main
 
@@ -29,6 +32,18 @@ def prepare_cohort(folder: Path, count: int) -> Path:
     out = folder / "prepared"
     prepare_main(f"{folder / 'cases'} --out {out} --spacing 10 8 8 --window -1000 1500".split())
     return out
+
+
+def cohort_with_models(folder: Path, count: int) -> Path:
+    """A prepared cohort beside a random model and one that finds its one organ everywhere.
+
+    They are in "model" and "everywhere" of the folder, which comes back.
+    """
+    prepare_cohort(folder, count)
+    save_tiny(folder / "model")
+    network, card = tiny_model("all", spacing_mm=(12.0, 10.0, 10.0))
+    save_model(folder / "everywhere", network, card)
+    return folder
 
 
 def tiny_run(cases: Path, out: Path, *, validation_patients: int = 1) -> TrainConfig:

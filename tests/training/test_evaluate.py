@@ -12,13 +12,11 @@ import pytest
 import SimpleITK
 
 from model.checkpoint import NOTICE, read_card
-from model.checkpoint import save as save_model
 from model.organs import ORGANS
 from model.postprocess import OutOfOrder
 from model.segmenter import Segmenter
-from tests.model.networks import save_tiny
-from tests.tiny_model import ORGAN, tiny_model
-from tests.training.cohort import prepare_cohort
+from tests.tiny_model import ORGAN
+from tests.training.cohort import cohort_with_models
 from training.evaluate import main
 from training.labelled import LabelledCt, read_case
 from training.labelled import write_case as write_labelled
@@ -34,12 +32,7 @@ COLUMNS = ["case", "organ", "dice", "surface_dice", "hd95_mm", "volume_ml", "ref
 
 @pytest.fixture(scope="module")
 def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("cohort")
-    prepare_cohort(folder, 3)
-    save_tiny(folder / "model")
-    network, card = tiny_model("all", spacing_mm=(12.0, 10.0, 10.0))
-    save_model(folder / "everywhere", network, card)
-    return folder
+    return cohort_with_models(tmp_path_factory.mktemp("cohort"), 3)
 
 
 def row(organ: str, dice: float, *, hd95_mm: float = 3.0, case: str = "pt_1") -> Row:

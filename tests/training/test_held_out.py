@@ -1,6 +1,5 @@
 """Who was held out of a run is measured, and nobody else in his name."""
 
-import csv
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -10,29 +9,19 @@ import pytest
 
 from model.checkpoint import read_card
 from model.checkpoint import save as save_model
-from tests.model.networks import save_tiny
 from tests.phantoms import make_phantom, write_case
 from tests.tiny_model import ORGAN, tiny_model
-from tests.training.cohort import prepare_cohort, tiny_run, toml
+from tests.training.cohort import cohort_with_models, tiny_run, toml
 from training.asked import begin
 from training.cases import ct_hashes
 from training.evaluate import main
+from training.scores import read_rows
 from training.split import Split, split_cases
 
 
 @pytest.fixture(scope="module")
 def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("cohort")
-    prepare_cohort(folder, 3)
-    save_tiny(folder / "model")
-    network, card = tiny_model("all", spacing_mm=(12.0, 10.0, 10.0))
-    save_model(folder / "everywhere", network, card)
-    return folder
-
-
-def read_metrics(folder: Path) -> list[dict[str, str]]:
-    with (folder / "metrics.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
+    return cohort_with_models(tmp_path_factory.mktemp("cohort"), 3)
 
 
 @pytest.mark.parametrize("missing", [(), ("pt_0",)])
@@ -60,7 +49,7 @@ def test_only_patients_held_out_from_a_run_are_measured(
 
     main([*arguments.split(), "--test-of", str(config)])
 
-    assert {r["case"] for r in read_metrics(tmp_path / "out")} == {"pt_2"}
+    assert {r.case for r in read_rows(tmp_path / "out" / "metrics.csv")} == {"pt_2"}
     (cases / "pt_2").unlink()
     assert main([*arguments.split(), "--test-of", str(config)]) == 1
     assert "none of the test patients of x is there" in capsys.readouterr().err
@@ -76,7 +65,7 @@ def test_the_test_patients_are_those_of_the_beginning_whatever_the_settings_say_
 
     main([*arguments.split(), "--test-of", str(config)])
 
-    assert {r["case"] for r in read_metrics(tmp_path / "o")} == {"pt_1"}
+    assert {r.case for r in read_rows(tmp_path / "o" / "metrics.csv")} == {"pt_1"}
     assert "1 patients held out of the training of tiny" in (tmp_path / "o/table.md").read_text()
 
 
@@ -91,7 +80,7 @@ def test_the_result_goes_into_the_card_when_asked(cohort: Path, tmp_path: Path) 
 
     main([*arguments.split(), "--write-card", "--test-of", str(config)])
 
-    dice = [float(r["dice"]) for r in read_metrics(tmp_path / "out")]
+    dice = [r.dice for r in read_rows(tmp_path / "out" / "metrics.csv")]
     after = read_card(tmp_path / "model")
     assert after.measured == {
         ORGAN: {
