@@ -36,30 +36,23 @@ class AuditRoutes:
         self._audit = audit
         self.routes = (
             Route(
-                method="GET",
-                path="/oar/audit",
-                summary="Read the record of all jobs, deliveries, pauses",
-                function=self.lines,
+                "GET",
+                "/oar/audit",
+                "Read the record of all jobs, deliveries, pauses",
+                self.lines,
                 role="administer",
-                query=AuditQuery,
-                answer=AuditLines,
-                errors=(400,),
             ),
             Route(
-                method="GET",
-                path="/oar/audit/verify",
-                summary="Say whether the record is as it was written",
-                function=self.verify,
+                "GET",
+                "/oar/audit/verify",
+                "Say whether the record is as it was written",
+                self.verify,
                 role="administer",
-                query=VerifyQuery,
-                answer=Verdict,
-                errors=(400,),
             ),
         )
 
     def lines(self, query: AuditQuery) -> AuditLines:
-        found = self._audit.lines(job=query.job, after=query.after, limit=query.limit)
-        return AuditLines(lines=tuple(found))
+        return AuditLines(lines=tuple(self._audit.lines(**query.model_dump())))
 
     def verify(self, query: VerifyQuery) -> Verdict:
-        return self._audit.verify(number=query.number, hash=query.hash)
+        return self._audit.verify(**query.model_dump())

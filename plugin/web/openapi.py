@@ -25,8 +25,8 @@ def openapi(routes: Sequence[Route], *, version: str) -> dict[str, Any]:
         routes: in the order to be described.
         version: of our software.
     """
-    models = {Problem} | {route.answer for route in routes}
-    bodies = {route.body for route in routes if route.body}
+    models = {Problem, *(route.signature["return"] for route in routes)}
+    bodies = {body for route in routes if (body := route.signature.get("body"))}
     _, definitions = models_json_schema(
         [(model, "serialization") for model in sorted(models, key=_name)]
         + [(model, "validation") for model in sorted(bodies, key=_name)],
@@ -48,20 +48,28 @@ def openapi(routes: Sequence[Route], *, version: str) -> dict[str, Any]:
 
 
 def _operation(route: Route) -> dict[str, Any]:
+    names = re.findall(r"\{(\w+)\}", route.path)
+    body, query = route.signature.get("body"), route.signature.get("query")
+    errors = {*route.errors, *OF_ANY}
+    if body or query:
+        errors.add(400)
+    if names:
+        errors.add(404)
     operation: dict[str, Any] = {
         "summary": route.summary,
         "parameters": [
-            {"name": name, "in": "path", "required": True, "schema": PATH_SCHEMA}
-            for name in re.findall(r"\{(\w+)\}", route.path)
+            {"name": name, "in": "path", "required": True, "schema": PATH_SCHEMA} for name in names
         ]
-        + (_query_parameters(route.query) if route.query else []),
+        + (_query_parameters(query) if query else []),
         "responses": {
-            str(route.status): _content(route.status, route.answer, route.content_type),
-            **{str(status): _problem(status) for status in sorted({*route.errors, *OF_ANY})},
+            str(route.status): _content(
+                route.status, route.signature["return"], route.content_type
+            ),
+            **{str(status): _problem(status) for status in sorted(errors)},
         },
     }
-    if route.body:
-        operation["requestBody"] = {"required": False, "content": _schema(route.body, JSON)}
+    if body:
+        operation["requestBody"] = {"required": False, "content": _schema(body, JSON)}
     return operation
 
 

@@ -17,26 +17,21 @@ class PauseRoutes:
 
     def __init__(self, pause: Pause) -> None:
         self._pause = pause
-        self.routes = tuple(
+        self.routes = (
             Route(
-                method="POST",
-                path=f"/oar/queue/{name}",
-                summary=summary,
-                function=function,
-                user=True,
+                "POST",
+                "/oar/queue/pause",
+                "Take no further job; the running one goes on",
+                self.pause,
                 role="administer",
-                answer=QueueState,
-            )
-            for name, summary, function in (
-                ("pause", "Take no further job; the running one goes on", self.pause),
-                ("resume", "Take jobs again", self.resume),
-            )
+            ),
+            Route("POST", "/oar/queue/resume", "Take jobs again", self.resume, role="administer"),
         )
 
-    def pause(self, user: str = "") -> QueueState:
+    def pause(self, user: str) -> QueueState:
         self._pause.pause(user)
         return QueueState(paused=True)
 
-    def resume(self, user: str = "") -> QueueState:
+    def resume(self, user: str) -> QueueState:
         self._pause.resume(user)
         return QueueState(paused=False)

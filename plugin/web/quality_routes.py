@@ -54,32 +54,20 @@ class QualityRoutes:
         self._quality = quality
         self.routes = (
             Route(
-                method="GET",
-                path="/oar/quality",
-                summary="List how results agreed with what people drew",
-                function=self.comparisons,
-                query=QualityQuery,
-                answer=ComparisonList,
-                errors=(400,),
+                "GET",
+                "/oar/quality",
+                "List how results agreed with what people drew",
+                self.comparisons,
             ),
             Route(
-                method="GET",
-                path="/oar/quality/trend",
-                summary="The same by model and organ, over time",
-                function=self.trend,
-                query=TrendQuery,
-                answer=TrendList,
-                errors=(400,),
+                "GET", "/oar/quality/trend", "The same by model and organ, over time", self.trend
             ),
             Route(
-                method="GET",
-                path="/oar/quality.csv",
-                summary="All of it as a table",
-                function=self.table,
-                query=WhichQuery,
-                answer=Csv,
+                "GET",
+                "/oar/quality.csv",
+                "All of it as a table",
+                self.table,
                 content_type="text/csv",
-                errors=(400,),
             ),
         )
 

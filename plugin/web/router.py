@@ -8,8 +8,9 @@ import json
 import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from dataclasses import KW_ONLY, dataclass, field
+from functools import cached_property
+from typing import Annotated, Any, Literal, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from sqlalchemy.exc import SQLAlchemyError
@@ -78,23 +79,28 @@ class Response:
         return str(self.content)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Route:
-    """One row of the table: an address, what is done there, and what goes in and out."""
+    """One row of the table: an address, and the function that answers there.
+
+    The function's signature says what goes in and out: its arguments are names in the path, `body`,
+    `query`, `user` and `role`, as far as it has them.
+    """
 
     method: Literal["GET", "POST"]
     path: str
     summary: str
-    function: Callable[..., BaseModel]  # takes names in the path, `body`, `query`, `user`, `role`
-    answer: type[BaseModel]
+    function: Callable[..., BaseModel]
+    _: KW_ONLY
     status: int = 200
     content_type: str = JSON  # if it is another, the answer is one text
-    body: type[BaseModel] | None = None
-    query: type[BaseModel] | None = None
-    user: bool = False  # whether the function takes who asks
-    role_asked: bool = False  # whether it takes their role
     role: Role | None = None  # needed for it; None: look to GET, ask to POST
-    errors: tuple[int, ...] = ()
+    errors: tuple[int, ...] = ()  # beside those of any request like it
+
+    @cached_property
+    def signature(self) -> dict[str, Any]:
+        """Types of the function's arguments by name, and of its answer as "return"."""
+        return get_type_hints(self.function)
 
     def allows(self, role: Role) -> bool:
         """Whether somebody in this role may do it."""
@@ -159,16 +165,14 @@ class Router:
         return _problem(405, sentence, {"Allow": allowed})
 
     def _answer(self, route: Route, names: dict[str, str], request: Request) -> Response:
-        arguments: dict[str, Any] = dict(names)
+        who = {"user": request.user, "role": request.role}
+        asked = {name: who[name] for name in who.keys() & route.signature.keys()}
+        arguments: dict[str, Any] = names | asked
         try:
-            if route.body is not None:
-                arguments["body"] = _read_body(request.body, route.body)
-            if route.query is not None:
-                arguments["query"] = _validate(_named(request.query, route.query), route.query)
-            if route.user:
-                arguments["user"] = request.user
-            if route.role_asked:
-                arguments["role"] = request.role
+            if (body := route.signature.get("body")) is not None:
+                arguments["body"] = _read_body(request.body, body)
+            if (query := route.signature.get("query")) is not None:
+                arguments["query"] = _validate(_named(request.query, query), query)
             answer = route.function(**arguments)
         except self._faults as why:
             status = next(status for kind, status in self._status_of if isinstance(why, kind))
