@@ -4,8 +4,9 @@ import re
 from dataclasses import dataclass
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
-from pydantic.alias_generators import to_pascal
+from pydantic import AfterValidator
+
+from plugin.configuration import Section
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,18 +36,23 @@ Expression = Annotated[str, AfterValidator(_is_an_expression)]
 """A Python regular expression, found anywhere in the value and blind to case; empty: no rule."""
 
 
-class Condition(BaseModel):
+class Condition(Section):
     """Holds if every expression that is given is found in its value."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_pascal)
+    called_aet: Expression = ""
+    """The AE title of ours that the sender asked for."""
 
-    called_aet: Annotated[
-        Expression, Field(description="The AE title of ours that the sender asked for.")
-    ] = ""
-    sender_aet: Annotated[Expression, Field(description="The sender's own AE title.")] = ""
-    study_description: Annotated[Expression, Field(description="StudyDescription.")] = ""
-    series_description: Annotated[Expression, Field(description="SeriesDescription.")] = ""
-    body_part: Annotated[Expression, Field(description="BodyPartExamined.")] = ""
+    sender_aet: Expression = ""
+    """The sender's own AE title."""
+
+    study_description: Expression = ""
+    """StudyDescription."""
+
+    series_description: Expression = ""
+    """SeriesDescription."""
+
+    body_part: Expression = ""
+    """BodyPartExamined."""
 
     def holds(self, facts: SeriesFacts) -> bool:
         """Whether a series fits. Without any expression every series does."""

@@ -1,4 +1,4 @@
-"""Orthanc's own configuration: what we ask of it, and its file for those who have no Orthanc."""
+"""Orthanc's configuration: what we ask of it, and its file for those who have no Orthanc."""
 
 import json
 import os
@@ -6,6 +6,9 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+from pydantic.alias_generators import to_pascal
 
 COMMENT = re.compile(r'("(?:\\.|[^"\\])*")|//[^\n]*|/\*.*?\*/', re.DOTALL)
 """A string, which is group 1, or a comment, which Orthanc allows in its configuration."""
@@ -33,6 +36,20 @@ READ_AS: dict[str, tuple[type, str]] = {
 
 class BadConfiguration(ValueError):
     """It cannot be read or used; the message says why and quotes nothing of it."""
+
+
+class Section(BaseModel):
+    """A part of it that is ours, with a docstring under each setting that says what it means.
+
+    The keys are written in PascalCase, as all of Orthanc's are; one that is unknown is refused.
+    """
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        alias_generator=to_pascal,
+        use_attribute_docstrings=True,
+    )
 
 
 def read_configuration(path: Path) -> dict[str, Any]:

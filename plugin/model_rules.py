@@ -12,11 +12,11 @@ from plugin.conditions import Condition, SeriesFacts
 class ModelRule(Condition):
     """One rule: a condition, and what runs where it holds."""
 
-    model: Annotated[str, Field(min_length=1, description="As the setting Model.")]
-    shadow_model: Annotated[
-        str,
-        Field(description="Runs after it, is kept apart, compared and never sent on; or empty."),
-    ] = ""
+    model: Annotated[str, Field(min_length=1)]
+    """As the setting Model."""
+
+    shadow_model: str = ""
+    """Runs after it, is kept apart, compared and never sent on; or empty."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,20 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    field_serializer,
-    field_validator,
-)
+from pydantic import ConfigDict, Field, ValidationError, field_serializer, field_validator
 from pydantic.alias_generators import to_pascal
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
 from model.explained import explained
-from plugin.configuration import authenticates, check_types, storage_and_index
+from plugin.configuration import Section, authenticates, check_types, storage_and_index
 from plugin.ct.series_rules import SeriesRules
 from plugin.jobs.job import ResultKind
 from plugin.late_slices import LateSlices
@@ -71,172 +64,107 @@ class BadSettings(Exception):
     """Orthanc's configuration cannot be used. The message names each setting and what is wrong."""
 
 
-class DeliverySettings(BaseModel):
+class DeliverySettings(Section):
     """How long a result or the news of it is tried to be delivered."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_pascal)
+    retry_delay_seconds: Annotated[float, Field(gt=0, le=MOST_SECONDS)] = 30.0
+    """Before the second attempt; doubles each time, up to an hour."""
 
-    retry_delay_seconds: Annotated[
-        float,
-        Field(
-            gt=0,
-            le=MOST_SECONDS,
-            description="Before the second attempt; doubles each time, up to an hour.",
-        ),
-    ] = 30.0
-    give_up_after_hours: Annotated[
-        float,
-        Field(
-            gt=0, le=MOST_HOURS, description="Then it has failed, until a person asks for it again."
-        ),
-    ] = 72.0
+    give_up_after_hours: Annotated[float, Field(gt=0, le=MOST_HOURS)] = 72.0
+    """Then it has failed, until a person asks for it again."""
 
 
-class Settings(BaseModel):
-    """What a hospital can choose. The keys are written in PascalCase, as all of Orthanc's are."""
+class Settings(Section):
+    """What a hospital can choose."""
 
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        alias_generator=to_pascal,
-        hide_input_in_errors=True,  # which may be a secret, and errors are logged
-    )
+    model_config = ConfigDict(hide_input_in_errors=True)  # it may be a secret; errors are logged
 
-    automatic: Annotated[
-        bool, Field(description="Segment every stable study with a suitable CT by itself.")
-    ] = True
-    model: Annotated[
-        str, Field(min_length=1, description="Name of a folder under model/weights, or a path.")
-    ] = "hn6-openkbp"
-    device: Annotated[
-        Literal["auto", "cpu", "cuda"], Field(description="auto: the GPU if there is one.")
-    ] = "auto"
-    compile: Annotated[
-        bool,
-        Field(
-            description="Compile the network for the GPU, with CUDA graphs: the first job after a "
-            "start takes longer. Not tried on a GPU."
-        ),
-    ] = False
-    threads: Annotated[
-        int,
-        Field(
-            ge=0,
-            le=MOST_THREADS,
-            description="Processor threads of the network; 0: PyTorch's own choice.",
-        ),
-    ] = 0
-    segmentation_type: Annotated[
-        SegmentationType, Field(description="LABELMAP is newer; few viewers show it.")
-    ] = "BINARY"
-    rtstruct: Annotated[
-        bool, Field(description="Also write an RTSTRUCT, for planning systems.")
-    ] = False
-    rtstruct_holes: Annotated[
-        Holes,
-        Field(
-            description="keyhole: a hole is part of the contour around it. xor: a contour of its "
-            "own, as DICOM knows since 2020, which not every system reads."
-        ),
-    ] = "keyhole"
-    volume_report: Annotated[
-        bool, Field(description="Also write the volumes as a structured report (TID 1500).")
-    ] = False
-    review_pages: Annotated[
-        bool, Field(description="Also write pages with the contours drawn, for any viewer.")
-    ] = False
-    labels: Annotated[
-        bool,
-        Field(description="Label studies with the state of their jobs, from Orthanc 1.12 on."),
-    ] = True
-    database: Annotated[
-        str,
-        Field(
-            description="SQLAlchemy URL of the queue of jobs. Empty: the SQLite file oar-jobs.db "
-            "beside Orthanc's index."
-        ),
-    ] = ""
-    roles: Annotated[
-        dict[str, Role],
-        Field(
-            description="What each of Orthanc's registered users may do here; who is not named may "
-            "do nothing. Empty: all may do everything."
-        ),
-    ] = {}
-    take_jobs: Annotated[
-        bool,
-        Field(description="Do jobs inside this Orthanc; false leaves them to worker nodes."),
-    ] = True
-    lease_seconds: Annotated[
-        float,
-        Field(
-            ge=1,
-            le=MOST_SECONDS,
-            description="A worker without a sign of life for as long loses its job to others.",
-        ),
-    ] = 60.0
-    late_slices: Annotated[
-        LateSlices,
-        Field(
-            description="Slices that come after the result bring a new one. join: beside the "
-            "earlier one; replace: in its place, and the earlier one is deleted from Orthanc."
-        ),
-    ] = "join"
-    max_attempts: Annotated[
-        int,
-        Field(
-            ge=1,
-            le=MOST_ATTEMPTS,
-            description="A job that our own fault stops is tried this often.",
-        ),
-    ] = 3
-    retry_delay_seconds: Annotated[
-        float,
-        Field(
-            ge=0,
-            le=MOST_SECONDS,
-            description="Pause before the second attempt; doubles each time.",
-        ),
-    ] = 30.0
-    time_limit_seconds: Annotated[
-        float,
-        Field(ge=0, description="A job that takes longer is stopped and has failed; 0: no limit."),
-    ] = 3600.0
-    catch_up_days: Annotated[
-        int,
-        Field(
-            ge=0,
-            le=MOST_DAYS,
-            description="At start, look for studies of the last days missed; 0: do not.",
-        ),
-    ] = 7
-    shadow_model: Annotated[
-        str,
-        Field(
-            description="A second model that runs after Model, on trial: its result is kept apart, "
-            "compared and never sent on. A name or a path; empty: none."
-        ),
-    ] = ""
-    models: Annotated[
-        list[ModelRule],
-        Field(description="Which series get which model; the first rule that fits, else Model."),
-    ] = []
-    routes: Annotated[
-        list[RouteRule], Field(description="Where results are sent on to; every rule that fits.")
-    ] = []
-    webhooks: Annotated[
-        list[WebhookSettings], Field(description="Programs that are told when a job has ended.")
-    ] = []
-    delivery: Annotated[
-        DeliverySettings, Field(description="How long routes and webhooks are tried.")
-    ] = DeliverySettings.model_validate({})
-    compare_corrections: Annotated[
-        bool,
-        Field(description="Compare an RTSTRUCT or SEG that people drew with our results."),
-    ] = True
-    series: SeriesRules = Field(
-        default=SeriesRules.model_validate({}), description="Which CT series are suitable."
-    )
+    automatic: bool = True
+    """Segment every stable study with a suitable CT by itself."""
+
+    model: Annotated[str, Field(min_length=1)] = "hn6-openkbp"
+    """Name of a folder under model/weights, or a path."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto: the GPU if there is one."""
+
+    compile: bool = False
+    """Compile the network for the GPU, with CUDA graphs: the first job after a start takes longer.
+    Not tried on a GPU."""
+
+    threads: Annotated[int, Field(ge=0, le=MOST_THREADS)] = 0
+    """Processor threads of the network; 0: PyTorch's own choice."""
+
+    segmentation_type: SegmentationType = "BINARY"
+    """LABELMAP is newer; few viewers show it."""
+
+    rtstruct: bool = False
+    """Also write an RTSTRUCT, for planning systems."""
+
+    rtstruct_holes: Holes = "keyhole"
+    """keyhole: a hole is part of the contour around it. xor: a contour of its own, as DICOM knows
+    since 2020, which not every system reads."""
+
+    volume_report: bool = False
+    """Also write the volumes as a structured report (TID 1500)."""
+
+    review_pages: bool = False
+    """Also write pages with the contours drawn, for any viewer."""
+
+    labels: bool = True
+    """Label studies with the state of their jobs, from Orthanc 1.12 on."""
+
+    database: str = ""
+    """SQLAlchemy URL of the queue of jobs. Empty: the SQLite file oar-jobs.db beside Orthanc's
+    index."""
+
+    roles: dict[str, Role] = Field(default={})
+    """What each of Orthanc's registered users may do here; who is not named may do nothing. Empty:
+    all may do everything."""
+
+    take_jobs: bool = True
+    """Do jobs inside this Orthanc; false leaves them to worker nodes."""
+
+    lease_seconds: Annotated[float, Field(ge=1, le=MOST_SECONDS)] = 60.0
+    """A worker without a sign of life for as long loses its job to others."""
+
+    late_slices: LateSlices = "join"
+    """Slices that come after the result bring a new one. join: beside the earlier one; replace: in
+    its place, and the earlier one is deleted from Orthanc."""
+
+    max_attempts: Annotated[int, Field(ge=1, le=MOST_ATTEMPTS)] = 3
+    """A job that our own fault stops is tried this often."""
+
+    retry_delay_seconds: Annotated[float, Field(ge=0, le=MOST_SECONDS)] = 30.0
+    """Pause before the second attempt; doubles each time."""
+
+    time_limit_seconds: Annotated[float, Field(ge=0)] = 3600.0
+    """A job that takes longer is stopped and has failed; 0: no limit."""
+
+    catch_up_days: Annotated[int, Field(ge=0, le=MOST_DAYS)] = 7
+    """At start, look for studies of the last days missed; 0: do not."""
+
+    shadow_model: str = ""
+    """A second model that runs after Model, on trial: its result is kept apart, compared and never
+    sent on. A name or a path; empty: none."""
+
+    models: list[ModelRule] = Field(default=[])
+    """Which series get which model; the first rule that fits, else Model."""
+
+    routes: list[RouteRule] = Field(default=[])
+    """Where results are sent on to; every rule that fits."""
+
+    webhooks: list[WebhookSettings] = Field(default=[])
+    """Programs that are told when a job has ended."""
+
+    delivery: DeliverySettings = DeliverySettings.model_validate({})
+    """How long routes and webhooks are tried."""
+
+    compare_corrections: bool = True
+    """Compare an RTSTRUCT or SEG that people drew with our results."""
+
+    series: SeriesRules = SeriesRules.model_validate({})
+    """Which CT series are suitable."""
 
     @field_validator("database")
     @classmethod

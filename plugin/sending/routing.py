@@ -56,16 +56,14 @@ Address = Annotated[str, AfterValidator(_is_an_address)]
 class RouteRule(Condition):
     """One rule: which results of which series go where. Every rule that fits counts."""
 
-    to: Annotated[
-        tuple[Address, ...],
-        Field(min_length=1, description="modality:NAME, dicomweb:NAME, peer:NAME or sender."),
-    ]
-    kinds: Annotated[
-        tuple[ResultKind, ...], Field(description="Which results; none named: all.")
-    ] = ()
-    models: Annotated[
-        tuple[str, ...], Field(description="Of which models; none named: of all.")
-    ] = ()
+    to: Annotated[tuple[Address, ...], Field(min_length=1)]
+    """modality:NAME, dicomweb:NAME, peer:NAME or sender."""
+
+    kinds: tuple[ResultKind, ...] = ()
+    """Which results; none named: all."""
+
+    models: tuple[str, ...] = ()
+    """Of which models; none named: of all."""
 
 
 def parcels(

@@ -16,16 +16,14 @@ from typing import Annotated, Any, Literal
 import httpx
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    ConfigDict,
     Field,
     SecretStr,
     StringConstraints,
 )
-from pydantic.alias_generators import to_pascal
 from sqlalchemy.orm import Session
 
 from plugin import __version__
+from plugin.configuration import Section
 from plugin.jobs.job import Job, Outcome, Parcel
 from plugin.jobs.job_changes import digest
 from plugin.sending.deliveries import Deliveries, Errand, NotDelivered, Refused
@@ -52,29 +50,30 @@ def _can_be_called(url: str) -> str:
     raise ValueError("has no usable host or port")
 
 
-class WebhookSettings(BaseModel):
+class WebhookSettings(Section):
     """One program that wants to know."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_pascal)
+    name: Annotated[str, Field(min_length=1)]
+    """For the log and the job."""
 
-    name: Annotated[str, Field(min_length=1, description="For the log and the job.")]
     url: Annotated[
         str,
         StringConstraints(pattern="^https?://[^/?#@]+([/?#].*)?$"),
         AfterValidator(_can_be_called),
-        Field(description="Takes a POST of JSON."),
     ]
-    secret: Annotated[
-        SecretStr, Field(min_length=16, description="Signs the news; at least 16 characters.")
-    ]
-    on: Annotated[tuple[End, ...], Field(description="How a job ends that is told of.")] = (
-        "done",
-        "failed",
-    )
-    volumes: Annotated[bool, Field(description="Also tell the millilitres by organ.")] = False
-    timeout_seconds: Annotated[
-        float, Field(gt=0, le=60, description="How long the receiver may be silent.")
-    ] = 10.0
+    """Takes a POST of JSON."""
+
+    secret: Annotated[SecretStr, Field(min_length=16)]
+    """Signs the news; at least 16 characters."""
+
+    on: tuple[End, ...] = ("done", "failed")
+    """How a job ends that is told of."""
+
+    volumes: bool = False
+    """Also tell the millilitres by organ."""
+
+    timeout_seconds: Annotated[float, Field(gt=0, le=60)] = 10.0
+    """How long the receiver may be silent."""
 
 
 def news(job: Job, *, volumes: bool) -> dict[str, Any]:
