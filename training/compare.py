@@ -9,7 +9,6 @@ OUT of CONFIG gets compare.md (a row per network) and a folder per network with 
 metrics.
 """
 
-import argparse
 import sys
 import tomllib
 from collections.abc import Iterator, Sequence
@@ -21,11 +20,12 @@ import numpy as np
 import torch
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from model.checkpoint import NOTICE, BadCheckpoint, load_network
+from model.checkpoint import NOTICE, load_network
 from model.explained import explained
 from model.organs import BY_NAME
 from model.segmenter import Segmenter
 from model.tiny_vit import LiteMedSamEncoder
+from training.command_line import command, described_by
 from training.config import TrainConfig
 from training.held_out import cts_of, held_out_folders
 from training.labelled import case_folders
@@ -238,35 +238,27 @@ def _slices(train: TrainConfig) -> str:
     return "each slice" if train.litemedsam_every == 1 else f"one slice in {train.litemedsam_every}"
 
 
+@command("training.compare", Diverged, stopped="the same command goes on")
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = described_by(__doc__)
     parser.add_argument("config", type=Path)
     parser.add_argument("--cases", type=Path, required=True, metavar="DIR")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args(argv)
     results: list[Result] = []
-    try:
-        config = CompareConfig.read(args.config)
-        everything = list(entries(config))
-        for number, entry in enumerate(everything, start=1):
-            print(f"{number} of {len(everything)}: {entry.config.name}", flush=True)
-            result = result_of(entry, config, args.cases, device=args.device)
-            results.append(result)
-            left = (len(everything) - number) * np.mean([each.run.hours for each in results])
-            print(
-                f"  {result.run.steps} steps at {result.run.seconds_per_step:.2f} s, mean Dice "
-                f"{100 * mean_dice(result.rows):.1f} % on {entry.measured} patients; about "
-                f"{60 * left:.0f} minutes of training left",
-                flush=True,
-            )
-    except (ValueError, OSError, BadCheckpoint, Diverged) as error:
-        print(f"training.compare: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("training.compare: stopped; the same command goes on", file=sys.stderr)
-        return 130  # as shells have it
+    config = CompareConfig.read(args.config)
+    everything = list(entries(config))
+    for number, entry in enumerate(everything, start=1):
+        print(f"{number} of {len(everything)}: {entry.config.name}", flush=True)
+        result = result_of(entry, config, args.cases, device=args.device)
+        results.append(result)
+        left = (len(everything) - number) * np.mean([each.run.hours for each in results])
+        print(
+            f"  {result.run.steps} steps at {result.run.seconds_per_step:.2f} s, mean Dice "
+            f"{100 * mean_dice(result.rows):.1f} % on {entry.measured} patients; about "
+            f"{60 * left:.0f} minutes of training left",
+            flush=True,
+        )
     text = table(results) + notes(config, results, args.device)
     (config.train.out / "compare.md").write_text(text)
     print(text)

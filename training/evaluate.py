@@ -16,17 +16,17 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from model.checkpoint import CARD, BadCheckpoint
+from model.checkpoint import CARD
 from model.metrics import TOLERANCE_MM
 from model.organs import ORGANS, Organ
 from model.segmenter import Segmenter
+from training.command_line import above_zero, command, described_by, finite
 from training.config import TrainConfig
 from training.held_out import cts_of, held_out_folders
 from training.json_file import write_json
 from training.labelled import case_folders
 from training.measure import by_files, by_model, measure_cases
 from training.measured_report import write_report
-from training.options import above_zero, finite
 from training.scores import Row, summary
 
 
@@ -114,9 +114,7 @@ def write_measured(model: Path, rows: Sequence[Row]) -> None:
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """What the command line asks for."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = described_by(__doc__)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--model", type=Path, metavar="DIR")
     what.add_argument("--predictions", type=Path, metavar="DIR", help="made by another program")
@@ -146,16 +144,9 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
+@command("training.evaluate", stopped="the same command begins anew")
 def main(argv: Sequence[str] | None = None) -> int:
-    args = arguments(argv)
-    try:
-        evaluate(args)
-    except (ValueError, OSError, BadCheckpoint) as error:
-        print(f"training.evaluate: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("training.evaluate: stopped; the same command begins anew", file=sys.stderr)
-        return 130  # as shells have it
+    evaluate(arguments(argv))
     return 0
 
 

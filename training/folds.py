@@ -9,7 +9,6 @@ OUT of CONFIG gets folds.md (a row per organ), dice.png (the best fold on the te
 folder per fold with its model and metrics.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,15 +17,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from model.checkpoint import NOTICE, BadCheckpoint, load_network
+from model.checkpoint import NOTICE, load_network
 from model.organs import BY_NAME
 from model.segmenter import Segmenter
 from training.cases import Dataset
+from training.command_line import command, described_by, finite
 from training.config import TrainConfig
 from training.held_out import cts_of
 from training.labelled import case_folders
 from training.measure import measure_once
-from training.options import finite
 from training.plots import draw_boxes
 from training.published import TABLE_1
 from training.report import markdown_table
@@ -143,36 +142,26 @@ def notes(config: TrainConfig, folds: Sequence[Fold]) -> str:
     )
 
 
+@command("training.folds", Diverged, stopped="the same command goes on")
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = described_by(__doc__)
     parser.add_argument("config", type=Path)
     parser.add_argument("--cases", type=Path, required=True, metavar="DIR")
     parser.add_argument("--unknown-hu", type=finite, metavar="HU", help="as in training.evaluate")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args(argv)
     folds: list[Fold] = []
-    try:
-        config = TrainConfig.read(args.config)
-        for number in range(1, FOLDS + 1):
-            fold = run_fold(
-                config, number, args.cases, device=args.device, unknown_hu=args.unknown_hu
-            )
-            folds.append(fold)
-            left = (FOLDS - number) * np.mean([each.run.hours for each in folds])
-            print(
-                f"fold {number}: test Dice {100 * mean_dice(fold.test):.1f} %, validation "
-                f"{100 * mean_dice(fold.validation):.1f} %; about {60 * left:.0f} minutes of "
-                "training left",
-                flush=True,
-            )
-    except (ValueError, OSError, BadCheckpoint, Diverged) as error:
-        print(f"training.folds: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("training.folds: stopped; the same command goes on", file=sys.stderr)
-        return 130  # as shells have it
+    config = TrainConfig.read(args.config)
+    for number in range(1, FOLDS + 1):
+        fold = run_fold(config, number, args.cases, device=args.device, unknown_hu=args.unknown_hu)
+        folds.append(fold)
+        left = (FOLDS - number) * np.mean([each.run.hours for each in folds])
+        print(
+            f"fold {number}: test Dice {100 * mean_dice(fold.test):.1f} %, validation "
+            f"{100 * mean_dice(fold.validation):.1f} %; about {60 * left:.0f} minutes of "
+            "training left",
+            flush=True,
+        )
     text = table(folds) + notes(config, folds)
     (config.out / "folds.md").write_text(text)
     draw_boxes(best_fold(folds).test, config.out / "dice.png")

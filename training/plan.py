@@ -7,7 +7,6 @@ name it as `plan` in a training configuration. After nnU-Net's planning (Isensee
 Methods 18, 2021); small organs limit the spacing and the depth, as in Lin and Zhang (2026).
 """
 
-import argparse
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -20,12 +19,12 @@ from rich.progress import track
 from model.preprocess import WINDOW_HU, Preprocessing
 from model.unet import Shape, UNetConfig
 from training.cases import Dataset
+from training.command_line import above_zero, command, described_by
 from training.config import Plan, TrainConfig
 from training.fingerprint import FILE, Fingerprint, Millimetres, measure
 from training.labelled import case_folders, read_case
 from training.memory import step_gib
 from training.network import network_config, plan_strides
-from training.options import above_zero
 
 RECIPE = Path(__file__).parent / "configs" / "hn22-gpu.toml"
 
@@ -170,10 +169,9 @@ def measure_folder(folder: Path) -> Fingerprint:
     return Fingerprint(window_hu=WINDOW_HU, cases=tuple(cases))
 
 
+@command("training.plan", stopped="there is no plan")
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = described_by(__doc__)
     parser.add_argument("cases", type=Path, metavar="DIR")
     parser.add_argument("--memory-gib", type=above_zero, required=True, help="of one GPU")
     parser.add_argument(
@@ -185,21 +183,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="write it there")
     args = parser.parse_args(argv)
-    try:
-        prepared = (args.cases / FILE).exists()
-        fingerprint = Fingerprint.read(args.cases) if prepared else measure_folder(args.cases)
-        spacing_mm = Dataset.read(args.cases).preprocessing.spacing_mm if prepared else None
-        plan = make_plan(fingerprint, TrainConfig.read(args.config), args.memory_gib, spacing_mm)
-        text = as_toml(plan, fingerprint)
-        if args.out is not None:
-            args.out.parent.mkdir(parents=True, exist_ok=True)
-            args.out.write_text(text)
-    except (ValueError, OSError) as error:
-        print(f"training.plan: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("training.plan: stopped; there is no plan", file=sys.stderr)
-        return 130  # as shells have it
+    prepared = (args.cases / FILE).exists()
+    fingerprint = Fingerprint.read(args.cases) if prepared else measure_folder(args.cases)
+    spacing_mm = Dataset.read(args.cases).preprocessing.spacing_mm if prepared else None
+    plan = make_plan(fingerprint, TrainConfig.read(args.config), args.memory_gib, spacing_mm)
+    text = as_toml(plan, fingerprint)
+    if args.out is not None:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        args.out.write_text(text)
     print(text, end="")
     asked = fingerprint.spacing_mm()
     if plan.spacing_mm != asked:

@@ -30,7 +30,6 @@ from pathlib import Path
 from pydantic import TypeAdapter
 from rich.progress import track
 
-from model.checkpoint import BadCheckpoint
 from model.preprocess import ORIENTATION, WINDOW_HU, Preprocessing, resample_labels
 from plugin.archive import ArchiveError
 from plugin.drawn.structure_names import StructureNames
@@ -38,11 +37,11 @@ from plugin.rest_archive import RestArchive
 from training.cases import UNKNOWN, Case, Dataset, in_table_order, twins
 from training.checks import examine, nothing_left, without
 from training.collect import Collector, Finished
+from training.command_line import command, described_by, finite
 from training.filling import filling_hu, not_called_unknown
 from training.fingerprint import CaseFingerprint, Fingerprint, measure
 from training.journal import Journal, OtherRun, private_folder
 from training.labelled import LabelledCt, read_case
-from training.options import finite
 from training.report import CaseReport, Refusal, Report
 from training.sources import Options, Source, open_source
 
@@ -251,10 +250,9 @@ def attribute(text: str) -> tuple[str, str]:
     return keyword, value
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """What the command line asks for."""
+    parser = described_by(__doc__)
     parser.add_argument("source", metavar="SOURCE")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     parser.add_argument(
@@ -303,18 +301,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--password-file", type=Path, metavar="FILE", help="of the user at Orthanc")
     parser.add_argument("--ca-file", type=Path, metavar="FILE", help="certificates, for https")
-    args = parser.parse_args(argv)
+    return parser.parse_args(argv)
+
+
+@command("training.prepare", ArchiveError, OtherRun, stopped="the same command goes on")
+def main(argv: Sequence[str] | None = None) -> int:
+    args = arguments(argv)
     for library in ("pydicom", "highdicom"):  # their remarks quote headers
         logging.getLogger(library).setLevel(logging.CRITICAL + 1)
-    try:
-        with warnings.catch_warnings(action="ignore", category=UserWarning):  # as above
-            report = run(args)
-    except (ArchiveError, BadCheckpoint, OtherRun, OSError, ValueError) as why:
-        print(f"training.prepare: {why}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("training.prepare: stopped; the same command goes on", file=sys.stderr)
-        return 130  # as shells have it
+    with warnings.catch_warnings(action="ignore", category=UserWarning):  # as above
+        report = run(args)
     print(f"{report.summary()}: {private_folder(args.out.resolve()) / 'report.md'}")
     if report.undrawn:
         print(

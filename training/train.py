@@ -5,7 +5,6 @@ on the validation patients are in OUT/model, ready for the plugin. On several GP
 `torchrun --nproc-per-node 4 -m training.train CONFIG`, see training/distributed.py.
 """
 
-import argparse
 import copy
 import math
 import sys
@@ -17,10 +16,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from model.checkpoint import BadCheckpoint, Card, read_card
+from model.checkpoint import Card, read_card
 from model.unet import UNet
 from training.asked import begin, check_goes_on
 from training.cases import Case, Dataset, ct_hashes, twins
+from training.command_line import command, described_by
 from training.config import TrainConfig
 from training.distributed import Ranks, for_all, join, leave
 from training.loss import deep_loss
@@ -275,22 +275,14 @@ def _card(
     )
 
 
+@command("training.train", Diverged, stopped="the same command with --resume goes on")
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = described_by(__doc__)
     parser.add_argument("config", type=Path)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--resume", action="store_true", help="go on from OUT/last.pt")
     args = parser.parse_args(argv)
-    try:
-        train(TrainConfig.read(args.config), device=args.device, resume=args.resume)
-    except (ValueError, OSError, BadCheckpoint, Diverged) as error:
-        print(f"training.train: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("training.train: stopped; the same command with --resume goes on", file=sys.stderr)
-        return 130  # as shells have it
+    train(TrainConfig.read(args.config), device=args.device, resume=args.resume)
     return 0
 
 
