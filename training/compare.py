@@ -10,7 +10,6 @@ metrics.
 """
 
 import sys
-import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,15 +17,14 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict
 
 from model.checkpoint import NOTICE, load_network
-from model.explained import explained
 from model.organs import BY_NAME
 from model.segmenter import Segmenter
 from model.tiny_vit import LiteMedSamEncoder
 from training.command_line import command, described_by
-from training.config import TrainConfig
+from training.config import TrainConfig, load_toml, validated
 from training.held_out import cts_of, held_out_folders
 from training.labelled import case_folders
 from training.measure import measure_once
@@ -84,13 +82,10 @@ class CompareConfig:
         Raises:
             ValueError: for unknown keys or values out of range.
         """
-        values = tomllib.loads(path.read_text())
+        values = load_toml(path)
         given = {"name": path.stem, "version": "0.0.0", "description": "A network to compare"}
         values["train"] = values.get("train", {}) | given
-        try:
-            return TypeAdapter(cls).validate_python(values)
-        except ValidationError as error:
-            raise ValueError(f"{path}: {explained(error, quoted=True)}") from error
+        return validated(cls, values, path)
 
 
 @dataclass(frozen=True, kw_only=True)

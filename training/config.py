@@ -52,7 +52,7 @@ class Plan:
         Raises:
             ValueError: for unknown keys or values out of range.
         """
-        return _validated(cls, _loaded(path), path)
+        return validated(cls, load_toml(path), path)
 
     @property
     def of_config(self) -> dict[str, Any]:
@@ -146,13 +146,13 @@ class TrainConfig:
             ValueError: for unknown keys or values out of range, here or in the plan.
             FileNotFoundError: if there is no such file, or not the plan that it names.
         """
-        values = _loaded(path)
+        values = load_toml(path)
         if "plan" in values:
             if not isinstance(values["plan"], str):
                 raise ValueError(f"{path}: plan is the path of a plan.toml, in quotation marks")
             plan = Plan.read(Path(values["plan"]))
             values = plan.of_config | values | {"plan": asdict(plan)}
-        return _validated(cls, values, path)
+        return validated(cls, values, path)
 
 
 def _check_levels(widths: Sequence[int], strides: Sequence[Triple]) -> None:
@@ -163,14 +163,16 @@ def _check_levels(widths: Sequence[int], strides: Sequence[Triple]) -> None:
         )
 
 
-def _loaded(path: Path) -> dict[str, Any]:
+def load_toml(path: Path) -> dict[str, Any]:
+    """What a file of TOML holds; ValueError if it is none."""
     try:
         return tomllib.loads(path.read_text())
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{path}: not TOML: {error}") from error
 
 
-def _validated(kind: type[Read], values: dict[str, Any], path: Path) -> Read:
+def validated(kind: type[Read], values: dict[str, Any], path: Path) -> Read:
+    """The values of a file as a dataclass; ValueError says what is wrong with which."""
     try:
         return TypeAdapter(kind).validate_python(values)
     except ValidationError as error:
