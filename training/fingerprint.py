@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 
 from model.organs import ORGANS, Organ
 from model.preprocess import BODY_HU, ORIENTATION, crop_to_body
-from model.volumes import count_voxels
+from model.volumes import MM3_PER_ML, count_voxels
 
 FILE = "fingerprint.json"
 
@@ -137,7 +137,7 @@ def measure(
     box = crop_to_body(upright)
     body = ct.array[ct.array > BODY_HU]
     clipped = np.clip(body, *window_hu).astype(np.float64)
-    ml = float(np.prod(ct.spacing)) / 1000
+    ml = ct.voxel_volume / MM3_PER_ML
     voxels = count_voxels(labels)
     low, middle, high = np.percentile(body, (0.5, 50, 99.5)).round(1).tolist()
     return CaseFingerprint(

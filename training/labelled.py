@@ -89,27 +89,29 @@ def read_case(folder: Path, unknown_hu: float | None = None) -> LabelledCt:
         ValueError: if a file cannot be read, the CT's grey values cannot be HU, CT and labels are
             not on one grid, or a label is no organ's.
     """
-    ct = _read_nifti(folder, CT).astype(np.float32)
     try:
-        check_scale(ct.array, float(ct.array.max()))
-    except UnsuitableSeries as why:
+        return _read_case(folder, unknown_hu)
+    except (ValueError, UnsuitableSeries) as why:
         raise ValueError(f"{folder.name}: {why}") from why
-    labels = _read_nifti(folder, LABELS)
+
+
+def _read_case(folder: Path, unknown_hu: float | None) -> LabelledCt:
+    ct = read_nifti(folder / CT).astype(np.float32)
+    check_scale(ct.array, float(ct.array.max()))
+    labels = read_nifti(folder / LABELS)
     if not ct.geometry_equal(labels, tol=SAME_GRID_MM):
-        raise ValueError(f"{folder.name}: CT and labels are not on the same grid")
+        raise ValueError("CT and labels are not on the same grid")
     if (folder / AFFINE).exists():
         ct, labels = (_on_exact_grid(folder, volume) for volume in (ct, labels))
-    if unknown_labels := set(np.unique(labels.array).tolist()) - set(range(len(ORGANS) + 1)):
-        raise ValueError(f"{folder.name}: labels {unknown_labels} are not in the table of organs")
-    labels = labels.astype(np.uint8)
+    labels = as_labels(labels)
     try:
         names = TypeAdapter(list[str]).validate_json((folder / LABELLED).read_bytes())
     except FileNotFoundError:
         names = [organ.name for organ in ORGANS if (labels.array == organ.label).any()]
     except ValueError as error:
-        raise ValueError(f"{folder.name}: {LABELLED} is no list of names of organs") from error
+        raise ValueError(f"{LABELLED} is no list of names of organs") from error
     if unknown_names := sorted(set(names) - BY_NAME.keys()):
-        raise ValueError(f"{folder.name}: {LABELLED} lists {unknown_names}, which are no organs")
+        raise ValueError(f"{LABELLED} lists {unknown_names}, which are no organs")
     return LabelledCt(
         name=folder.name,
         ct=ct,
@@ -169,6 +171,17 @@ def read_nifti(path: Path) -> hd.Volume:
     return hd.Volume.from_simpleitk(image, "PATIENT")
 
 
+def as_labels(volume: hd.Volume) -> hd.Volume:
+    """What was read, as uint8 organ labels.
+
+    Raises:
+        ValueError: a number is no organ's.
+    """
+    if unknown := set(np.unique(volume.array).tolist()) - set(range(len(ORGANS) + 1)):
+        raise ValueError(f"labels {unknown} are not in the table of organs")
+    return volume.astype(np.uint8)
+
+
 def _is_whole(path: Path) -> bool:
     # SimpleITK reads zeros, which are soft tissue, where a file was cut short.
     try:
@@ -198,15 +211,8 @@ def _is_finite(path: Path) -> bool:
     return True
 
 
-def _read_nifti(folder: Path, name: str) -> hd.Volume:
-    try:
-        return read_nifti(folder / name)
-    except ValueError as error:
-        raise ValueError(f"{folder.name}: {error}") from error
-
-
 def _on_exact_grid(folder: Path, volume: hd.Volume) -> hd.Volume:
     affine = np.array(json.loads((folder / AFFINE).read_text()))
     if not np.allclose(affine, volume.affine, rtol=0, atol=SAME_GRID_MM):
-        raise ValueError(f"{folder.name}: {AFFINE} and {CT} are not of the same grid")
+        raise ValueError(f"{AFFINE} and {CT} are not of the same grid")
     return hd.Volume(volume.array, affine, "PATIENT")

@@ -12,14 +12,15 @@ import numpy as np
 from rich.progress import track
 
 from model.metrics import TOLERANCE_MM, agreement
-from model.organs import BY_NAME, ORGANS, Organ
+from model.organs import BY_NAME, Organ
 from model.postprocess import OutOfOrder
 from model.preprocess import ORIENTATION, NoBody
 from model.segmenter import Segmenter
+from model.volumes import MM3_PER_ML
 from training.checks import examine
 from training.filling import filling_hu, not_called_unknown
 from training.json_file import write_json
-from training.labelled import LabelledCt, read_case, read_nifti
+from training.labelled import SAME_GRID_MM, LabelledCt, as_labels, read_case, read_nifti
 from training.plots import View
 from training.scores import Row, dice_by_organ, read_rows, write_rows
 
@@ -54,12 +55,12 @@ def by_files(folder: Path) -> Labeller:
         if not path.is_file():
             raise FileNotFoundError(f"there is no prediction for {case.name} in {folder}")
         labels = read_nifti(path)
-        if not labels.geometry_equal(case.ct, tol=1e-3):
+        if not labels.geometry_equal(case.ct, tol=SAME_GRID_MM):
             raise ValueError(f"{path} is not on the grid of the CT of {case.name}")
-        numbers = np.unique(labels.array)
-        if unknown := set(numbers.tolist()) - set(range(len(ORGANS) + 1)):
-            raise ValueError(f"{path}: labels {unknown} are not in the table of organs")
-        return labels.astype(np.uint8)
+        try:
+            return as_labels(labels)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
 
     return label
 
@@ -172,7 +173,7 @@ def measure(
 ) -> None:
     """Compare one case's labels with its reference, organ by organ; add what came to `measured`."""
     known = True if case.unknown is None else case.unknown.array == 0
-    ml = float(np.prod(case.ct.spacing)) / 1000
+    ml = case.ct.voxel_volume / MM3_PER_ML
     for organ in organs:
         ours = (predicted.array == organ.label) & known
         theirs = (case.labels.array == organ.label) & known
