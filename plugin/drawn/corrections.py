@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 
 import highdicom as hd
 
@@ -23,23 +24,15 @@ from plugin.watch import Watch
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, kw_only=True)
 class Corrections:
     """Compares what people drew with what we made. A job of the kind `compare` is one series."""
 
-    def __init__(
-        self,
-        *,
-        archive: OrthancArchive,
-        jobs: Jobs,
-        catalogue: Catalogue,
-        quality: Quality,
-        drawings: Drawings,
-    ) -> None:
-        self._archive = archive
-        self._jobs = jobs
-        self._catalogue = catalogue
-        self._quality = quality
-        self._drawings = drawings
+    archive: OrthancArchive
+    jobs: Jobs
+    catalogue: Catalogue
+    quality: Quality
+    drawings: Drawings
 
     def __call__(self, job: Job, watch: Watch) -> Outcome:
         """Compare every drawing of a series with every result that it was not compared with yet.
@@ -48,8 +41,8 @@ class Corrections:
             Cancelled: the watcher wanted it; what was compared before is kept.
             ArchiveError: the archive did not give what is needed.
         """
-        drawn = self._archive.series(job.series)
-        results = latest_results(self._jobs.find(study=job.study, state="done"))
+        drawn = self.archive.series(job.series)
+        results = latest_results(self.jobs.find(study=job.study, state="done"))
         compared, reasons = 0, list[str]()
         for number, instance in enumerate(drawn.instances):
             try:
@@ -69,7 +62,7 @@ class Corrections:
         self, instance: str, results: Sequence[Job], watch: Watch
     ) -> tuple[int, list[str]]:
         """Compare one drawing; with how many results it was compared, and what of it was not."""
-        drawing = self._drawings.read(instance)
+        drawing = self.drawings.read(instance)
         if drawing.ours:
             raise UnusableStructureSet("It is our own result, and nobody has approved it.")
         compared, left_out, refused, fits = 0, list[str](), list[str](), False
@@ -80,14 +73,14 @@ class Corrections:
             new = [
                 result
                 for result in results
-                if result.series == ct.id and not self._quality.has(drawn=instance, job=result.id)
+                if result.series == ct.id and not self.quality.has(drawn=instance, job=result.id)
             ]
             if not new:
                 fits = True  # it was compared with them before
                 continue
             try:
-                grid = self._drawings.grid(ct)
-                theirs = self._drawings.draw(drawing, grid, watch.cancelled)
+                grid = self.drawings.grid(ct)
+                theirs = self.drawings.draw(drawing, grid, watch.cancelled)
             except (UnusableStructureSet, UnsuitableSeries) as why:
                 refused.append(str(why))
                 continue
@@ -110,12 +103,12 @@ class Corrections:
         found: list[Series] = []
         for one in dict.fromkeys(result.series for result in results):
             with suppress(UnknownResource):
-                found.append(self._archive.series(one))
+                found.append(self.archive.series(one))
         return found
 
     def _is_of(self, drawing: StructureSet, ct: Series) -> bool:
         """Whether a drawing may be of a CT: it says so, or does not say of which it is."""
-        return not drawing.series or self._archive.series_instance_uid(ct) in drawing.series
+        return not drawing.series or self.archive.series_instance_uid(ct) in drawing.series
 
     def _keep(
         self,
@@ -131,7 +124,7 @@ class Corrections:
             UnusableStructureSet: there is nothing to compare; with the reason.
         """
         try:
-            known = self._catalogue.card(result.model).measured_rows()
+            known = self.catalogue.card(result.model).measured_rows()
         except UnknownModel as gone:
             raise UnusableStructureSet(
                 f"The model {result.model} is no longer there, and with it which organs it knows."
@@ -140,13 +133,13 @@ class Corrections:
         if not organs:
             raise UnusableStructureSet(f"The model {result.model} knows none of these organs.")
         try:
-            ours = self._drawings.result(result, grid)
+            ours = self.drawings.result(result, grid)
         except UnknownResource as gone:
             raise UnusableStructureSet(
                 f"Our result of the model {result.model} was deleted."
             ) from gone
         found = list(agree(ours, theirs.labels, organs))
-        self._quality.keep(
+        self.quality.keep(
             ComparedPair(
                 study=result.study,
                 series=result.series,

@@ -71,7 +71,7 @@ class OrganAgreement(BaseModel):
 class ComparedPair(BaseModel):
     """What was compared with what."""
 
-    model_config = ConfigDict(frozen=True, from_attributes=True, protected_namespaces=())
+    model_config = ConfigDict(frozen=True, from_attributes=True)
 
     study: str
     series: Annotated[str, Field(description="Orthanc's identifier of the CT series")]
@@ -93,7 +93,7 @@ class Comparison(ComparedPair, OrganAgreement):
 class Trend(BaseModel):
     """One organ of one model over time; of several drawings on one CT the latest counts."""
 
-    model_config = ConfigDict(frozen=True, protected_namespaces=())
+    model_config = ConfigDict(frozen=True)
 
     model: str
     model_version: str
@@ -171,14 +171,13 @@ class Quality:
         limit: int | None = None,
     ) -> list[Comparison]:
         """Comparisons, the newest first."""
-        wanted = select(QualityRow).order_by(QualityRow.compared.desc(), QualityRow.id).limit(limit)
-        for column, value in (
-            (QualityRow.study, study),
-            (QualityRow.model, model),
-            (QualityRow.organ, organ),
-        ):
-            if value is not None:
-                wanted = wanted.where(column == value)
+        which = {"study": study, "model": model, "organ": organ}
+        wanted = (
+            select(QualityRow)
+            .filter_by(**{name: value for name, value in which.items() if value is not None})
+            .order_by(QualityRow.compared.desc(), QualityRow.id)
+            .limit(limit)
+        )
         with Session(self._engine) as session:
             rows = session.scalars(wanted).all()
         return [Comparison.model_validate(row) for row in rows]

@@ -17,7 +17,7 @@ from plugin.plain_text import PlainText
 class SeriesExplanation(BaseModel):
     """One series, the rules' judgement of it, and what became of it."""
 
-    model_config = ConfigDict(frozen=True, protected_namespaces=())
+    model_config = ConfigDict(frozen=True)
 
     series: str
     modality: PlainText
