@@ -11,7 +11,7 @@ There is nothing here that names a patient: a record that cannot be deleted must
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -198,17 +198,16 @@ class Audit:
             return _last(session)
 
     def _all(self) -> Iterator[AuditRow]:
-        last = 0
-        while rows := self._page(last):
+        wanted, last = select(AuditRow).order_by(AuditRow.number).limit(PAGE), 0
+        while True:
+            # Each page in a transaction of its own, so that nobody waits until the whole record is
+            # read; what has been read does not change.
+            with Session(self._engine) as session:
+                rows = session.scalars(wanted.where(AuditRow.number > last)).all()
+            if not rows:
+                return
             yield from rows
             last = rows[-1].number
-
-    def _page(self, after: int) -> Sequence[AuditRow]:
-        # A transaction of its own, so that nobody waits until the whole record is read; what has
-        # been read does not change.
-        wanted = select(AuditRow).where(AuditRow.number > after).order_by(AuditRow.number)
-        with Session(self._engine) as session:
-            return session.scalars(wanted.limit(PAGE)).all()
 
 
 def _last(session: Session) -> tuple[int, str]:
