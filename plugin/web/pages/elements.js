@@ -14,6 +14,26 @@ export function make(tag, attributes = {}, ...children) {
   return element;
 }
 
+/** A table of rows under a head for each column; an empty one is no head. */
+export function table(attributes, heads, rows) {
+  const cells = heads.map((text) => (text ? make("th", { scope: "col" }, text) : make("td")));
+  return make(
+    "table",
+    attributes,
+    make("thead", {}, make("tr", {}, ...cells)),
+    make("tbody", {}, ...rows),
+  );
+}
+
+/** A row of a table: what it is about, and the contents of its cells. */
+export const tableRow = (head, ...contents) =>
+  make(
+    "tr",
+    {},
+    make("th", { scope: "row" }, head),
+    ...contents.map((content) => make("td", {}, content)),
+  );
+
 /** Set the text of an element only if it is another, so that nothing is announced twice. */
 export function setText(element, text) {
   if (element.textContent !== text) {

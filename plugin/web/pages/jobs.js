@@ -2,7 +2,16 @@
 //
 // Rows do not move under a mouse that is about to press a button: it would press another job's.
 
-import { counted, make, organName, percent, setChildren, setText } from "./elements.js";
+import {
+  counted,
+  make,
+  organName,
+  percent,
+  setChildren,
+  setText,
+  table,
+  tableRow,
+} from "./elements.js";
 import { isGone, order, orthancOnce, pageOfSeries, problem, viewerOf } from "./service.js";
 
 export const isActive = (job) => job.state === "queued" || job.state === "running";
@@ -309,25 +318,9 @@ function facts(job) {
 }
 
 function volumes(organs) {
-  const rows = organs.map(([organ, ml]) =>
-    make(
-      "tr",
-      {},
-      make("th", { scope: "row" }, organName(organ)),
-      make("td", {}, ml.toFixed(ml < 10 ? 2 : 1)),
-    ),
-  );
+  const rows = organs.map(([organ, ml]) => tableRow(organName(organ), ml.toFixed(ml < 10 ? 2 : 1)));
   return [
     make("summary", {}, `Volumes of ${counted(organs.length, "organ")}`),
-    make(
-      "table",
-      {},
-      make(
-        "thead",
-        {},
-        make("tr", {}, make("th", { scope: "col" }, "Organ"), make("th", { scope: "col" }, "ml")),
-      ),
-      make("tbody", {}, ...rows),
-    ),
+    table({}, ["Organ", "ml"], rows),
   ];
 }

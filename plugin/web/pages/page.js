@@ -10,6 +10,8 @@ import {
   seriesName,
   setChildren,
   setText,
+  table,
+  tableRow,
 } from "./elements.js";
 import { isActive, JobList } from "./jobs.js";
 import * as service from "./service.js";
@@ -193,36 +195,21 @@ function showModels(models) {
 }
 
 function diceTable(name, organs, written) {
-  const columns = ["Organ", "Dice %", "", "Cases"].map((text) =>
-    text ? make("th", { scope: "col" }, text) : make("td"),
-  );
   const rows = organs.map(([organ, measured]) => {
-    const label = make("th", { scope: "row" }, organName(organ));
     if (!written.includes(organ)) {
-      const why = measured ? "never found" : "not measured";
-      return make("tr", {}, label, make("td", { colspan: 3 }, `${why}: not written`));
+      const row = tableRow(organName(organ), `${measured ? "never found" : "not measured"}: not written`);
+      row.lastChild.colSpan = 3;
+      return row;
     }
     const text = `${percent(measured.dice_mean)} ± ${percent(measured.dice_sd)}`;
     const meter = make("meter", { max: 1, value: measured.dice_mean, "aria-hidden": "true" });
-    return make(
-      "tr",
-      {},
-      label,
-      make("td", {}, text),
-      make("td", {}, meter),
-      make("td", {}, String(measured.patients)),
-    );
+    return tableRow(organName(organ), text, meter, String(measured.patients));
   });
   const label = `Measured Dice of ${name}`;
   return make(
     "div",
     { class: "scroll", tabindex: "0", role: "group", "aria-label": label },
-    make(
-      "table",
-      { "aria-label": label },
-      make("thead", {}, make("tr", {}, ...columns)),
-      make("tbody", {}, ...rows),
-    ),
+    table({ "aria-label": label }, ["Organ", "Dice %", "", "Cases"], rows),
   );
 }
 

@@ -1,7 +1,7 @@
 // The page of the agreement with what people drew: a table for each model, a row for each organ.
 
 import { chart } from "./chart.js";
-import { counted, make, organName, percent, setText } from "./elements.js";
+import { counted, make, organName, percent, setText, table, tableRow } from "./elements.js";
 import * as service from "./service.js";
 
 const LONGEST = 60; // CTs in a picture, the newest ones
@@ -48,8 +48,8 @@ function row(trend, open) {
     percent(trend.surface_dice_median),
     orDash(trend.hd95_mm_median, 1),
     trend.added_path_length_mm_median.toFixed(0),
-  ].map((content) => make("td", {}, content));
-  return [make("tr", {}, make("th", { scope: "row" }, button), ...cells), detailRow];
+  ];
+  return [tableRow(button, ...cells), detailRow];
 }
 
 function casesTable(trend, name) {
@@ -65,19 +65,9 @@ function casesTable(trend, name) {
       point.volume_ml.toFixed(2),
       point.drawn_ml.toFixed(2),
     ];
-    return make(
-      "tr",
-      {},
-      make("th", { scope: "row" }, make("a", { href: service.pageOfStudy(point.study) }, when)),
-      ...values.map((value) => make("td", {}, value)),
-    );
+    return tableRow(make("a", { href: service.pageOfStudy(point.study) }, when), ...values);
   });
-  return make(
-    "table",
-    { "aria-label": `CTs with ${name}, the newest first` },
-    make("thead", {}, make("tr", {}, ...heads.map((head) => make("th", { scope: "col" }, head)))),
-    make("tbody", {}, ...rows),
-  );
+  return table({ "aria-label": `CTs with ${name}, the newest first` }, heads, rows);
 }
 
 function section(number, trends, opened) {
@@ -92,12 +82,7 @@ function section(number, trends, opened) {
     make(
       "div",
       { class: "scroll", tabindex: "0", role: "group", "aria-label": `Organs of ${model}` },
-      make(
-        "table",
-        { class: "trend-table", "aria-labelledby": id },
-        make("thead", {}, make("tr", {}, ...COLUMNS.map((text) => make("th", { scope: "col" }, text)))),
-        make("tbody", {}, ...rows),
-      ),
+      table({ class: "trend-table", "aria-labelledby": id }, COLUMNS, rows),
     ),
   );
 }
