@@ -34,7 +34,7 @@ class Status:
         self._labels = labels
         self._total_seconds: Counter[str] = Counter()
         self._counted_at = time.monotonic()
-        self._one_at_a_time = threading.Lock()
+        self._one_at_a_time = threading.RLock()
 
     def changed(self, jobs: Jobs, job: Job) -> None:
         """Show that a job has come to another state. A fault here is no fault of the job."""
@@ -42,28 +42,25 @@ class Status:
             show_on_study(self._archive, jobs, job, labels=self._labels)
             if job.state == "done":  # once: one whose result is replaced later is skipped then
                 self._add_seconds(job)
-            self._show_counts(jobs)
-
-    def show_counts(self, jobs: Jobs) -> None:
-        """Give the number of jobs in each state to Prometheus."""
-        with self._one_at_a_time:
-            self._show_counts(jobs)
+            self.show_counts(jobs)
 
     def refresh_counts(self, jobs: Jobs) -> None:
         """The same, now and then: worker nodes change states too, and tell only the database."""
         if time.monotonic() - self._counted_at >= REFRESH_S:
             self.show_counts(jobs)
 
-    def _show_counts(self, jobs: Jobs) -> None:
-        self._counted_at = time.monotonic()
-        try:
-            counts = jobs.counts()
-        except SQLAlchemyError as why:
-            log.warning("the jobs could not be counted: %s", why)
-            return
-        for state in STATES:
-            self._set(f"oar_jobs_{state}", counts[state])
-        self._set("oar_queue_length", counts["queued"] + counts["running"])
+    def show_counts(self, jobs: Jobs) -> None:
+        """Give the number of jobs in each state to Prometheus."""
+        with self._one_at_a_time:
+            self._counted_at = time.monotonic()
+            try:
+                counts = jobs.counts()
+            except SQLAlchemyError as why:
+                log.warning("the jobs could not be counted: %s", why)
+                return
+            for state in STATES:
+                self._set(f"oar_jobs_{state}", counts[state])
+            self._set("oar_queue_length", counts["queued"] + counts["running"])
 
     def _add_seconds(self, job: Job) -> None:
         self._total_seconds.update(job.seconds)
