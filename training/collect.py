@@ -107,43 +107,35 @@ class Collector:
         )
 
     def _take(self, drawn: DrawnCt, name: str, taken: Sequence[str]) -> Collected:
-        """Make a case, unless the patient is one: `taken`.
+        """Write a case, unless its patient is one already: `taken`.
 
         Raises:
-            Refused: there is none to make.
+            Refused: there is none to write.
         """
         if taken:
             raise Refused(
                 "Another CT of this patient, study or frame of reference is in already, as "
                 f"{' and '.join(taken)}."
             )
-        return Collected(
-            named=bool(drawn.patient),
-            series=drawn.series.id,
-            structure_set=drawn.sop_instance_uid,
-            report=self._case(drawn, name),
-        )
-
-    def _case(self, drawn: DrawnCt, name: str) -> CaseReport:
-        """Write one case.
-
-        Raises:
-            Refused: there is none to write.
-        """
         case, organs = read_drawn_ct(self.archive, drawn, name, rules=self.rules, names=self.names)
         if self.unknown_hu is not None:
             case = replace(case, unknown=voxels_of(self.unknown_hu, case.ct))
         case, findings = examine(case)
+        left_out = {organ.name: why for organ, why in organs.left_out.items()}
         if not case.labelled:
-            reasons = {organ.name: why for organ, why in organs.left_out.items()}
-            raise Refused(f"Of a CT {nothing_left(reasons | findings.left_out)}.")
+            raise Refused(f"Of a CT {nothing_left(left_out | findings.left_out)}.")
         write_case(case, self.cases)
-        return CaseReport(
-            case=name,
-            findings=findings,
-            matched={n: [organ.name for organ in found] for n, found in organs.matched.items()},
-            unmatched=list(organs.unmatched),
-            left_out={organ.name: why for organ, why in organs.left_out.items()},
+        return Collected(
+            named=bool(drawn.patient),
+            series=drawn.series.id,
+            structure_set=drawn.sop_instance_uid,
+            report=CaseReport(
+                case=name,
+                findings=findings,
+                matched={n: [organ.name for organ in found] for n, found in organs.matched.items()},
+                unmatched=list(organs.unmatched),
+                left_out=left_out,
+            ),
         )
 
     def _write_key(self, done: Sequence[Finished]) -> None:

@@ -114,14 +114,14 @@ class Fingerprint:
         return z, y, x
 
 
-def measure(
+def fingerprint_of(
     name: str,
     ct: hd.Volume,
     labels: hd.Volume,
     labelled: tuple[Organ, ...],
     window_hu: tuple[float, float],
 ) -> CaseFingerprint:
-    """Measure one case.
+    """The fingerprint of one case.
 
     Args:
         name: of the case.

@@ -21,7 +21,7 @@ from model.unet import Shape, UNetConfig
 from training.cases import Dataset
 from training.command_line import above_zero, command, described_by
 from training.config import Plan, TrainConfig
-from training.fingerprint import FILE, Fingerprint, Millimetres, measure
+from training.fingerprint import FILE, Fingerprint, Millimetres, fingerprint_of
 from training.labelled import case_folders, read_case
 from training.memory import step_gib
 from training.network import network_config, plan_strides
@@ -165,7 +165,7 @@ def measure_folder(folder: Path) -> Fingerprint:
     cases = []
     for each in track(case_folders(folder), "Measuring", disable=not sys.stderr.isatty()):
         case = read_case(each)
-        cases.append(measure(case.name, case.ct, case.labels, case.labelled, WINDOW_HU))
+        cases.append(fingerprint_of(case.name, case.ct, case.labels, case.labelled, WINDOW_HU))
     return Fingerprint(window_hu=WINDOW_HU, cases=tuple(cases))
 
 

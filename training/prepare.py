@@ -39,7 +39,7 @@ from training.checks import examine, nothing_left, without
 from training.collect import Collector, Finished
 from training.command_line import command, described_by, finite
 from training.filling import filling_hu, not_called_unknown
-from training.fingerprint import CaseFingerprint, Fingerprint, measure
+from training.fingerprint import CaseFingerprint, Fingerprint, fingerprint_of
 from training.journal import Journal, OtherRun, private_folder
 from training.labelled import LabelledCt, read_case
 from training.report import CaseReport, Refusal, Report
@@ -50,7 +50,7 @@ CONTENT, MEASURED = "content", "measured"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
+class Examined:
     """A case folder that was read, or the reason why it is not used."""
 
     name: str
@@ -110,11 +110,11 @@ def at_first(source: Source, journal: Journal, options: Options) -> list[str]:
     return list(content)
 
 
-def measure_cases(
+def examine_cases(
     folders: Sequence[Path], journal: Journal, options: Options, *, checked: bool
-) -> list[Measured]:
+) -> list[Examined]:
     """Read every case once: check its labels, unless they are `checked` already, and measure it."""
-    adapter = TypeAdapter(Measured)
+    adapter = TypeAdapter(Examined)
     done = {one.name: one for one in map(adapter.validate_python, journal.of_kind(MEASURED))}
     todo = [folder for folder in folders if folder.name not in done]
     for folder in track(todo, "Measuring", disable=not sys.stderr.isatty()):
@@ -126,9 +126,9 @@ def measure_cases(
             if not case.labelled:
                 left_out = {} if report is None else report.findings.left_out
                 raise ValueError(f"{case.name}: {nothing_left(left_out)}")
-            one = Measured(
+            one = Examined(
                 name=case.name,
-                fingerprint=measure(
+                fingerprint=fingerprint_of(
                     case.name, case.ct, case.labels, case.labelled, options.window_hu
                 ),
                 labelled=tuple(organ.name for organ in case.labelled),
@@ -140,17 +140,17 @@ def measure_cases(
                 raise FileNotFoundError(
                     f"{folder} is not there any more; the same command goes on."
                 ) from why
-            one = Measured(name=folder.name, refused=str(why))
+            one = Examined(name=folder.name, refused=str(why))
         journal.add(MEASURED, adapter.dump_python(one, mode="json"))
         done[one.name] = one
     return [done[folder.name] for folder in folders]
 
 
 def prepare_cases(
-    folders: dict[str, Path], measured: Sequence[Measured], out: Path, options: Options
+    folders: dict[str, Path], examined: Sequence[Examined], out: Path, options: Options
 ) -> Dataset:
     """Prepare the cases that are not in `out` yet, each whole or not at all."""
-    used = [one for one in measured if one.fingerprint is not None]
+    used = [one for one in examined if one.fingerprint is not None]
     fingerprint = Fingerprint(
         window_hu=options.window_hu,
         cases=tuple(one.fingerprint for one in used if one.fingerprint is not None),
@@ -206,32 +206,32 @@ def run(args: argparse.Namespace) -> Report:
             folders = [
                 args.out / "cases" / case.report.case for one in finished for case in one.cases
             ]
-        measured = measure_cases(folders, journal, options, checked=source.archive is not None)
-        fillings = [one.filling_hu for one in measured if one.fingerprint is not None]
+        examined = examine_cases(folders, journal, options, checked=source.archive is not None)
+        fillings = [one.filling_hu for one in examined if one.fingerprint is not None]
         if sentence := not_called_unknown(fillings, options.unknown_hu):
             print(f"training.prepare: {sentence}", file=sys.stderr)
-        report = report_on(journal, source, finished, measured)
-        if any(one.fingerprint is not None for one in measured):
+        report = report_on(journal, source, finished, examined)
+        if any(one.fingerprint is not None for one in examined):
             by_name = {folder.name: folder for folder in folders}
-            dataset = prepare_cases(by_name, measured, args.out, options)
+            dataset = prepare_cases(by_name, examined, args.out, options)
             if sentence := twins(args.out, dataset.cases):  # nothing trains on them
                 print(f"training.prepare: {sentence}", file=sys.stderr)
         return report
 
 
 def report_on(
-    journal: Journal, source: Source, finished: Sequence[Finished], measured: Sequence[Measured]
+    journal: Journal, source: Source, finished: Sequence[Finished], examined: Sequence[Examined]
 ) -> Report:
     """Write report.md and report.json beside the journal."""
     report = Report(
         source=source.name,
         cases=[
             *(case.report for one in finished for case in one.cases),
-            *(one.report for one in measured if one.report is not None),
+            *(one.report for one in examined if one.report is not None),
         ],
         refused=[
             *(refusal for one in finished for refusal in one.refused),
-            *(Refusal(what=one.name, reason=one.refused) for one in measured if one.refused),
+            *(Refusal(what=one.name, reason=one.refused) for one in examined if one.refused),
             *source.passed_over(),
         ],
         undrawn=sum(one.undrawn for one in finished),

@@ -11,7 +11,7 @@ import pytest
 from model.organs import BY_NAME
 from tests.training.cohort import write_cohort
 from training.cases import Dataset
-from training.fingerprint import CaseFingerprint, Fingerprint, measure
+from training.fingerprint import CaseFingerprint, Fingerprint, fingerprint_of
 from training.prepare import main as prepare
 
 ONE = CaseFingerprint(
@@ -46,7 +46,7 @@ def test_a_case_is_measured_in_millimetres_and_millilitres() -> None:
     ct, labels = patient()
     organs = (BY_NAME["brainstem"], BY_NAME["parotid_left"])
 
-    found = measure("pt_1", ct, labels, organs, (-300.0, 1200.0))
+    found = fingerprint_of("pt_1", ct, labels, organs, (-300.0, 1200.0))
 
     assert found.spacing_mm == (4.0, 1.5, 2.0)
     assert found.size == (40, 60, 80)

@@ -41,7 +41,7 @@ def everything(out: Path) -> dict[str, bytes]:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "step"),
-    [(collect, "write_case"), (prepare, "measure"), (prepare, "prepare")],
+    [(collect, "write_case"), (prepare, "fingerprint_of"), (prepare, "prepare")],
     ids=["collecting", "measuring", "preparing"],
 )
 def test_a_killed_run_goes_on_where_it_stopped(
@@ -141,14 +141,14 @@ def test_a_share_that_is_away_for_a_moment_costs_no_case(
     source = tmp_path / "in"
     for seed in (1, 2, 3):
         write_case(patient(seed), source / f"pt_{seed}")
-    measure = prepare.measure
+    fingerprint_of = prepare.fingerprint_of
 
     def goes_away(*arguments: Any) -> Any:
         if source.exists():
             source.rename(tmp_path / "away")
-        return measure(*arguments)
+        return fingerprint_of(*arguments)
 
-    monkeypatch.setattr(prepare, "measure", goes_away)
+    monkeypatch.setattr(prepare, "fingerprint_of", goes_away)
     assert run(source, tmp_path / "out") == 1
     assert "pt_2 is not there any more" in capsys.readouterr().err
     monkeypatch.undo()
