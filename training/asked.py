@@ -1,9 +1,8 @@
 """What a run was asked for, kept in its folder: one that goes on must be asked for the same."""
 
 import json
-from collections.abc import Mapping, Set
+from collections.abc import Set
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from training.cases import Dataset, ct_hashes
@@ -34,28 +33,17 @@ def asked(config: TrainConfig) -> dict[str, Any]:
     }
 
 
-def check_same(
-    out: Path, before: Mapping[str, Any], now: Mapping[str, Any], free: Set[str] = frozenset()
-) -> None:
-    """See whether a run may go on.
-
-    Raises:
-        ValueError: it was asked for something else, but for what is `free`.
-    """
-    if differing := sorted(k for k in now.keys() - free if k not in before or before[k] != now[k]):
-        raise ValueError(f"{out} holds a run with another {', '.join(differing)}")
-
-
 def begin(config: TrainConfig) -> None:
     """Keep what a run is asked for."""
     write_json(config.out / RECORD, asked(config))
 
 
-def check_goes_on(config: TrainConfig) -> None:
+def check_goes_on(config: TrainConfig, free: Set[str] = MAY_CHANGE) -> None:
     """See whether the run in OUT was begun with this configuration and these cases.
 
     Raises:
-        ValueError: it was not.
+        ValueError: it was not, by more than what is `free`.
     """
-    before = json.loads((config.out / RECORD).read_text())
-    check_same(config.out, before, asked(config), MAY_CHANGE)
+    before, now = json.loads((config.out / RECORD).read_text()), asked(config)
+    if differing := sorted(k for k in now.keys() - free if k not in before or before[k] != now[k]):
+        raise ValueError(f"{config.out} holds a run with another {', '.join(differing)}")

@@ -9,13 +9,14 @@ import numpy as np
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from training.asked import asked, check_same
+from training.asked import RECORD as ASKED
+from training.asked import check_goes_on
 from training.config import TrainConfig
 from training.json_file import write_json
 from training.train import train
 
 RECORD = "run.json"
-"""In a run's folder: what was asked for and, once it is finished, how it went."""
+"""In the folder of a run that is finished: how it went."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,16 +35,11 @@ def finish(config: TrainConfig, *, device: str) -> Run:
     Raises:
         ValueError: if the folder holds a run of other settings or of other patients.
     """
+    if (config.out / ASKED).exists():
+        check_goes_on(config, free=frozenset())
     record = config.out / RECORD
-    now = asked(config)
     if record.exists():
-        known = json.loads(record.read_text())
-        check_same(config.out, known["asked"], now)
-        if "steps" in known:
-            return Run(model=config.out / "model", **{k: known[k] for k in known if k != "asked"})
-    else:
-        config.out.mkdir(parents=True, exist_ok=True)
-        write_json(record, {"asked": now})
+        return Run(model=config.out / "model", **json.loads(record.read_text()))
     train(config, device=device, resume=True)
     last = torch.load(config.out / "last.pt", weights_only=True, map_location="cpu")
     went = {
@@ -51,7 +47,7 @@ def finish(config: TrainConfig, *, device: str) -> Run:
         "hours": last["hours"],
         "seconds_per_step": seconds_per_step(config.out / "log"),
     }
-    write_json(record, {"asked": now} | went)
+    write_json(record, went)
     return Run(model=config.out / "model", **went)
 
 
