@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from sqlalchemy.exc import SQLAlchemyError
@@ -32,10 +32,9 @@ with it, before Python has counted as many as it allows: on Orthanc's own thread
 
 JSON = "application/json"
 
-ROLES = ("none", "look", "ask", "administer")
-"""What somebody may do; each may also do what stands before it."""
-
 Role = Literal["none", "look", "ask", "administer"]
+ROLES: tuple[Role, ...] = get_args(Role)
+"""What somebody may do; each may also do what stands before it."""
 
 IDENTIFIER = "[0-9A-Za-z-]+"
 """What stands for {…} in a path. No character that means something in an address."""
