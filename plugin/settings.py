@@ -36,6 +36,9 @@ SECTION = "Oar"
 DATABASE_FILE = "oar-jobs.db"
 """Name of the queue's SQLite file, beside Orthanc's own index."""
 
+ORTHANC_INDEX = "index"
+"""Name of the SQLite file of that."""
+
 MADE_BY: dict[ResultKind, str] = {
     "rtstruct": "rtstruct",
     "sr": "volume_report",
@@ -253,9 +256,9 @@ class Settings(BaseModel):
         if (
             address
             and address.get_backend_name() == "sqlite"
-            and address.database in (None, "", ":memory:")
+            and not Path(address.database or "").is_absolute()  # else it is where Orthanc starts
         ):
-            raise ValueError("SQLite needs a file, as in sqlite:////srv/oar-jobs.db")
+            raise ValueError("SQLite needs a file's whole path, as in sqlite:////srv/oar-jobs.db")
         return database
 
     @field_serializer("database")
@@ -332,11 +335,20 @@ class Settings(BaseModel):
         Args:
             configuration: Orthanc's whole configuration.
             folder: of Orthanc's configuration file, where Orthanc's relative paths begin.
+
+        Raises:
+            BadSettings: it is Orthanc's own index.
         """
-        if self.database:
-            return self.database
-        _, index = storage_and_index(configuration)
-        return f"sqlite:///{(folder / index).resolve() / DATABASE_FILE}"
+        index = (folder / storage_and_index(configuration)[1]).resolve()
+        if not self.database:
+            return f"sqlite:///{index / DATABASE_FILE}"
+        if not self.has_shared_queue and (
+            Path(make_url(self.database).database or "").resolve() == index / ORTHANC_INDEX
+        ):
+            raise BadSettings(
+                "Oar.Database is the file of Orthanc's own index: name another file, or none."
+            )
+        return self.database
 
 
 def settings_digest(settings: Settings) -> str:

@@ -307,7 +307,7 @@ def test_a_database_that_is_away_stops_the_start_with_its_name_and_without_its_p
     ) as refusal:
         load()
 
-    assert "refused. If it is only away, start again when it is back;" in str(refusal.value)
+    assert "refused. If that will pass, start again then;" in str(refusal.value)
     assert "geheim" not in str(refusal.value)
 
 
