@@ -67,10 +67,9 @@ class WebhookSettings(BaseModel):
     secret: Annotated[
         SecretStr, Field(min_length=16, description="Signs the news; at least 16 characters.")
     ]
-    on: Annotated[tuple[End, ...], Field(description="How a job ends that is told of.")] = (
-        "done",
-        "failed",
-    )
+    on: Annotated[
+        tuple[End, ...], Field(min_length=1, description="How a job ends that is told of.")
+    ] = ("done", "failed")
     volumes: Annotated[bool, Field(description="Also tell the millilitres by organ.")] = False
     timeout_seconds: Annotated[
         float, Field(gt=0, le=60, description="How long the receiver may be silent.")
