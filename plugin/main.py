@@ -69,7 +69,7 @@ station = Station(
     # A file is ours alone, by whatever name a container has after it was made anew.
     owner=f"{socket.gethostname()}:{configuration.get('HttpPort', '')}"
     if settings.has_shared_queue
-    else "this Orthanc",
+    else "Orthanc",
     changed=changed,
     does_jobs=settings.take_jobs,
 )
