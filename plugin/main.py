@@ -66,7 +66,10 @@ station = Station(
     settings,
     archive=archive,
     database_url=database_url,
-    owner=f"{socket.gethostname()}:{configuration.get('HttpPort', '')}",
+    # A file is ours alone, by whatever name a container has after it was made anew.
+    owner=f"{socket.gethostname()}:{configuration.get('HttpPort', '')}"
+    if settings.has_shared_queue
+    else "Orthanc",
     changed=changed,
     does_jobs=settings.take_jobs,
 )

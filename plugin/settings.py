@@ -29,6 +29,9 @@ SECTION = "Oar"
 DATABASE_FILE = "oar-jobs.db"
 """Name of the queue's SQLite file, beside Orthanc's own index."""
 
+ORTHANC_INDEX = "index"
+"""Name of the SQLite file of that."""
+
 MADE_BY: dict[ResultKind, str] = {
     "rtstruct": "rtstruct",
     "sr": "volume_report",
@@ -181,9 +184,9 @@ class Settings(Section):
         if (
             address
             and address.get_backend_name() == "sqlite"
-            and address.database in (None, "", ":memory:")
+            and not Path(address.database or "").is_absolute()  # else it is where Orthanc starts
         ):
-            raise ValueError("SQLite needs a file, as in sqlite:////srv/oar-jobs.db")
+            raise ValueError("SQLite needs a file's whole path, as in sqlite:////srv/oar-jobs.db")
         return database
 
     @field_serializer("database")
@@ -214,8 +217,8 @@ class Settings(Section):
         except ValidationError as error:
             wrong = explained(error, SECTION)
             raise BadSettings(f"Orthanc's configuration cannot be used: {wrong}.") from None
-        if unmade := settings.unmade_kinds():
-            raise BadSettings(f"Orthanc's configuration cannot be used: {'; '.join(unmade)}.")
+        if wrong := "; ".join([*settings.unmade_kinds(), *settings.vain_shadows()]):
+            raise BadSettings(f"Orthanc's configuration cannot be used: {wrong}.")
         if settings.roles and not authenticates(configuration):
             raise BadSettings("Oar.Roles needs AuthenticationEnabled in Orthanc's configuration.")
         if not (settings.take_jobs or settings.has_shared_queue):
@@ -239,6 +242,18 @@ class Settings(Section):
             if kind in MADE_BY and not getattr(self, MADE_BY[kind])
         ]
 
+    def vain_shadows(self) -> list[str]:
+        """Where a model would run a second time on the same series, each as a sentence."""
+        pairs = [("Oar", self.model, self.shadow_model)]
+        pairs += [
+            (f"Oar.Models.{n}", one.model, one.shadow_model) for n, one in enumerate(self.models)
+        ]
+        return [
+            f"{place}.ShadowModel: it is the Model itself, and would be compared with itself"
+            for place, model, shadow_model in pairs
+            if shadow_model == model
+        ]
+
     def digests_for_nodes(self) -> dict[str, str]:
         """SHA-256, by key, of what decides what a job's result consists of and where it goes.
 
@@ -260,11 +275,20 @@ class Settings(Section):
         Args:
             configuration: Orthanc's whole configuration.
             folder: of Orthanc's configuration file, where Orthanc's relative paths begin.
+
+        Raises:
+            BadSettings: it is Orthanc's own index.
         """
-        if self.database:
-            return self.database
-        _, index = storage_and_index(configuration)
-        return f"sqlite:///{(folder / index).resolve() / DATABASE_FILE}"
+        index = (folder / storage_and_index(configuration)[1]).resolve()
+        if not self.database:
+            return f"sqlite:///{index / DATABASE_FILE}"
+        if not self.has_shared_queue and (
+            Path(make_url(self.database).database or "").resolve() == index / ORTHANC_INDEX
+        ):
+            raise BadSettings(
+                "Oar.Database is the file of Orthanc's own index: name another file, or none."
+            )
+        return self.database
 
 
 def settings_digest(settings: Settings) -> str:

@@ -54,7 +54,7 @@ class Station:
         Raises:
             UnknownModel: the settings name a model that is not there.
             BadCheckpoint: weights cannot be used.
-            UnwritableQueue, UnusableDatabase, SQLAlchemyError: as of `open_database`.
+            UnwritableQueue, UnusableDatabase: as of `open_database`.
         """
         if settings.threads:
             torch.set_num_threads(settings.threads)

@@ -78,7 +78,7 @@ class Worker:
         self._between = between
         self._paused = paused
         self._time_limit_s = time_limit_s
-        self._left_behind: list[Future[Outcome]] = []
+        self._left_behind: list[threading.Thread] = []
         self._reachable = reachable
         self._faults = Faults(log, "the queue of jobs does not answer; trying again")
         self._stopping = threading.Event()
@@ -98,7 +98,7 @@ class Worker:
     @property
     def hanging(self) -> int:
         """Number of jobs that could not be stopped at their time limit and still go on."""
-        return sum(not attempt.done() for attempt in self._left_behind)
+        return sum(thread.is_alive() for thread in self._left_behind)
 
     def start(self) -> None:
         """Begin, with the jobs first that an earlier process left behind."""
@@ -222,10 +222,12 @@ class Worker:
     def _outcome(self, run: Callable[[], Outcome]) -> Outcome:
         """What comes of a job, done in a thread of its own: nothing can end a thread that hangs."""
         attempt: Future[Outcome] = Future()
-        threading.Thread(target=_carry, args=(run, attempt), name="oar-job", daemon=True).start()
+        thread = threading.Thread(target=_carry, args=(run, attempt), name="oar-job", daemon=True)
+        thread.start()
         wait([attempt], min(self._time_limit_s * (1 + GRACE), threading.TIMEOUT_MAX))
         if not attempt.done():
-            self._left_behind = [one for one in self._left_behind if not one.done()] + [attempt]
+            # Not what comes of it, which may be an exception that holds the volumes of its frames.
+            self._left_behind = [one for one in self._left_behind if one.is_alive()] + [thread]
             raise Hangs
         try:
             return attempt.result()

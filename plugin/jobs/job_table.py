@@ -67,14 +67,14 @@ class UnwritableQueue(Exception):
 
 
 class UnusableDatabase(Exception):
-    """The queue's server cannot be used. The message says which and why, without its password."""
+    """The queue's database cannot be used. The message says which and why, without a password."""
 
-    def __init__(self, address: URL, why: SQLAlchemyError) -> None:
-        said = str(getattr(why, "orig", None) or type(why).__name__).strip().splitlines()[0]
+    def __init__(self, address: URL, why: Exception | str) -> None:
+        said = str(getattr(why, "orig", None) or why).strip().splitlines()[0]
         super().__init__(
             f"The database {address.database} at {address.host or 'this machine'} cannot be used: "
-            f"{said}. If it is only away, start again when it is back; otherwise see to it, or to "
-            "Database in the section Oar."
+            f"{said}. If that will pass, start again then; otherwise see to it, or to Database in "
+            "the section Oar."
         )
 
 
@@ -181,8 +181,8 @@ def open_database(url: str) -> Engine:
 
     Raises:
         UnwritableQueue: it is an SQLite file that may only be read, or not even that.
-        UnusableDatabase: it is a server's, which does not answer or does not let us.
-        SQLAlchemyError: another process holds the SQLite file.
+        UnusableDatabase: a server does not answer or does not let us; or another process holds the
+            SQLite file, it is another program's, or the disk is full.
     """
     address = make_url(url)
     if address.get_backend_name() == "postgresql":
@@ -190,19 +190,17 @@ def open_database(url: str) -> Engine:
         address = address.set(drivername="postgresql+psycopg", query=query)
     # A server may restart, and a line break, while a connection waits for its next use.
     engine = create_engine(address, pool_pre_ping=address.get_backend_name() != "sqlite")
-    if engine.dialect.name == "sqlite":
-        if engine.url.database:  # Orthanc makes its own folder only after it has loaded us
-            file = Path(engine.url.database)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            if not _is_sound(file):
-                _set_aside(file)
-        event.listen(engine, "connect", _configure_sqlite)
-        event.listen(engine, "begin", _begin_immediately)
     try:
-        make_tables(engine, JobRow, DeliveryRow)
-    except SQLAlchemyError as error:
         if engine.dialect.name == "sqlite":
-            raise
+            if engine.url.database:  # Orthanc makes its own folder only after it has loaded us
+                file = Path(engine.url.database)
+                file.parent.mkdir(parents=True, exist_ok=True)
+                if not _is_sound(file):
+                    _set_aside(file)
+            event.listen(engine, "connect", _configure_sqlite)
+            event.listen(engine, "begin", _begin_immediately)
+        make_tables(engine, JobRow, DeliveryRow)
+    except (SQLAlchemyError, sqlite3.Error) as error:
         raise UnusableDatabase(address, error) from error
     return engine
 
@@ -243,6 +241,10 @@ def _is_sound(file: Path) -> bool:
         with closing(sqlite3.connect(file, timeout=BUSY_SECONDS)) as connection:
             if connection.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
                 return False
+            names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+            if names and JobRow.__tablename__ not in names:
+                address = URL.create("sqlite", database=str(file))
+                raise UnusableDatabase(address, "it has tables of another program")
             [number] = connection.execute("PRAGMA user_version").fetchone()
             connection.execute(f"PRAGMA user_version = {number}")
             return True

@@ -74,6 +74,7 @@ class Jobs(JobReader):
         super().__init__(engine)
         self._max_attempts = max_attempts
         self._retry_delay = timedelta(seconds=retry_delay_seconds)
+        self._longest_pause = self._retry_delay * 2 ** max(0, max_attempts - 2)
         self._now = now or clock_of(engine)
         self._changes = JobChanges(engine, notes=notes, changed=changed, now=self._now)
         self._leases = Leases(engine, owner=owner, seconds=lease_seconds, now=self._now)
@@ -260,8 +261,10 @@ class Jobs(JobReader):
         silent for too long are handed on first. Nobody is told yet, see `tell`.
         """
         self._hand_on(self._leases.overdue())
-        # What was never begun has no back-off: a clock that is set back must not hold it.
-        due = or_(JobRow.due <= self._now(), JobRow.attempts == 0)
+        now = self._now()
+        # A clock that is set back must hold neither what was never begun, which has no back-off,
+        # nor anything for longer than a back-off is.
+        due = or_(JobRow.due <= now, JobRow.attempts == 0, JobRow.due > now + self._longest_pause)
         oldest = (
             select(JobRow.id)
             .where(JobRow.state == "queued", due)

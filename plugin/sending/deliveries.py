@@ -174,10 +174,12 @@ class Deliveries:
     def claim(self, kinds: Collection[str]) -> Errand | None:
         """Take the next step that is due, so that no other process does; None if there is none."""
         now = self._now()
-        # A clock that is set back must hold neither what was never begun nor what is under way.
+        # A clock that is set back must hold neither what was never begun nor what is under way, and
+        # nothing for longer than a pause is.
         due = or_(
             DeliveryRow.due <= now,
             DeliveryRow.attempts == 0,
+            DeliveryRow.due > now + LONGEST_PAUSE,
             and_(DeliveryRow.state == "sending", DeliveryRow.due > now + LEASE),
         )
         free = or_(

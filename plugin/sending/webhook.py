@@ -66,7 +66,7 @@ class WebhookSettings(Section):
     secret: Annotated[SecretStr, Field(min_length=16)]
     """Signs the news; at least 16 characters."""
 
-    on: tuple[End, ...] = ("done", "failed")
+    on: Annotated[tuple[End, ...], Field(min_length=1)] = ("done", "failed")
     """How a job ends that is told of."""
 
     volumes: bool = False

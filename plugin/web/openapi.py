@@ -13,7 +13,7 @@ from plugin.web.router import IDENTIFIER, JSON, Problem, Route
 SCHEMAS = "#/components/schemas/{model}"
 
 OF_ANY = (403, 503)
-"""Errors of every route: the user may not, or database or archive do not answer."""
+"""Errors of every route: the user may not, or queue, archive or a model cannot be used."""
 
 PATH_SCHEMA = {"type": "string", "pattern": f"^{IDENTIFIER}$"}
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from model.checkpoint import BadCheckpoint
 from plugin import __version__
 from plugin.archive import ArchiveError, Series, UnknownResource
 from plugin.catalogue import UnknownModel
@@ -43,6 +44,7 @@ FAULTS: tuple[tuple[type[Exception], int], ...] = (
     (WrongState, 409),
     (NothingToSegment, 422),
     (ArchiveError, 503),
+    (BadCheckpoint, 503),
     (QueueFails, 503),
 )
 """The first kind that fits counts. Any other is a fault of ours: Orthanc logs it and says 500."""

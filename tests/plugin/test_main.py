@@ -106,6 +106,21 @@ def test_the_seconds_of_a_job_count_once_though_its_result_is_replaced_later(ort
     assert orthanc.metrics["oar_seconds_reading_total"] == 2.0
 
 
+def test_a_container_that_was_made_anew_goes_on_at_once_with_what_the_former_one_was_at(
+    orthanc, ct, monkeypatch
+):
+    monkeypatch.setattr("socket.gethostname", lambda: "0f3c")
+    jobs = load()["jobs"]
+    change(orthanc, orthanc.ChangeType.STABLE_STUDY, orthanc.receive(ct))
+    job = jobs.claim()
+
+    monkeypatch.setattr("socket.gethostname", lambda: "77ab")
+    jobs = load()["jobs"]
+    jobs.recover()
+
+    assert jobs.get(job.id).state == "queued"
+
+
 def test_a_study_that_could_not_be_queued_at_once_is_queued_soon(orthanc, ct):
     script = load()
     change(orthanc, orthanc.ChangeType.ORTHANC_STARTED)
@@ -307,7 +322,7 @@ def test_a_database_that_is_away_stops_the_start_with_its_name_and_without_its_p
     ) as refusal:
         load()
 
-    assert "refused. If it is only away, start again when it is back;" in str(refusal.value)
+    assert "refused. If that will pass, start again then;" in str(refusal.value)
     assert "geheim" not in str(refusal.value)
 
 

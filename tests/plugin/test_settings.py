@@ -45,9 +45,10 @@ def test_the_configuration_that_we_ship_names_every_setting_at_its_default():
         ({"Database": "postgresql+psycopg2://h/oar"}, "the queue is kept in an SQLite file"),
         ({"Database": "sqlite+aiosqlite:////oar.db"}, "the queue is kept in an SQLite file"),
         ({"Database": "http://h/oar"}, "the queue is kept in an SQLite file"),
-        ({"Database": "sqlite://"}, "Oar.Database: SQLite needs a file"),
-        ({"Database": "sqlite:///"}, "Oar.Database: SQLite needs a file"),
-        ({"Database": "sqlite:///:memory:"}, "Oar.Database: SQLite needs a file"),
+        ({"Database": "sqlite://"}, "Oar.Database: SQLite needs a file's whole path"),
+        ({"Database": "sqlite:///"}, "Oar.Database: SQLite needs a file's whole path"),
+        ({"Database": "sqlite:///oar-jobs.db"}, "Oar.Database: SQLite needs a file's whole path"),
+        ({"Database": "sqlite:///:memory:"}, "Oar.Database: SQLite needs a file's whole path"),
         ({"Routes": [{"To": "sender"}]}, "Oar.Routes.0.To: Input should be a valid list."),
         ({"Routes": ["sender"]}, "Oar.Routes.0: Input should be a valid dictionary."),
         ({"Routes": [{"To": ["TPS"]}]}, "Oar.Routes.0.To.0: 'TPS' is none of"),
@@ -92,6 +93,18 @@ def test_a_route_of_what_is_never_made_is_refused(kind, needs):
     assert Settings.from_orthanc({"Oar": {"Routes": routes, needs: True}}).routes
 
 
+def test_a_model_that_would_be_compared_with_itself_and_a_webhook_for_no_end_are_refused():
+    webhook = {"Name": "ris", "Url": "https://ris.example/", "Secret": "a" * 16, "On": []}
+    rules = [{"Model": "usual"}, {"Model": "neck", "ShadowModel": "neck"}]
+    for section, place in (
+        ({"Model": "new", "ShadowModel": "new"}, r"Oar\.ShadowModel: it is the Model itself"),
+        ({"Models": rules}, r"Oar\.Models\.1\.ShadowModel: it is the Model itself"),
+        ({"Webhooks": [webhook]}, r"Oar\.Webhooks\.0\.On: "),
+    ):
+        with pytest.raises(BadSettings, match=place):
+            Settings.from_orthanc({"Oar": section})
+
+
 @pytest.mark.parametrize(
     ("configuration", "file"),
     [
@@ -108,6 +121,13 @@ def test_another_database_can_be_named():
     settings = Settings.from_orthanc({"Oar": {"Database": "postgresql://host/oar"}})
 
     assert settings.database_url({}, Path("/etc/orthanc")) == "postgresql://host/oar"
+
+
+def test_a_queue_in_the_file_of_orthancs_own_index_is_refused_before_it_makes_it_useless():
+    settings = Settings(Database="sqlite:////srv/images/index")
+
+    with pytest.raises(BadSettings, match="Orthanc's own index: name another file, or none"):
+        settings.database_url({"StorageDirectory": "../images"}, Path("/srv/etc"))
 
 
 @pytest.mark.parametrize(

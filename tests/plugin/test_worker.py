@@ -208,6 +208,28 @@ def test_jobs_that_cannot_be_stopped_are_left_behind_until_there_are_too_many(jo
     assert "restart Orthanc" in jobs.get(hung[0].id).reason
 
 
+def test_a_job_that_was_left_behind_gives_its_memory_back_when_it_ends_at_last(jobs, ended):
+    go_on = threading.Event()
+    held: list[weakref.ref[Outcome]] = []
+
+    def hang(job: Job, watch: Watch) -> Outcome:
+        volume = DONE.model_copy()
+        held.append(weakref.ref(volume))
+        go_on.wait(SOON_S)
+        raise Cancelled
+
+    worker = Worker(jobs, hang, time_limit_s=0.1)
+    worker.start()
+    add(jobs)
+    ended.wait_for("failed")
+    go_on.set()
+    wait_until(lambda: worker.hanging == 0)
+    gc.collect()
+
+    assert held[0]() is None
+    worker.stop()
+
+
 def test_a_lost_gpu_fails_its_job_and_ends_the_worker_before_it_fails_all_others(jobs, ended):
     def lose(job: Job, watch: Watch) -> Outcome:
         raise DeviceLost("the GPU failed: an illegal memory access was encountered")

@@ -1,4 +1,5 @@
 import os
+import resource
 import socket
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -70,10 +71,42 @@ def test_a_queue_that_somebody_else_holds_is_not_called_damaged(
         somebody.execute("PRAGMA locking_mode = EXCLUSIVE")
         somebody.execute("BEGIN EXCLUSIVE")
 
-        with pytest.raises(sqlite3.OperationalError, match="locked"):
+        with pytest.raises(
+            UnusableDatabase, match=r"jobs\.db .* cannot be used: database is locked"
+        ):
             open_database(f"sqlite:///{file}")
 
     assert len(Jobs(open_database(f"sqlite:///{file}")).find()) == 100
+
+
+@pytest.fixture
+def full_disk() -> Iterator[None]:
+    """No file takes a byte more."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_start_on_a_full_disk_is_refused_with_the_file_and_the_reason(
+    file: Path, full_disk: None
+) -> None:
+    with pytest.raises(UnusableDatabase, match=r"jobs\.db .* cannot be used: .*disk.*\. If that"):
+        open_database(f"sqlite:///{file}")
+
+
+def test_a_queue_in_another_programs_database_is_refused_and_the_file_left_as_it_is(
+    tmp_path: Path,
+) -> None:
+    index = tmp_path / "index"
+    with closing(sqlite3.connect(index)) as another:
+        another.execute("CREATE TABLE Resources (internalId INTEGER PRIMARY KEY)")
+    before = index.read_bytes()
+
+    with pytest.raises(UnusableDatabase, match="it has tables of another program"):
+        open_database(f"sqlite:///{index}")
+
+    assert index.read_bytes() == before
 
 
 @pytest.fixture

@@ -68,6 +68,22 @@ def test_a_clock_that_is_set_back_holds_no_job_that_was_never_begun(database):
     assert jobs.claim() is None  # its back-off counts
 
 
+def test_a_job_that_failed_while_the_clock_was_a_year_ahead_does_not_wait_for_a_year(database):
+    clock = [datetime(2027, 1, 1, tzinfo=UTC)]
+    jobs = Jobs(open_database(database), retry_delay_seconds=30, now=lambda: clock[0])
+    job = add(jobs)
+    for attempt in (1, 2):
+        assert jobs.claim() is not None
+        jobs.fail(job.id, "boom")
+        clock[0] += timedelta(seconds=29 * attempt)
+        assert jobs.claim() is None
+        clock[0] += timedelta(seconds=1 * attempt)
+
+    clock[0] -= timedelta(days=365)
+
+    assert jobs.claim() is not None
+
+
 def test_a_job_is_taken_once_however_many_take_at_the_same_time(jobs, database):
     asked = {add(jobs, series=str(number)).id for number in range(40)}
     taken: list[str] = []

@@ -186,6 +186,18 @@ def test_pauses_between_attempts_double_up_to_an_hour_and_end_after_three_days(
     assert timedelta(hours=70) < clock.time - begun <= timedelta(hours=72)
 
 
+def test_a_delivery_that_failed_while_the_clock_was_a_year_ahead_does_not_wait_for_a_year(
+    jobs, deliveries, clock
+):
+    done(jobs, PACS)
+    deliveries.failed(taken(deliveries), "The receiver is away.")
+    assert deliveries.claim(KINDS) is None
+
+    clock.later(timedelta(days=-365))
+
+    assert taken(deliveries).attempts == 2
+
+
 def test_what_a_person_must_change_is_not_tried_again_until_asked(jobs, deliveries, clock):
     job = done(jobs, SENDER, PACS)
     for _ in range(2):

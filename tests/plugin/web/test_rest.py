@@ -282,6 +282,18 @@ def test_an_orthanc_that_does_not_answer_is_503(client, orthanc):
     assert "Internal error" in answer["error"]
 
 
+def test_a_model_that_was_removed_from_the_disk_since_the_start_is_503_with_its_place(
+    client, orthanc, ct, jobs, station, tmp_path
+):
+    station.catalogue._folders["removed"] = tmp_path / "removed"
+
+    status, answer = client.post(f"/oar/studies/{orthanc.receive(ct)}/jobs", {"model": "removed"})
+
+    assert status == 503
+    assert f"no model at {tmp_path / 'removed'}: card.json: No such file" in answer["error"]
+    assert jobs.find() == []
+
+
 def test_a_queue_that_does_not_answer_is_503(client, jobs, monkeypatch):
     def locked() -> None:
         raise OperationalError("SELECT", {}, Exception("database is locked"))
