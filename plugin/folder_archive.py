@@ -1,6 +1,7 @@
 """A folder of DICOM files as an archive, for the command line."""
 
 import os
+from io import BytesIO
 from pathlib import Path
 
 import pydicom
@@ -99,7 +100,15 @@ class FolderArchive:
         if dataset.SOPClassUID == SecondaryCaptureImageStorage:  # one page of several
             name = f"review{dataset.InstanceNumber:02d}"
         path = self._results / f"{name}.dcm"
-        dataset.save_as(path, enforce_file_format=True)
+        content = BytesIO()  # pydicom's word of a full disk does not say that it is one
+        dataset.save_as(content, enforce_file_format=True)
+        part = path.with_suffix(".part")  # half a SEG would be read, and lack organs
+        try:
+            part.write_bytes(content.getbuffer())
+            part.replace(path)
+        except OSError:
+            part.unlink(missing_ok=True)
+            raise
         return str(path)
 
     def store_once(self, dataset: pydicom.Dataset) -> str:

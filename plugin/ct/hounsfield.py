@@ -124,9 +124,11 @@ def fill_with_hounsfield(dataset: Dataset, out: np.ndarray) -> float:
     _check_within_bits(dataset, *ends)
     lowest, highest = (float(end) * slope + intercept for end in ends)
     padding = _whole(dataset, "PixelPaddingValue")
-    if padding is not None and padding * slope + intercept > HIGHEST_12_BIT_HU:
-        out[stored == padding] = AIR_HU
-        highest = float(out.max())
+    if padding is not None:
+        padding = int(np.array(padding).astype(stored.dtype))  # its VR may be of another sign
+        if padding * slope + intercept > HIGHEST_12_BIT_HU:
+            out[stored == padding] = AIR_HU
+            highest = float(out.max())
     if lowest < AIR_HU:
         np.maximum(out, AIR_HU, out=out)
     if highest > HIGHEST_HU:
@@ -208,7 +210,10 @@ def _stored_pixels(dataset: Dataset, shape: tuple[int, ...]) -> np.ndarray:
     order = ">" if syntax == ExplicitVRBigEndian else "<"
     kind = "i" if dataset.PixelRepresentation == 1 else "u"
     dtype = np.dtype(f"{order}{kind}{dataset.BitsAllocated // 8}")
-    return np.frombuffer(dataset.PixelData, dtype, math.prod(shape)).reshape(shape)
+    pixels = dataset.PixelData
+    if order == ">" and dtype.itemsize == 1 and dataset["PixelData"].VR == "OW":
+        pixels = np.frombuffer(pixels, np.uint16).byteswap()  # words, whose bytes changed places
+    return np.frombuffer(pixels, dtype, math.prod(shape)).reshape(shape)
 
 
 def _transfer_syntax(dataset: Dataset) -> UID:

@@ -45,6 +45,7 @@ OF_EACH_SLICE = tuple(
         *("SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames"),
         *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue"),
         *("RescaleSlope", "RescaleIntercept", "RescaleType", "PixelData", "InstanceNumber"),
+        *("AcquisitionNumber", "GantryDetectorTilt"),
         *LOSSY,
     )
 )

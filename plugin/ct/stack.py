@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import highdicom as hd
@@ -11,12 +12,17 @@ from pydicom import Dataset
 from pydicom.multival import MultiValue
 
 from plugin.ct.series_rules import SeriesRules, UnsuitableSeries
+from plugin.dicom_file import number_in
 from plugin.plain_text import counted
 
 Floats = NDArray[np.float64]
 
-UNIT_TOLERANCE = 1e-2
-"""How far a row or column direction may be from length one, and the two from a right angle."""
+UNIT_TOLERANCE = 2e-3
+"""How far a row or column direction may be from length one, and the two from a right angle: over
+250 mm, which is far from the first pixel, this adds up to half a mm."""
+
+TILT_TOLERANCE_DEG = 1.0
+"""Between what a scanner says of its gantry's tilt, which is a nominal number, and its slices."""
 
 DUPLICATE_MM = 1e-2
 """Slices closer than this are at the same place."""
@@ -74,9 +80,12 @@ def stack_slices(headers: Sequence[Dataset], rules: SeriesRules) -> Stack:
             f"The slices are {angle_deg:.0f} degrees from axial, "
             f"expected at most {rules.max_angle_from_axial_deg:g} degrees."
         )
+    _check_gantry(headers, angle_deg)
     # highdicom's order: the first axis runs against the normal, which keeps the grid right-handed.
     order = np.argsort(-(positions @ normal), kind="stable")
     positions = positions[order]
+    slices = tuple(headers[i] for i in order)
+    _check_acquisitions(slices)
     _check_tilt(positions, normal, rules)
     spacing_mm = _even_spacing(positions, normal, rules)
     first = positions[0]
@@ -91,12 +100,36 @@ def stack_slices(headers: Sequence[Dataset], rules: SeriesRules) -> Stack:
         coordinate_system="PATIENT",
         frame_of_reference_uid=str(headers[0].FrameOfReferenceUID),
     )
-    return Stack(slices=tuple(headers[i] for i in order), geometry=geometry)
+    return Stack(slices=slices, geometry=geometry)
 
 
 def from_axial_deg(normal: Floats) -> float:
     """Between the normal of slices, of length one in LPS, and the patient's head-foot axis."""
     return float(np.degrees(np.arccos(min(1.0, abs(normal[2])))))
+
+
+def _check_gantry(headers: Sequence[Dataset], angle_deg: float) -> None:
+    """Refuse slices of a tilted scanner whose orientation does not know of the tilt."""
+    for header in headers:
+        if "ORIGINAL" not in values_of(header.get("ImageType")):
+            continue  # made of others, perhaps without their tilt
+        tilt_deg = number_in(header, "GantryDetectorTilt") or 0.0
+        if abs(tilt_deg) > angle_deg + TILT_TOLERANCE_DEG:
+            raise UnsuitableSeries(
+                f"GantryDetectorTilt is {tilt_deg:g} degrees, but by ImageOrientationPatient the "
+                f"slices are only {angle_deg:.0f} degrees from axial: where they lie is not known."
+            )
+
+
+def _check_acquisitions(slices: Sequence[Dataset]) -> None:
+    """Refuse two scans that mesh: the patient may have moved from the one to the other."""
+    numbers = [number_in(one, "AcquisitionNumber") for one in slices]
+    runs = [number for number, _ in groupby(n for n in numbers if n is not None)]
+    if len(runs) > len(set(runs)):
+        raise UnsuitableSeries(
+            "Slices of different acquisitions (AcquisitionNumber) lie between each other, expected "
+            "one acquisition after the other: the patient may have moved meanwhile."
+        )
 
 
 def _check_tilt(positions: Floats, normal: Floats, rules: SeriesRules) -> None:

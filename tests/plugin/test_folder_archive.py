@@ -1,5 +1,6 @@
 import errno
 import os
+import resource
 from pathlib import Path
 
 import pydicom
@@ -126,3 +127,15 @@ def test_a_folder_keeps_a_result_under_its_modality(ct, tmp_path):
 
     assert stored == str(tmp_path / "ct.dcm")
     assert pydicom.dcmread(stored).SOPInstanceUID == ct[0].SOPInstanceUID
+
+
+def test_of_a_result_that_finds_no_room_nothing_is_left(ct, tmp_path):
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, most))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            FolderArchive(tmp_path, results=tmp_path).store(ct[0])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+
+    assert [*tmp_path.iterdir()] == []

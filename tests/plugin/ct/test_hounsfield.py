@@ -6,6 +6,7 @@ from io import BytesIO
 import numpy as np
 import pydicom
 import pytest
+from pydicom import Dataset
 from pydicom.uid import (
     ExplicitVRBigEndian,
     JPEG2000Lossless,
@@ -74,6 +75,17 @@ def test_a_padding_value_is_rescaled_before_it_is_judged() -> None:
     assert (read(datasets).volume.array[:, 0, :5] == 1976).all()
 
 
+def test_a_padding_value_with_another_sign_than_the_pixels_is_known_by_its_bits() -> None:
+    datasets = ct_slices(phantom(padding_hu=-2000))
+    padding = -2000 + 1024
+    for dataset in datasets:
+        stored = np.frombuffer(dataset.PixelData, "<i2").astype("<u2")
+        dataset.PixelData, dataset.PixelRepresentation = stored.tobytes(), 0
+        dataset.add_new("PixelPaddingValue", "SS", padding)
+    expected = np.maximum(phantom(padding_hu=-2000).ct.array, -1024)
+    np.testing.assert_array_equal(read(datasets).volume.array, expected)
+
+
 def test_each_slice_is_rescaled_by_its_own_slope_and_intercept() -> None:
     datasets = slices()
     pixels = np.frombuffer(datasets[3].PixelData, "<i2")
@@ -92,30 +104,44 @@ def test_unsigned_pixels_use_the_whole_of_their_16_bits() -> None:
     np.testing.assert_array_equal(read(datasets).volume.array, phantom().ct.array)
 
 
-def test_pixels_of_eight_bits_are_read() -> None:
+def eight_bits() -> list[Dataset]:
+    """One byte a pixel, every sixteenth HU."""
     datasets = slices()
     for dataset in datasets:
         dataset.PixelData = (np.frombuffer(dataset.PixelData, "<i2") // 16).astype("u1").tobytes()
         dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 8, 8, 7
         dataset.PixelRepresentation, dataset.RescaleSlope = 0, 16
+    return datasets
+
+
+def test_pixels_of_eight_bits_are_read() -> None:
     stored = (phantom().ct.array + 1024) // 16
-    np.testing.assert_array_equal(read(datasets).volume.array, 16 * stored - 1024)
+    np.testing.assert_array_equal(read(eight_bits()).volume.array, 16 * stored - 1024)
 
 
-def test_big_endian_files_are_read() -> None:
-    datasets = slices()
-    for dataset in datasets:
-        dataset.PixelData = np.frombuffer(dataset.PixelData, "<i2").astype(">i2").tobytes()
-        dataset["PixelData"].VR = "OW"
-        dataset.file_meta.TransferSyntaxUID = ExplicitVRBigEndian
+def big_endian(datasets: list[Dataset]) -> list[bytes]:
+    """As files, of slices whose pixels are in words of two bytes."""
     files = []
     for dataset in datasets:
+        dataset.PixelData = np.frombuffer(dataset.PixelData, "<u2").astype(">u2").tobytes()
+        dataset["PixelData"].VR = "OW"
+        dataset.file_meta.TransferSyntaxUID = ExplicitVRBigEndian
         buffer = BytesIO()
         pydicom.dcmwrite(
             buffer, dataset, implicit_vr=False, little_endian=False, enforce_file_format=True
         )
         files.append(buffer.getvalue())
+    return files
+
+
+def test_big_endian_files_are_read() -> None:
+    files = big_endian(slices())
     np.testing.assert_array_equal(read_series(files, RULES).volume.array, phantom().ct.array)
+
+
+def test_pixels_of_eight_bits_do_not_change_places_in_big_endian_words() -> None:
+    volume = read_series(big_endian(eight_bits()), RULES).volume
+    np.testing.assert_array_equal(volume.array, read(eight_bits()).volume.array)
 
 
 @pytest.mark.parametrize("syntax", [RLELossless, JPEG2000Lossless])

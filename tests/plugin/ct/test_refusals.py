@@ -72,6 +72,11 @@ def wider_halfway(datasets: list[Dataset]) -> None:
         dataset.ImagePositionPatient = [0.0, 0.0, -4.0 * index - 0.06 * max(index - 15, 0)]
 
 
+def two_scans(datasets: list[Dataset]) -> None:
+    """Every other slice is of a second one."""
+    in_all(AcquisitionNumber=2)(datasets[::2])
+
+
 SAGITTAL = [0, 1, 0, 0, 0, -1]
 
 REFUSED: dict[str, tuple[Change, str]] = {
@@ -126,6 +131,15 @@ REFUSED: dict[str, tuple[Change, str]] = {
         in_all(ImageOrientationPatient=[1, 0, 0, 0, 0.5, 0]),
         "not two perpendicular directions of length one",
     ),
+    "directions of two decimals": (
+        in_all(ImageOrientationPatient=[0.98, 0.17, 0, -0.17, 0.98, 0]),
+        "not two perpendicular directions of length one",
+    ),
+    "a tilt that the orientation does not know of": (
+        in_all(GantryDetectorTilt="-20"),
+        "GantryDetectorTilt is -20 degrees.* only 0 degrees from axial",
+    ),
+    "two scans in one": (two_scans, "different acquisitions .* lie between each other"),
     "sagittal": (in_all(ImageOrientationPatient=SAGITTAL), "90 degrees from axial"),
     "same place": (moved(5, 0, 0, -4), "1 pair .* same place, the first at z = 124.0 mm"),
     "one slice beside": (moved(5, 3, 0, 0), "3.0 mm beside each other"),
@@ -209,8 +223,21 @@ def test_slices_whose_places_are_rounded_to_tenths_are_evenly_apart() -> None:
 
 def test_directions_that_are_not_quite_perpendicular_are_taken_as_if_they_were() -> None:
     headers = slices()
-    in_all(ImageOrientationPatient=[1, 0, 0, 0.005, 0.999987, 0])(headers)
+    in_all(ImageOrientationPatient=[1, 0, 0, 0.0015, 0.999999, 0])(headers)
     assert judge(headers, RULES).chosen
+
+
+def test_a_scanner_that_counts_an_acquisition_for_every_turn_has_made_one_scan() -> None:
+    headers = slices()
+    for index, header in enumerate(headers):
+        header.AcquisitionNumber = 1 + index // 4
+    assert judge(headers, RULES).chosen
+
+
+def test_what_was_made_straight_of_a_tilted_scan_may_still_say_so() -> None:
+    headers = slices()
+    in_all(GantryDetectorTilt="18.5", ImageType=["DERIVED", "PRIMARY", "AXIAL"])(headers)
+    assert judge(headers, SeriesRules(AcceptDerived=True)).chosen
 
 
 def turned(degrees: float) -> list[Dataset]:
