@@ -12,7 +12,7 @@ from pydicom.uid import (
     MRImageStorage,
 )
 
-from plugin.ct.series import judge
+from plugin.ct.series import judge, sort_and_check
 from plugin.ct.series_rules import SeriesRules
 from tests.phantoms import ct_slices
 from tests.plugin.ct.series_files import RULES, phantom, slices
@@ -72,6 +72,19 @@ def wider_halfway(datasets: list[Dataset]) -> None:
         dataset.ImagePositionPatient = [0.0, 0.0, -4.0 * index - 0.06 * max(index - 15, 0)]
 
 
+def lowered(start: int, offset_mm: float) -> Change:
+    def change(datasets: list[Dataset]) -> None:
+        for index in range(start, len(datasets)):
+            moved(index, 0, 0, -offset_mm)(datasets)
+
+    return change
+
+
+def side_by_side(datasets: list[Dataset]) -> None:
+    for index, dataset in enumerate(datasets):
+        dataset.ImagePositionPatient = [4.0 * index, 0.0, 0.0]
+
+
 SAGITTAL = [0, 1, 0, 0, 0, -1]
 
 REFUSED: dict[str, tuple[Change, str]] = {
@@ -129,9 +142,11 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "sagittal": (in_all(ImageOrientationPatient=SAGITTAL), "90 degrees from axial"),
     "same place": (moved(5, 0, 0, -4), "1 pair .* same place, the first at z = 124.0 mm"),
     "one slice beside": (moved(5, 3, 0, 0), "3.0 mm beside each other"),
+    "all beside each other": (side_by_side, "116.0 mm beside each other"),
     "one slice a little beside": (moved(5, 0, 0.7, 0), "0.7 mm beside each other"),
     "one missing": (remove(12), "1 slice missing: .* between z = 96.0 and 104.0 mm"),
     "three missing": (remove(12, 13, 20), "3 slices missing"),
+    "a gap of no whole slice": (lowered(15, 2.4), "varies from 4.00 to 6.40 mm"),
     "irregular": (moved(5, 0, 0, 1.3), "varies from 2.70 to 5.30 mm"),
     "a little irregular": (moved(5, 0, 0, 0.15), "varies from 3.85 to 4.15 mm"),
     "drifting": (wider_halfway, "varies from 4.00 to 4.06 mm"),
@@ -211,6 +226,16 @@ def test_directions_that_are_not_quite_perpendicular_are_taken_as_if_they_were()
     headers = slices()
     in_all(ImageOrientationPatient=[1, 0, 0, 0.005, 0.999987, 0])(headers)
     assert judge(headers, RULES).chosen
+
+
+@pytest.mark.parametrize("cosines", [[0.995, 0, 0, 0, 1, 0], [1, 0, 0, 0, 1.005, 0]])
+def test_a_direction_that_is_not_quite_of_length_one_stretches_no_patient(
+    cosines: list[float],
+) -> None:
+    headers = slices()
+    in_all(ImageOrientationPatient=cosines)(headers)
+    geometry = sort_and_check(headers, RULES).geometry
+    np.testing.assert_allclose(geometry.affine, phantom().ct.affine, atol=1e-9)
 
 
 def turned(degrees: float) -> list[Dataset]:
