@@ -108,6 +108,51 @@ def test_pixels_a_fiftieth_wider_than_the_cts_are_not_taken_for_its_own() -> Non
     np.testing.assert_allclose(*places_mm, atol=0.5)
 
 
+@pytest.mark.parametrize("orientation", ["FPL", "LAH", "PRF", "HLA"])
+@pytest.mark.parametrize("border", [0, 2])
+def test_an_organ_that_reaches_every_face_of_the_ct_stays_whole_however_its_mask_is_stored(
+    orientation: str, border: int
+) -> None:
+    affine = np.diag([3.0, 1.0, 0.9, 1.0])[[2, 1, 0, 3]]
+    array = np.random.default_rng(0).integers(0, 2, (4, 5, 6), np.uint8)
+    array[0, 0, 0] = array[-1, -1, -1] = 1
+    ct = hd.VolumeGeometry(affine, array.shape, "PATIENT")
+
+    mask = hd.Volume(array, affine, "PATIENT").pad(border).to_patient_orientation(orientation)
+
+    np.testing.assert_array_equal(on_grid(mask, ct).array, array)
+
+
+@pytest.mark.parametrize("kind", ["BINARY", "LABELMAP"])
+def test_frames_that_lie_as_unevenly_as_the_slices_of_a_ct_may_are_read(
+    phantom: Phantom, slices: list[Dataset], kind: str
+) -> None:
+    organs = [BY_NAME["brainstem"], LEFT]
+    drawing = as_read(seg(slices, phantom.labels, organs, segmentation_type=kind))
+    for frame in drawing.PerFrameFunctionalGroupsSequence:
+        [place] = frame.PlanePositionSequence
+        x, y, z = place.ImagePositionPatient
+        place.ImagePositionPatient = [x, y, z + 0.09 * (-1) ** round(z / 4)]
+
+    found = drawn(drawing, phantom)
+
+    assert found.left_out == {}
+    assert found.organs == tuple(organs)
+
+
+def test_segments_that_overlap_are_each_read_whole(phantom: Phantom, slices: list[Dataset]) -> None:
+    """A lens is drawn within its eye."""
+    eye, lens = BY_NAME["eye_left"], BY_NAME["lens_left"]
+    both = np.isin(phantom.labels.array, [eye.label, lens.label])
+    one = phantom.labels.array == lens.label
+
+    found = drawn(seg(slices, phantom.labels, [eye, lens], masks=[both, one]), phantom)
+
+    assert found.left_out == {}
+    expected = np.where(both, np.where(one, lens.label, eye.label), 0)
+    np.testing.assert_array_equal(found.labels.array, expected)
+
+
 def test_a_segmentation_that_would_not_fit_into_the_memory_is_not_decoded(
     phantom: Phantom, slices: list[Dataset], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -359,7 +404,7 @@ def test_a_stray_line_far_from_an_organ_does_not_cost_it(
     phantom: Phantom, slices: list[Dataset]
 ) -> None:
     x, y, z = slices[0].ImagePositionPatient
-    line = Outline(np.array([[x, y, z], [x + 1, y + 1 / 3, z], [x + 2, y + 2 / 3, z]]))
+    line = Outline(np.array([[x, y, z], [x + 1, y + 0.33, z], [x + 2, y + 0.67, z]]))
     left = outlines(phantom, "parotid_left")
 
     found = drawn(rtstruct(slices, {"Parotid_L": [*left, line]}), phantom)
