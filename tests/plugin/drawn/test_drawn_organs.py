@@ -11,6 +11,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import JPEG2000Lossless
 
 from model.organs import BY_NAME, ORGANS, Organ
+from plugin.drawn.contour_fill import UnusableStructure
 from plugin.drawn.drawn_organs import DrawnOrgans, draw_organs
 from plugin.drawn.segment_masks import on_grid
 from plugin.drawn.structure_names import StructureNames
@@ -121,6 +122,15 @@ def test_an_organ_that_reaches_every_face_of_the_ct_stays_whole_however_its_mask
     mask = hd.Volume(array, affine, "PATIENT").pad(border).to_patient_orientation(orientation)
 
     np.testing.assert_array_equal(on_grid(mask, ct).array, array)
+
+
+def test_a_mask_that_lies_beside_the_ct_is_not_one_of_nothing() -> None:
+    mask = hd.Volume(np.ones((2, 2, 2), np.uint8), np.eye(4), "PATIENT")
+    for beside_mm in (100.0, 100.5):  # on the CT's own voxels, and between them
+        affine = np.eye(4)
+        affine[:3, 3] = beside_mm
+        with pytest.raises(UnusableStructure, match="it does not fill a voxel of the CT"):
+            on_grid(mask, hd.VolumeGeometry(affine, (4, 5, 6), "PATIENT"))
 
 
 @pytest.mark.parametrize("kind", ["BINARY", "LABELMAP"])
@@ -313,6 +323,7 @@ def test_two_structures_of_one_organ_leave_it_out_and_empty_ones_do_not_count(
     assert found.organs == (RIGHT,)
     assert found.left_out == {LEFT: "several structures are this organ: Parotid_L, L parotid"}
     assert found.unmatched == ("PTV_66",)
+    assert "PTV_66" not in found.matched
     assert not (found.labels.array == LEFT.label).any()
 
 
