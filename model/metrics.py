@@ -88,7 +88,7 @@ def added_path_length_mm(
     missing = 0
     for ours, theirs in zip(predicted, reference, strict=True):
         to_draw = _surface(theirs)
-        if ours.any() and to_draw.any():
+        if ours.any():
             drawn = _surface(ours)
             to_draw &= ndimage.distance_transform_edt(~drawn, spacing_mm[1:]) > tolerance_mm
         missing += int(to_draw.sum())

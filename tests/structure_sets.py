@@ -136,6 +136,7 @@ def seg(
     labels: hd.Volume,
     organs: Sequence[Organ],
     names: Mapping[Organ, str] | None = None,
+    masks: Sequence[np.ndarray] | None = None,
     **options: Any,
 ) -> Dataset:
     """A SEG on a CT by somebody else, a segment for each organ.
@@ -145,9 +146,10 @@ def seg(
         labels: organ labels.
         organs: which of them to write.
         names: segment labels; without it TG-263's.
+        masks: of the organs; without it where their labels are.
         options: of highdicom's Segmentation.
     """
-    masks = np.stack([labels.array == organ.label for organ in organs], axis=-1)
+    masks = masks or [labels.array == organ.label for organ in organs]
     descriptions = [
         hd.seg.SegmentDescription(
             segment_number=number,
@@ -173,7 +175,7 @@ def seg(
     return as_read(
         hd.seg.Segmentation(
             source_images=list(ct),
-            pixel_array=masks.astype(np.uint8),
+            pixel_array=np.stack(masks, axis=-1).astype(np.uint8),
             segmentation_type=kind,
             **values | options,
         )

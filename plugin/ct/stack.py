@@ -238,6 +238,6 @@ def _numbers(header: Dataset, keyword: str, count: int) -> tuple[float, ...]:
 
 
 def values_of(value: Any) -> list[Any]:
-    if value is None or value == "":
+    if value is None:
         return []
     return list(value) if isinstance(value, MultiValue | list) else [value]

@@ -265,8 +265,8 @@ def _at_depth(
 ) -> Bits:
     """The shape at a depth: as drawn there, or between the two planes around it."""
     above = int(np.searchsorted(depths, depth))
-    if above == len(depths) or (above == 0 and depths[0] > depth):
-        return filled(float(depths[min(above, len(depths) - 1)]))
+    if above in (0, len(depths)):
+        return filled(float(depths[-1 if above else 0]))
     if depths[above] == depth:
         return filled(depth)
     low, high = float(depths[above - 1]), float(depths[above])

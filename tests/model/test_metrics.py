@@ -133,9 +133,11 @@ def test_what_is_drawn_already_need_not_be_drawn_again() -> None:
 
 
 @pytest.mark.parametrize("predicted", [np.zeros((12, 20, 20), bool), square(slices=slice(8, 9))])
-def test_an_organ_that_was_not_found_is_drawn_whole(predicted: Mask) -> None:
+@pytest.mark.parametrize("tolerance_mm", [0.0, 4.0])
+def test_an_organ_that_was_not_found_is_drawn_whole(predicted: Mask, tolerance_mm: float) -> None:
+    """Also in the corner of the images: there is nothing that it could be near to."""
     # Three slices, each with the 6 * 6 - 4 * 4 = 20 outermost pixels of a square of 6.
-    found = added_path_length_mm(predicted, square(), (3.0, 2.0, 2.0))
+    found = added_path_length_mm(predicted, square(0, 0), (3.0, 2.0, 2.0), tolerance_mm)
 
     assert found == pytest.approx(3 * 20 * 2.0)
 

@@ -136,6 +136,11 @@ def test_a_pair_may_lie_a_little_askew_to_the_brainstem(off_mm: int, says: bool)
     assert ("Eye_L lies on the other side of the organs on the midline" in said) == says
 
 
+def test_a_pair_in_a_patient_without_brainstem_and_cord_is_judged_by_itself() -> None:
+    assert not any("side" in one for one in sentences(in_columns(eye_left=40, eye_right=10)))
+    assert any("side" in one for one in sentences(in_columns(eye_left=10, eye_right=40)))
+
+
 def test_organs_of_the_midline_that_lie_askew_have_their_middle_between_them() -> None:
     labels = in_columns(brainstem=30, spinal_cord=40, eye_left=33)
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from training.augment import EDGE_VOXELS, AugmentConfig, Scan, sample_patch
+from training.augment import EDGE_VOXELS, AugmentConfig, Scan, _draw_matrix, sample_patch
 from training.cases import UNKNOWN
 
 SPACING_MM = (3.0, 2.0, 2.0)
@@ -231,3 +231,13 @@ def test_scaling_is_the_same_in_millimetres_along_every_axis() -> None:
 
     extent = [len(torch.argwhere(y == 1)[:, axis].unique()) for axis in range(3)]
     assert extent == [8, 8, 8]
+
+
+def test_a_patient_is_turned_and_neither_bent_nor_mirrored() -> None:
+    rigid = AugmentConfig(scale=(1, 1), stretch=0)
+    for seed in range(5):
+        spacing_mm = np.array([3.0, 1.0, 0.9])
+        matrix = _draw_matrix((3.0, 1.0, 0.9), rigid, np.random.default_rng(seed))
+        in_mm = spacing_mm[:, None] * matrix / spacing_mm
+        np.testing.assert_allclose(in_mm @ in_mm.T, np.eye(3), atol=1e-12)
+        assert np.linalg.det(in_mm) > 0

@@ -8,7 +8,7 @@ import pytest
 
 from model.organs import BY_NAME, Organ
 from tests.phantoms import COSINES, Orientation, Phantom, make_phantom
-from training.checks import Findings, examine
+from training.checks import Findings, examine, nothing_left
 from training.labelled import LabelledCt
 
 NAMES = ("brainstem", "eye_left", "eye_right", "parotid_left", "parotid_right", "middle_ear_left")
@@ -125,16 +125,24 @@ def test_an_organ_that_is_left_out_does_not_say_where_the_others_should_be() -> 
     assert kept(found) == {"brainstem", "parotid_left"}
 
 
-def test_a_single_gland_on_the_wrong_side_is_found_by_the_body_alone() -> None:
-    case = case_of(phantom(), "parotid_right")
+@pytest.mark.parametrize(
+    ("there", "said"), [("parotid_right", "parotid_left"), ("parotid_left", "parotid_right")]
+)
+def test_a_single_gland_on_the_wrong_side_is_found_by_the_body_alone(there: str, said: str) -> None:
+    """Wherever the scanner has its origin."""
+    one = case_of(phantom(), there)
+    far = one.ct.affine.copy()
+    far[:2, 3] += 300, -700
+    ct, labels = (hd.Volume(v.array, far, "PATIENT") for v in (one.ct, one.labels))
+    case = replace(one, ct=ct, labels=labels)
     array = case.labels.array.copy()
-    array[array > 0] = BY_NAME["parotid_left"].label
-    wrong = replace(case, labels=case.labels.with_array(array), labelled=(BY_NAME["parotid_left"],))
+    array[array > 0] = BY_NAME[said].label
+    wrong = replace(case, labels=case.labels.with_array(array), labelled=(BY_NAME[said],))
 
     found, findings = examine(wrong)
 
     assert found.labelled == ()
-    assert findings.left_out == {"parotid_left": "it does not lie on its side of the patient"}
+    assert findings.left_out == {said: "it does not lie on its side of the patient"}
     assert examine(case)[0].labelled == case.labelled
 
 
@@ -178,8 +186,15 @@ def test_air_within_the_patient_is_not_outside() -> None:
     assert not any("outside" in each for each in findings.doubts.get("brainstem", []))
 
 
-def outside(share: float) -> Findings:
-    """Of an eye of which a share lies in front of the face."""
+def finer(volume: hd.Volume, rows: int, columns: int) -> hd.Volume:
+    """The same with so many pixels in place of each."""
+    affine = volume.affine @ np.diag([1, 1 / rows, 1 / columns, 1])
+    affine[:3, 3] += volume.affine[:3, 1:3] @ [(1 / rows - 1) / 2, (1 / columns - 1) / 2]
+    return hd.Volume(volume.array.repeat(rows, 1).repeat(columns, 2), affine, "PATIENT")
+
+
+def outside(share: float, pixels: tuple[int, int]) -> Findings:
+    """Of an eye of which a share lies in front of the face; in place of each pixel so many."""
     one = phantom()
     case = case_of(one, "eye_left", "eye_right", "brainstem")
     eye = BY_NAME["eye_left"]
@@ -190,11 +205,15 @@ def outside(share: float) -> Findings:
     rows = round(10 * share)
     where[k - 2 : k + 3, skin - rows : skin + 10 - rows, column - 3 : column + 4] = True
     place(case.labels, eye, where)
-    return examine(case)[1]
+    ct, labels = finer(case.ct, *pixels), finer(case.labels, *pixels)
+    return examine(replace(case, ct=ct, labels=labels))[1]
 
 
-def test_an_organ_in_front_of_the_face_is_left_out_and_one_at_the_skin_is_looked_at() -> None:
-    far, near, inside = outside(0.8), outside(0.4), outside(-0.3)
+@pytest.mark.parametrize("pixels", [(1, 1), (2, 3)])
+def test_an_organ_in_front_of_the_face_is_left_out_and_one_at_the_skin_is_looked_at(
+    pixels: tuple[int, int],
+) -> None:
+    far, near, inside = (outside(share, pixels) for share in (0.8, 0.4, -0.3))
     assert far.left_out["eye_left"].endswith("% of it lies outside the body")
     assert near.left_out == {}
     assert any("outside the body" in sentence for sentence in near.doubts["eye_left"])
@@ -235,3 +254,9 @@ def test_an_organ_that_is_labelled_and_not_there_stays_so() -> None:
     found, findings = examine(case)
     assert kept(found) == {"pituitary"}
     assert findings.volumes_ml == {}
+
+
+def test_of_a_case_that_is_left_with_no_organ_each_reason_is_said_of_its_own_organs() -> None:
+    assert nothing_left({"lens_left": "no", "eye_left": "it is air", "lens_right": "no"}) == (
+        "no organ is left of those that were drawn: Lens_L, Lens_R: no; Eye_L: it is air"
+    )

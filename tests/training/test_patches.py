@@ -172,16 +172,21 @@ def test_the_lens_is_in_the_patches_as_often_as_its_share_says() -> None:
 
 @pytest.mark.parametrize("foreground", [0.0, 1.0])
 def test_a_patch_lies_within_its_case_as_far_as_it_fits(foreground: float) -> None:
-    """Beside it is nothing but air that is made up, and no tile of a patient shows it."""
+    """Beside it is nothing but air that is made up, and no tile of a patient shows it.
+
+    Of two organs in two corners patches show the middle between them only if drawn anywhere.
+    """
     patches = two_organs(0.0)
-    patches.config = replace(patches.config, foreground=foreground, patch=(16, 8, 8))
+    patches.config = replace(patches.config, foreground=foreground, patch=(16, 8, 12))
 
     centres = np.array([patches._place(np.random.default_rng(seed))[1] for seed in range(400)])
 
     z, y, x = centres.T
     assert -0.5 <= z.min() < z.max() <= 7.5  # the patch is larger than the case
-    for across in (y, x):
-        assert (across.min(), across.max()) == (3.5, 27.5)
+    assert (y.min(), y.max()) == (3.5, 27.5)
+    assert (x.min(), x.max()) == (5.5, 25.5)
+    middle = np.mean((y > 8) & (y < 24))
+    assert middle == pytest.approx((1 - foreground) / 2, abs=0.1)
 
 
 def test_without_any_organ_there_is_nothing_to_train_on() -> None:

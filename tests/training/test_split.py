@@ -61,6 +61,12 @@ def test_a_fold_that_cannot_be_is_refused(test: int, fold: int, complaint: str) 
         split_fold(CASES, 0, test=test, fold=fold)
 
 
+def test_a_patient_for_each_fold_is_enough() -> None:
+    folds = [split_fold(CASES, 0, test=35, fold=fold) for fold in range(FOLDS)]
+
+    assert {(len(fold.training), len(fold.validation)) for fold in folds} == {(4, 1)}
+
+
 def test_a_run_that_names_a_fold_gets_that_fold() -> None:
     whole = replace(tiny_run(Path("a"), Path("b")), test_patients=8, validation_patients=5)
 

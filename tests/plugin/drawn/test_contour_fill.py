@@ -245,7 +245,7 @@ def cone(k: float) -> tuple[float, float]:
     return 20 - 1.5 * k, 14 - 1.0 * k
 
 
-@pytest.mark.parametrize("above", [0.4, 0.5])
+@pytest.mark.parametrize("above", [0.4, 0.5, 0.6])
 def test_planes_between_the_slices_give_the_slices_the_shape_between_them(above: float) -> None:
     ct = grid()
     planes = [k + above for k in range(-6, 6)]
@@ -254,8 +254,8 @@ def test_planes_between_the_slices_give_the_slices_the_shape_between_them(above:
 
     filled = np.flatnonzero(mask.array.any(axis=(1, 2)))
     assert len(filled) == len(planes)
-    for k in filled[1:-1]:
-        a, b = cone(k - 10)
+    for k in filled:
+        a, b = cone(np.clip(k - 10, planes[0], planes[-1]))  # behind the last, its own shape
         assert area_mm2(mask, k) == pytest.approx(np.pi * a * b, rel=0.02)
 
 
@@ -277,6 +277,19 @@ def test_towards_an_outline_of_no_area_nothing_is_filled() -> None:
     mask = fill_contours(in_slices(ct, ellipse((0, 0, -2), RADII_MM), sliver), ct)
 
     assert np.flatnonzero(mask.array.any(axis=(1, 2))).tolist() == [8]
+
+
+@pytest.mark.parametrize(
+    ("planes", "slices"), [((-0.4, 1.6, 3.6), [10, 11, 12, 13, 14]), ((0.15, 0.55), [10])]
+)
+def test_an_end_reaches_half_way_to_where_another_plane_would_be_and_half_a_slice_at_most(
+    planes: tuple[float, ...], slices: list[int]
+) -> None:
+    ct = grid()
+
+    mask = fill_contours(in_slices(ct, *(ellipse((0, 0, k), RADII_MM) for k in planes)), ct)
+
+    assert np.flatnonzero(mask.array.any(axis=(1, 2))).tolist() == slices
 
 
 def test_planes_finer_than_the_slices_do_not_make_it_longer() -> None:

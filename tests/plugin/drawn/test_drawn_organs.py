@@ -11,6 +11,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import JPEG2000Lossless
 
 from model.organs import BY_NAME, ORGANS, Organ
+from plugin.drawn.contour_fill import UnusableStructure
 from plugin.drawn.drawn_organs import DrawnOrgans, draw_organs
 from plugin.drawn.segment_masks import on_grid
 from plugin.drawn.structure_names import StructureNames
@@ -106,6 +107,60 @@ def test_pixels_a_fiftieth_wider_than_the_cts_are_not_taken_for_its_own() -> Non
         for one in (found, drawn_mask)
     ]
     np.testing.assert_allclose(*places_mm, atol=0.5)
+
+
+@pytest.mark.parametrize("orientation", ["FPL", "LAH", "PRF", "HLA"])
+@pytest.mark.parametrize("border", [0, 2])
+def test_an_organ_that_reaches_every_face_of_the_ct_stays_whole_however_its_mask_is_stored(
+    orientation: str, border: int
+) -> None:
+    affine = np.diag([3.0, 1.0, 0.9, 1.0])[[2, 1, 0, 3]]
+    array = np.random.default_rng(0).integers(0, 2, (4, 5, 6), np.uint8)
+    array[0, 0, 0] = array[-1, -1, -1] = 1
+    ct = hd.VolumeGeometry(affine, array.shape, "PATIENT")
+
+    mask = hd.Volume(array, affine, "PATIENT").pad(border).to_patient_orientation(orientation)
+
+    np.testing.assert_array_equal(on_grid(mask, ct).array, array)
+
+
+def test_a_mask_that_lies_beside_the_ct_is_not_one_of_nothing() -> None:
+    mask = hd.Volume(np.ones((2, 2, 2), np.uint8), np.eye(4), "PATIENT")
+    for beside_mm in (100.0, 100.5):  # on the CT's own voxels, and between them
+        affine = np.eye(4)
+        affine[:3, 3] = beside_mm
+        with pytest.raises(UnusableStructure, match="it does not fill a voxel of the CT"):
+            on_grid(mask, hd.VolumeGeometry(affine, (4, 5, 6), "PATIENT"))
+
+
+@pytest.mark.parametrize("kind", ["BINARY", "LABELMAP"])
+def test_frames_that_lie_as_unevenly_as_the_slices_of_a_ct_may_are_read(
+    phantom: Phantom, slices: list[Dataset], kind: str
+) -> None:
+    organs = [BY_NAME["brainstem"], LEFT]
+    drawing = as_read(seg(slices, phantom.labels, organs, segmentation_type=kind))
+    for frame in drawing.PerFrameFunctionalGroupsSequence:
+        [place] = frame.PlanePositionSequence
+        x, y, z = place.ImagePositionPatient
+        place.ImagePositionPatient = [x, y, z + 0.09 * (-1) ** round(z / 4)]
+
+    found = drawn(drawing, phantom)
+
+    assert found.left_out == {}
+    assert found.organs == tuple(organs)
+
+
+def test_segments_that_overlap_are_each_read_whole(phantom: Phantom, slices: list[Dataset]) -> None:
+    """A lens is drawn within its eye."""
+    eye, lens = BY_NAME["eye_left"], BY_NAME["lens_left"]
+    both = np.isin(phantom.labels.array, [eye.label, lens.label])
+    one = phantom.labels.array == lens.label
+
+    found = drawn(seg(slices, phantom.labels, [eye, lens], masks=[both, one]), phantom)
+
+    assert found.left_out == {}
+    expected = np.where(both, np.where(one, lens.label, eye.label), 0)
+    np.testing.assert_array_equal(found.labels.array, expected)
 
 
 def test_a_segmentation_that_would_not_fit_into_the_memory_is_not_decoded(
@@ -268,6 +323,7 @@ def test_two_structures_of_one_organ_leave_it_out_and_empty_ones_do_not_count(
     assert found.organs == (RIGHT,)
     assert found.left_out == {LEFT: "several structures are this organ: Parotid_L, L parotid"}
     assert found.unmatched == ("PTV_66",)
+    assert "PTV_66" not in found.matched
     assert not (found.labels.array == LEFT.label).any()
 
 
@@ -359,7 +415,7 @@ def test_a_stray_line_far_from_an_organ_does_not_cost_it(
     phantom: Phantom, slices: list[Dataset]
 ) -> None:
     x, y, z = slices[0].ImagePositionPatient
-    line = Outline(np.array([[x, y, z], [x + 1, y + 1 / 3, z], [x + 2, y + 2 / 3, z]]))
+    line = Outline(np.array([[x, y, z], [x + 1, y + 0.33, z], [x + 2, y + 0.67, z]]))
     left = outlines(phantom, "parotid_left")
 
     found = drawn(rtstruct(slices, {"Parotid_L": [*left, line]}), phantom)

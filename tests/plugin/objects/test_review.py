@@ -336,14 +336,6 @@ def test_the_pages_are_small_and_lose_nothing() -> None:
     np.testing.assert_array_equal(shown, drawn)
 
 
-def test_labels_of_another_grid_are_our_mistake() -> None:
-    shifted = phantom().labels.crop_to_spatial_shape((43, 63, 61))
-    with pytest.raises(ValueError, match="not on the grid"):
-        pages_of(shifted)
-    with pytest.raises(ValueError, match="not in the order and place"):
-        pages_of(slices=headers()[::-1])
-
-
 @pytest.mark.parametrize("bare", [False, True], ids=["whole header", "type 2 missing"])
 def test_dciodvfy_finds_no_error(bare: bool, tmp_path: Path) -> None:
     if shutil.which("dciodvfy") is None:
