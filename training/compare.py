@@ -27,10 +27,10 @@ from training.command_line import command, described_by
 from training.config import TrainConfig, load_toml, validated
 from training.held_out import cts_of, held_out_folders
 from training.labelled import case_folders
+from training.markdown import markdown_table
 from training.measure import measure_once
-from training.report import markdown_table
 from training.runs import Run, finish
-from training.scores import Row, dice_by_organ, mean_dice
+from training.scores import Row, dice_by_organ, mean_and_sd, mean_dice
 from training.train import Diverged
 
 ENDLESS = 1_000_000
@@ -192,7 +192,7 @@ def _line(result: Result, organs: Sequence[str], patients: set[str] | None) -> l
     millions = f"{result.parameters / 1e6:.1f}"
     if result.frozen:
         millions += f" ({result.frozen / 1e6:.1f} frozen)"
-    dice = {organ: 100 * np.array(values) for organ, values in dice_by_organ(rows).items()}
+    dice = dice_by_organ(rows)
     return [
         result.entry.budget,
         result.entry.network.title,
@@ -203,7 +203,7 @@ def _line(result: Result, organs: Sequence[str], patients: set[str] | None) -> l
         f"{result.seconds_per_case:.1f}",
         str(len({row.case for row in rows})),
         f"{100 * mean_dice(rows):.1f}",
-        *(f"{dice[o].mean():.1f} ± {dice[o].std():.1f}" if o in dice else "-" for o in organs),
+        *(mean_and_sd(dice.get(organ, [])) for organ in organs),
     ]
 
 

@@ -25,12 +25,12 @@ from training.command_line import command, described_by, finite
 from training.config import TrainConfig
 from training.held_out import cts_of
 from training.labelled import case_folders
+from training.markdown import markdown_table
 from training.measure import measure_once
 from training.plots import draw_boxes
 from training.published import TABLE_1
-from training.report import markdown_table
 from training.runs import Run, finish
-from training.scores import Row, dice_by_organ, mean_dice
+from training.scores import Row, dice_by_organ, mean_and_sd, mean_dice
 from training.split import FOLDS, split_of
 from training.train import Diverged
 
@@ -94,16 +94,14 @@ def table(folds: Sequence[Fold]) -> str:
     validated = [dice_by_organ(fold.validation) for fold in folds]
     lines = []
     for organ in dict.fromkeys(organ for dice in tested for organ in dice):
-        alone = 100 * np.array(dice_by_organ(best.test).get(organ, []))
-        published = TABLE_1[organ][-1]
         lines.append(
             [
                 BY_NAME[organ].tg263,
                 *(f"{100 * np.mean(d[organ]):.1f}" if organ in d else "-" for d in tested),
-                _over([float(np.mean(dice[organ])) for dice in tested if organ in dice]),
-                _over([float(np.mean(dice[organ])) for dice in validated if organ in dice]),
-                f"{alone.mean():.1f} ± {alone.std():.1f}" if len(alone) else "-",
-                f"{published.mean:.1f} ± {published.sd:.1f}",
+                mean_and_sd([float(np.mean(dice[organ])) for dice in tested if organ in dice]),
+                mean_and_sd([float(np.mean(dice[organ])) for dice in validated if organ in dice]),
+                mean_and_sd(dice_by_organ(best.test).get(organ, [])),
+                f"{TABLE_1[organ][-1]}",
             ]
         )
     tests = [mean_dice(fold.test) for fold in folds]
@@ -111,18 +109,13 @@ def table(folds: Sequence[Fold]) -> str:
         [
             "mean over organs",
             *(f"{100 * mean:.1f}" for mean in tests),
-            _over(tests),
-            _over([mean_dice(fold.validation) for fold in folds]),
+            mean_and_sd(tests),
+            mean_and_sd([mean_dice(fold.validation) for fold in folds]),
             f"{100 * mean_dice(best.test):.1f}",
             "",
         ]
     )
     return markdown_table(head, lines)
-
-
-def _over(means: Sequence[float]) -> str:
-    values = 100 * np.array(means)
-    return f"{values.mean():.1f} ± {values.std():.1f}" if len(values) else "-"
 
 
 def notes(config: TrainConfig, folds: Sequence[Fold]) -> str:

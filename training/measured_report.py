@@ -7,11 +7,11 @@ import numpy as np
 
 from model.checkpoint import NOTICE
 from model.organs import BY_NAME, ORGANS, Organ
+from training.markdown import markdown_table
 from training.measure import Measured
 from training.plots import draw_boxes, draw_view
 from training.published import COARSE_MM, SECOND_READER, TABLE_1
-from training.report import markdown_table
-from training.scores import Row, dice_by_organ, mean_dice, write_rows
+from training.scores import Row, dice_by_organ, mean_and_sd, mean_dice, write_rows
 
 
 def table(rows: Sequence[Row], tolerance_mm: float, pixel_mm: float) -> str:
@@ -36,21 +36,20 @@ def table(rows: Sequence[Row], tolerance_mm: float, pixel_mm: float) -> str:
 
 
 def _line(organ: Organ, rows: Sequence[Row]) -> list[str]:
-    dice = 100 * np.array([row.dice for row in rows])
+    dice = [row.dice for row in rows]
     surface = 100 * np.array([row.surface_dice for row in rows])
     far = np.array([row.hd95_mm for row in rows])
     missed = int(np.isinf(far).sum())
     distance = f"{far[np.isfinite(far)].mean():.1f}" if missed < len(far) else "-"
     distance += f" ({missed} not found)" if missed else ""
-    published = TABLE_1[organ.name][-1]
     return [
         organ.tg263,
         f"{len(rows)}",
-        f"{dice.mean():.1f} ± {dice.std():.1f}",
-        f"{dice.min():.1f}",
+        mean_and_sd(dice),
+        f"{100 * min(dice):.1f}",
         f"{surface.mean():.1f}",
         distance,
-        f"{published.mean:.1f} ± {published.sd:.1f}",
+        f"{TABLE_1[organ.name][-1]}",
     ]
 
 

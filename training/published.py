@@ -9,6 +9,9 @@ class Published(NamedTuple):
     mean: float
     sd: float
 
+    def __str__(self) -> str:
+        return f"{self.mean:.1f} ± {self.sd:.1f}"
+
 
 NETWORKS = ("U-Net", "Attention U-Net", "SE U-Net", "nnSAM-UNet")
 

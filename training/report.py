@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 from model.checkpoint import NOTICE
 from model.organs import BY_NAME, ORGANS
 from training.checks import Findings
+from training.markdown import markdown_table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,17 +125,3 @@ def _left_out(case: CaseReport) -> Mapping[str, str]:
 
 def _tg263(organ: str) -> str:
     return BY_NAME[organ].tg263
-
-
-def markdown_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A table, whose cells are any values."""
-    if not rows:
-        return "None.\n"
-    lines = [head, ["---"] * len(head), *rows]
-    return "".join(f"|{'|'.join(map(_cell, line))}|\n" for line in lines)
-
-
-def _cell(value: object) -> str:
-    """Text that cannot leave its cell."""
-    text = " ".join(str(value).split()).replace("|", "\\|")
-    return f" {text} " if text else " "

@@ -63,6 +63,12 @@ def dice_by_organ(rows: Iterable[Row]) -> dict[str, list[float]]:
     return {name: dice for name, dice in found.items() if dice}
 
 
+def mean_and_sd(fractions: Sequence[float]) -> str:
+    """In percent, for people; "-" of nothing."""
+    values = 100 * np.array(fractions)
+    return f"{values.mean():.1f} ± {values.std():.1f}" if len(values) else "-"
+
+
 def mean_dice(rows: Sequence[Row]) -> float:
     """The mean over organs of each organ's mean over patients; NaN without any."""
     means = [np.mean(dice) for dice in dice_by_organ(rows).values()]
