@@ -17,6 +17,7 @@ from pydantic import TypeAdapter
 
 from model.organs import BY_NAME, ORGANS, Organ
 from model.preprocess import Preprocessing
+from training.json_file import write_json
 
 UNKNOWN = 255
 """Label of voxels of which nothing is known: they count neither in loss nor in metrics."""
@@ -76,8 +77,8 @@ class Dataset:
     cases: tuple[str, ...]  # names, sorted
 
     def write(self, folder: Path) -> None:
-        """Write dataset.json."""
-        (folder / "dataset.json").write_text(json.dumps(asdict(self), indent=1) + "\n")
+        """Write dataset.json, whole or not at all."""
+        write_json(folder / "dataset.json", asdict(self))
 
     @classmethod
     def read(cls, folder: Path) -> "Dataset":

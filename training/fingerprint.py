@@ -4,7 +4,6 @@ After nnU-Net's (Isensee et al., Nature Methods 18, 2021), and what matters here
 each scan is the patient, and how small the organs are.
 """
 
-import json
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from math import pi
@@ -17,6 +16,7 @@ from pydantic import TypeAdapter
 from model.organs import ORGANS, Organ
 from model.preprocess import BODY_HU, ORIENTATION, crop_to_body
 from model.volumes import MM3_PER_ML, count_voxels
+from training.json_file import write_json
 
 FILE = "fingerprint.json"
 
@@ -54,8 +54,8 @@ class Fingerprint:
     cases: tuple[CaseFingerprint, ...]
 
     def write(self, folder: Path) -> None:
-        """Write fingerprint.json."""
-        (folder / FILE).write_text(json.dumps(asdict(self), indent=1) + "\n")
+        """Write fingerprint.json, whole or not at all."""
+        write_json(folder / FILE, asdict(self))
 
     @classmethod
     def read(cls, folder: Path) -> "Fingerprint":
