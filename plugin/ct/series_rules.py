@@ -47,7 +47,11 @@ class SeriesRules(BaseModel):
         False, description="Also take reformatted, averaged or otherwise derived images."
     )
     max_angle_from_axial_deg: float = Field(
-        30.0, ge=0, le=90, description="Slice normal to the patient's head-foot axis."
+        20.0,
+        ge=0,
+        le=90,
+        description="Slice normal to the patient's head-foot axis: the network sees a head turned "
+        "by as much, and has learned from few.",
     )
     min_slices: int = Field(20, ge=2, description="Fewer are not a planning CT.")
     max_slices: int = Field(1000, ge=2, description="More do not fit in the memory.")

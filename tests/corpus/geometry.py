@@ -56,6 +56,16 @@ POSITION = "ImagePositionPatient is missing or not 3 numbers"
 
 GEOMETRY = (
     Case("a tilted gantry", "slanted by 15.0 degrees (gantry tilt)", tilt=15.0),
+    Case(
+        "a tilt that the orientation does not know of",
+        "GantryDetectorTilt is 20 degrees",
+        in_all(GantryDetectorTilt=20),
+    ),
+    Case(
+        "two acquisitions that mesh",
+        "different acquisitions (AcquisitionNumber) lie between each other",
+        lambda images: in_all(AcquisitionNumber=2)(images[::2]),
+    ),
     Case("one slice alone", "1 slice, expected 20", lambda images: images[:1]),
     Case("a slice is missing", "1 slice missing: there is a gap between z", a_gap),
     Case("two slices at one place", "1 pair of different slices at the same", at_one_place_twice),

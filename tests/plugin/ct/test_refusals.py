@@ -237,9 +237,9 @@ def turned(degrees: float) -> list[Dataset]:
     return headers
 
 
-def test_twenty_degrees_oblique_is_axial_enough_and_forty_is_not() -> None:
-    assert judge(ct_slices(phantom("oblique")), RULES).chosen
-    assert "40 degrees from axial" in judge(turned(40.0), RULES).reason
+def test_nineteen_degrees_oblique_are_axial_enough_and_twenty_nine_are_not() -> None:
+    assert judge(turned(19.0), RULES).chosen
+    assert "29 degrees from axial" in judge(turned(29.0), RULES).reason
     strict = SeriesRules(MaxAngleFromAxialDeg=10)
     assert "degrees from axial" in judge(ct_slices(phantom("oblique")), strict).reason
 
