@@ -153,13 +153,13 @@ def load_network(folder: Path) -> tuple[UNet, Card]:
     if hashlib.sha256(data).hexdigest() != card.weights_sha256:
         raise BadCheckpoint(f"{path} is damaged or not the file that its card describes (SHA-256)")
     try:
-        state = {k: v.float() if v.is_floating_point() else v for k, v in load(data).items()}
+        state = load(data)
     except SafetensorError as error:
         raise BadCheckpoint(f"{path} is not a safetensors file: {error}") from error
     _check_finite(path, state)
     network = UNet(card.network)
     try:
-        network.load_state_dict(state, strict=True)
+        network.load_state_dict(state, strict=True)  # float32 again: it copies into what is there
     except RuntimeError as error:
         raise BadCheckpoint(f"{path} does not fit the network of its card: {error}") from error
     return network.eval().requires_grad_(False), card

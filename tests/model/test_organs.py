@@ -74,6 +74,7 @@ def test_every_left_organ_has_its_right_one(organ: Organ) -> None:
 
 
 def test_colours_are_unique_and_the_right_side_is_darker() -> None:
+    assert BY_NAME["brainstem"].rgb == (0xE6, 0x9F, 0x00)
     assert len({organ.rgb for organ in ORGANS}) == len(ORGANS)
     for organ in ORGANS:
         other = opposite(organ)

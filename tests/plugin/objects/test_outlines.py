@@ -152,6 +152,17 @@ def test_a_bridge_to_a_hole_within_the_arms_of_another_does_not_run_through_it()
     assert crossings(keyhole(piece)) == 0
 
 
+@pytest.mark.parametrize("quarters", range(4))
+def test_a_bridge_to_a_hole_behind_another_does_not_run_through_it(quarters: int) -> None:
+    """Whichever of the two comes first."""
+    mask = np.ones((40, 40), bool)
+    mask[34:36, 5:35] = False
+    mask[30:32, 19:21] = False  # nearest to the edge beyond the first
+    [piece] = outlines(np.rot90(mask, quarters))
+    assert len(piece.holes) == 2
+    assert crossings(keyhole(piece)) == 0
+
+
 def test_outlines_without_holes_are_left_as_they_are() -> None:
     ring = np.array([[0.0, 0.5], [0.5, 0.0], [0.0, -0.5], [-0.5, 0.0]])
     assert keyhole(Outline(ring, ())) is ring
