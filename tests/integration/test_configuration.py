@@ -11,7 +11,7 @@ import pytest
 from plugin.configuration import read_configuration
 from plugin.serve import configuration, environment
 from tests.demo import free_port
-from tests.integration.conftest import Pacs
+from tests.integration.conftest import Orthanc, Pacs
 
 pytestmark = [pytest.mark.orthanc, pytest.mark.slow]
 
@@ -38,6 +38,18 @@ def test_variables_of_the_environment_are_the_same_for_orthanc_and_for_us(
 
     assert name == read_configuration(file)["Name"]
     assert name.startswith("value   value d e a:-b/c ")
+
+
+def test_the_network_does_not_hold_cores_that_orthanc_wants_by_waiting(
+    tmp_path: Path, quick_model: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delenv("GOMP_SPINCOUNT")  # as `plugin` has set it for this process
+    monkeypatch.setenv("OMP_DISPLAY_ENV", "verbose")
+    orthanc = Orthanc(tmp_path, quick_model)
+    orthanc.start()
+    orthanc.kill()
+
+    assert "GOMP_SPINCOUNT = '1000'" in orthanc.log()
 
 
 @pytest.mark.skipif(shutil.which("Orthanc") is None, reason="needs Orthanc: apt-get install")
