@@ -8,8 +8,7 @@ from plugin.archive import ArchiveError, Series, UnknownResource
 from plugin.catalogue import UnknownModel
 from plugin.jobs.intake import Intake
 from plugin.jobs.job import STATES, Job
-from plugin.jobs.job_reader import UnknownJob
-from plugin.jobs.jobs import WrongState
+from plugin.jobs.jobs import UnknownJob, WrongState
 from plugin.station import Station
 from plugin.web.audit_routes import AuditRoutes
 from plugin.web.explain import StudyExplanation, explain_study

@@ -8,9 +8,8 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from plugin.jobs.job import Job, Outcome
-from plugin.jobs.job_reader import UnknownJob
 from plugin.jobs.job_table import open_database
-from plugin.jobs.jobs import Jobs, WrongState
+from plugin.jobs.jobs import Jobs, UnknownJob, WrongState
 from plugin.plain_text import LONGEST
 from tests.plugin.jobs.asking import RESULT, add
 
