@@ -11,10 +11,10 @@ from plugin.catalogue import Catalogue
 from plugin.drawn.structure_sets import MODALITIES
 from plugin.jobs.job import AskedBy, Job
 from plugin.jobs.jobs import Jobs, source_of
-from plugin.late_slices import files_blake3
 from plugin.model_rules import ModelRules
 from plugin.objects.identity import Model
 from plugin.orthanc_archive import OrthancArchive
+from plugin.slice_files import SliceFiles
 
 log = logging.getLogger(__name__)
 
@@ -199,7 +199,7 @@ class Intake:
             return ""
         if not _came_again(series, newest):
             return newest.run
-        files = files_blake3(map(self._archive.file, series.instances))
+        files = SliceFiles(series, self._archive).blake3_now()
         made_of = newest.provenance.files_blake3 if newest.provenance else ""
         return newest.run if files == made_of else files
 

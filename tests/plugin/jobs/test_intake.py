@@ -10,11 +10,11 @@ from plugin.catalogue import Catalogue, UnknownModel
 from plugin.jobs.intake import Intake
 from plugin.jobs.job import Outcome, Result
 from plugin.jobs.jobs import Jobs
-from plugin.late_slices import files_blake3
 from plugin.model_rules import ModelRules
 from plugin.objects.results import description
 from plugin.orthanc_archive import OrthancArchive
 from plugin.settings import Settings
+from plugin.slice_files import SliceFiles
 from tests.fake_orthanc import FakeOrthanc, identifier
 from tests.phantoms import ct_slices, make_phantom
 from tests.plugin.jobs.asking import MADE_OF
@@ -83,7 +83,7 @@ def done(jobs: Jobs, orthanc: FakeOrthanc, outcome: Outcome) -> None:
     """The next job is done, and its result says of which files it was made."""
     archive = OrthancArchive(orthanc)
     [series] = archive.series_of_study(*orthanc.last_update)
-    made_of = files_blake3(map(archive.file, series.instances))
+    made_of = SliceFiles(series, archive).blake3_now()
     provenance = MADE_OF.model_copy(update={"files_blake3": made_of})
     finish(jobs, outcome.model_copy(update={"provenance": provenance}))
 
