@@ -31,17 +31,27 @@ class Intake:
         archive: OrthancArchive,
         jobs: Jobs,
         catalogue: Catalogue,
-        rules: ModelRules | None = None,
-        automatic: bool = True,
-        corrections: bool = True,
-        result: str = "BINARY",
+        rules: ModelRules,
+        automatic: bool,
+        corrections: bool,
+        result: str,
     ) -> None:
+        """
+        Args:
+            archive: holds the studies.
+            jobs: the queue.
+            catalogue: the models that can be asked for.
+            rules: which of them a series gets.
+            automatic: whether a stable study gets jobs by itself.
+            corrections: whether what people drew is compared by itself.
+            result: all that a result consists of, in words.
+        """
         self._archive = archive
         self._jobs = jobs
         self._catalogue = catalogue
         self._automatic = automatic
         self._corrections = corrections
-        self._rules = rules or ModelRules(default=catalogue.default)
+        self._rules = rules
         self._result = result
         self._put_off: set[str] = set()  # identifiers of studies
 

@@ -19,9 +19,6 @@ from plugin.plain_text import plain
 log = logging.getLogger(__name__)
 
 
-LEASE_S = 60.0
-"""How long a worker may be silent before its job is handed on, unless the settings say."""
-
 POLL_S = 1.0
 """How often a queue is looked at that other processes fill too."""
 
@@ -42,10 +39,6 @@ def source_of(series: str, instances: Sequence[str]) -> str:
     return digest(series, *sorted(instances))
 
 
-def _ignore(_: Job) -> None:
-    pass
-
-
 class Jobs:
     """The queue. Every method is one transaction and may be called from any thread."""
 
@@ -53,12 +46,12 @@ class Jobs:
         self,
         engine: Engine,
         *,
-        owner: str = "",
-        max_attempts: int = 3,
-        retry_delay_seconds: float = 30.0,
-        lease_seconds: float = LEASE_S,
-        notes: Sequence[Note] = (),
-        changed: Callable[[Job], None] = _ignore,
+        owner: str,
+        max_attempts: int,
+        retry_delay_seconds: float,
+        lease_seconds: float,
+        notes: Sequence[Note],
+        changed: Callable[[Job], None],
         now: Callable[[], datetime] | None = None,
     ) -> None:
         """

@@ -13,6 +13,7 @@ from plugin.audit import Audit
 from plugin.jobs.job import Job, Outcome, Provenance, Result
 from plugin.jobs.job_table import open_database
 from plugin.jobs.jobs import Jobs
+from tests.plugin.parts import new_queue
 
 OUTCOME = Outcome(
     state="done",
@@ -45,7 +46,7 @@ class Figure(NamedTuple):
 
 def queue(engine: Engine) -> Jobs:
     """As a node has it."""
-    return Jobs(engine, notes=[Audit(engine).note])
+    return new_queue(engine, notes=[Audit(engine).note])
 
 
 def ask(jobs: Jobs, name: str) -> Job:

@@ -18,6 +18,7 @@ from plugin.slice_files import SliceFiles
 from tests.fake_orthanc import FakeOrthanc, identifier
 from tests.phantoms import ct_slices, make_phantom
 from tests.plugin.jobs.asking import MADE_OF
+from tests.plugin.parts import new_intake
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def orthanc() -> FakeOrthanc:
 @pytest.fixture
 def intake(orthanc: FakeOrthanc, jobs: Jobs, weights: Path) -> Intake:
     catalogue = Catalogue(default="quick", weights=weights)
-    return Intake(archive=OrthancArchive(orthanc), jobs=jobs, catalogue=catalogue)
+    return new_intake(archive=OrthancArchive(orthanc), jobs=jobs, catalogue=catalogue)
 
 
 def finish(jobs: Jobs, outcome: Outcome) -> None:
@@ -103,8 +104,12 @@ def test_the_same_files_once_more_are_read_once_and_no_new_model_redoes_them(
     orthanc, jobs, weights, ct
 ):
     archive = OrthancArchive(orthanc)
-    old = Intake(archive=archive, jobs=jobs, catalogue=Catalogue(default="quick", weights=weights))
-    new = Intake(archive=archive, jobs=jobs, catalogue=Catalogue(default="blind", weights=weights))
+    old = new_intake(
+        archive=archive, jobs=jobs, catalogue=Catalogue(default="quick", weights=weights)
+    )
+    new = new_intake(
+        archive=archive, jobs=jobs, catalogue=Catalogue(default="blind", weights=weights)
+    )
     orthanc.series_update = FIRST
     study = orthanc.receive(ct)
     old.take_study(study, asked_by="stable study")
@@ -155,7 +160,7 @@ def test_a_corrected_ct_is_taken_though_a_model_on_trial_has_run_since(orthanc, 
     catalogue = Catalogue(default="quick", weights=weights)
     rules = ModelRules(default="quick", shadow_model="blind")
     archive = OrthancArchive(orthanc)
-    intake = Intake(archive=archive, jobs=jobs, catalogue=catalogue, rules=rules)
+    intake = new_intake(archive=archive, jobs=jobs, catalogue=catalogue, rules=rules)
     orthanc.series_update = FIRST
     study = orthanc.receive(ct)
     intake.take_study(study, asked_by="stable study")
@@ -231,8 +236,12 @@ def test_a_new_model_does_not_redo_old_studies_by_itself_but_a_person_can(
 ):
     archive = OrthancArchive(orthanc)
     study = orthanc.receive(ct)
-    old = Intake(archive=archive, jobs=jobs, catalogue=Catalogue(default="quick", weights=weights))
-    new = Intake(archive=archive, jobs=jobs, catalogue=Catalogue(default="blind", weights=weights))
+    old = new_intake(
+        archive=archive, jobs=jobs, catalogue=Catalogue(default="quick", weights=weights)
+    )
+    new = new_intake(
+        archive=archive, jobs=jobs, catalogue=Catalogue(default="blind", weights=weights)
+    )
     [first] = old.take_study(study, asked_by="stable study")
 
     assert new.take_study(study, asked_by="start") == []
@@ -311,8 +320,8 @@ def test_what_is_wanted_later_is_a_new_job_when_a_person_asks_and_not_before(
     archive = OrthancArchive(orthanc)
     study = orthanc.receive(ct)
     catalogue = Catalogue(default="quick", weights=weights)
-    before = Intake(archive=archive, jobs=jobs, catalogue=catalogue)
-    after = Intake(
+    before = new_intake(archive=archive, jobs=jobs, catalogue=catalogue)
+    after = new_intake(
         archive=archive,
         jobs=jobs,
         catalogue=catalogue,
