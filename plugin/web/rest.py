@@ -58,8 +58,8 @@ class Rest:
         *,
         intake: Intake,
         worker: Worker,
-        queue_answers: Callable[[], bool] = lambda: True,
-        viewer: bool = False,
+        queue_answers: Callable[[], bool],
+        viewer: bool,
     ) -> None:
         self._station = station
         self._archive, self._jobs = station.archive, station.jobs

@@ -5,6 +5,7 @@ from typing import Any
 
 from sqlalchemy import Engine
 
+from plugin.audit import Audit
 from plugin.catalogue import Catalogue
 from plugin.jobs.intake import Intake
 from plugin.jobs.job import Job, Outcome
@@ -13,7 +14,7 @@ from plugin.jobs.pause import Pause
 from plugin.model_rules import ModelRules
 from plugin.objects.results import description
 from plugin.sending.deliveries import Deliveries
-from plugin.settings import Settings
+from plugin.settings import Settings, settings_digest
 from plugin.watch import Watch
 from plugin.worker import Worker
 
@@ -22,6 +23,10 @@ DEFAULTS = Settings()
 
 def nothing(*_: object) -> None:
     """For who is told of it and keeps no record."""
+
+
+def new_audit(engine: Engine) -> Audit:
+    return Audit(engine, settings_sha256=settings_digest(DEFAULTS))
 
 
 def new_queue(engine: Engine, **changes: Any) -> Jobs:

@@ -100,7 +100,15 @@ def jobs(station: Station) -> Jobs:
 def client(station: Station) -> Client:
     intake = new_intake(archive=station.archive, jobs=station.jobs, catalogue=station.catalogue)
     worker = new_worker(station.jobs, lambda job, watch: Outcome(state="skipped"))
-    return Client(Rest(station, intake=intake, worker=worker))
+    return Client(
+        Rest(
+            station,
+            intake=intake,
+            worker=worker,
+            queue_answers=lambda: worker.queue_answers,
+            viewer=False,
+        )
+    )
 
 
 def test_a_study_is_segmented_when_asked(client, orthanc, ct):
