@@ -93,7 +93,7 @@ class Verdict(BaseModel):
 class Audit:
     """The record. Every method is one transaction and may be called from any thread."""
 
-    def __init__(self, engine: Engine, *, settings_sha256: str = "") -> None:
+    def __init__(self, engine: Engine, *, settings_sha256: str) -> None:
         """
         Args:
             engine: of the database of the jobs.

@@ -7,40 +7,17 @@ make a result wrong: it goes in any case. What was sent on stays where it is.
 
 import logging
 from collections.abc import Iterable
-from typing import Literal
-
-from blake3 import blake3
 
 from plugin.jobs.job import Job, Outcome, Result
-from plugin.jobs.job_changes import digest
 from plugin.jobs.jobs import Jobs
 from plugin.orthanc_archive import OrthancArchive
+from plugin.slice_files import SliceFiles, slices_sha256
 
 log = logging.getLogger(__name__)
 
-LateSlices = Literal["join", "replace"]
-
 CHANGED = "the slices came again with the same UIDs and another content."
 
-
-def slices_sha256(sop_instance_uids: Iterable[str]) -> str:
-    """Which slices a result was made of, as `Provenance` has it."""
-    return digest(*sorted(sop_instance_uids))
-
-
-def files_blake3(files: Iterable[bytes]) -> str:
-    """What a result was made of to the last bit, in whatever order, as `Provenance` has it."""
-    return joined_hashes(map(file_blake3, files))
-
-
-def file_blake3(file: bytes) -> str:
-    """Of one slice's file, while a job waits for it: SHA-256 takes two to three times as long."""
-    return blake3(file).hexdigest()
-
-
-def joined_hashes(hashes: Iterable[str]) -> str:
-    """`files_blake3` of what `file_blake3` says of each."""
-    return digest(*sorted(hashes))
+OTHERS = "the series has other slices now."
 
 
 def remove_wrong(job: Job, outcome: Outcome, *, archive: OrthancArchive, jobs: Jobs) -> Outcome:
@@ -64,23 +41,17 @@ def remove_wrong(job: Job, outcome: Outcome, *, archive: OrthancArchive, jobs: J
         if theirs.instances_sha256 != made_of.instances_sha256:
             continue
         if theirs.files_blake3 != made_of.files_blake3:
-            if theirs.files_blake3 == _files_now(job.series, archive):
-                _remove(outcome.results, archive)
-                reason = f"Replaced by the result of job {one.id}: {CHANGED}"
-                return Outcome(state="skipped", reason=reason, seconds=outcome.seconds)
+            series = archive.series(job.series)
+            if theirs.files_blake3 == SliceFiles(series, archive).blake3_now():
+                return _taken_back(outcome, archive, _replaced_by(one, CHANGED))
             log.info("the slices of job %s came again, changed: its result goes", one.id)
             _remove(one.results, archive)
-            by = "Replaced by the result" if outcome.state == "done" else "Removed because"
-            jobs.replaced(one.id, f"{by} of job {job.id}: {CHANGED}")
+            refused = f"Removed because of job {job.id}: {CHANGED}"
+            reason = _replaced_by(job, CHANGED) if outcome.state == "done" else refused
+            jobs.replaced(one.id, reason)
         elif outcome.state == "done" and job.run == made_of.files_blake3 and _same_wish(one, job):
-            _remove(outcome.results, archive)
-            reason = f"Job {one.id} has the result of these slices."
-            return Outcome(state="skipped", reason=reason, seconds=outcome.seconds)
+            return _taken_back(outcome, archive, f"Job {one.id} has the result of these slices.")
     return outcome
-
-
-def _files_now(series: str, archive: OrthancArchive) -> str:
-    return files_blake3(map(archive.file, archive.series(series).instances))
 
 
 def _same_wish(one: Job, other: Job) -> bool:
@@ -108,12 +79,11 @@ def replace_older(job: Job, outcome: Outcome, *, archive: OrthancArchive, jobs: 
         for one in made_of_others:
             log.info("the result of job %s is replaced by that of job %s", one.id, job.id)
             _remove(one.results, archive)
-            jobs.replaced(one.id, _reason(job))
+            jobs.replaced(one.id, _replaced_by(job, OTHERS))
         return outcome
     for one in jobs.find(series=job.series, state="done", kind="segment"):
         if one.id != job.id and _made_of(one) == now:  # another worker was faster
-            _remove(outcome.results, archive)
-            return Outcome(state="skipped", reason=_reason(one), seconds=outcome.seconds)
+            return _taken_back(outcome, archive, _replaced_by(one, OTHERS))
     return outcome  # to be replaced by the job that the new slices bring
 
 
@@ -126,5 +96,11 @@ def _remove(results: Iterable[Result], archive: OrthancArchive) -> None:
         archive.remove(result.orthanc_id)
 
 
-def _reason(by: Job) -> str:
-    return f"Replaced by the result of job {by.id}: the series has other slices now."
+def _taken_back(outcome: Outcome, archive: OrthancArchive, reason: str) -> Outcome:
+    """What comes of a job whose own result has to go."""
+    _remove(outcome.results, archive)
+    return Outcome(state="skipped", reason=reason, seconds=outcome.seconds)
+
+
+def _replaced_by(job: Job, why: str) -> str:
+    return f"Replaced by the result of job {job.id}: {why}"

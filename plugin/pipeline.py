@@ -14,19 +14,18 @@ from model.plausibility import find_doubts
 from model.postprocess import OutOfOrder
 from model.preprocess import NoBody
 from model.segmenter import Cancelled, Segmenter
-from model.sliding_window import ignore
 from model.volumes import volumes_ml
 from plugin.archive import Archive, ArchiveError, Series, UnknownResource
 from plugin.ct.series import CtSeries, read_series
 from plugin.ct.series_rules import UnsuitableSeries
 from plugin.ct.stack import from_axial_deg
 from plugin.jobs.job import Outcome, Result, ResultKind
-from plugin.late_slices import file_blake3, joined_hashes
 from plugin.objects.finding import Finding, NoOrganFound
 from plugin.objects.identity import Model, Origin
 from plugin.objects.results import build_results, find_results, seg_first, wanted_kinds
 from plugin.objects.seg import read_files_blake3, read_seg, read_warnings
 from plugin.settings import Settings
+from plugin.slice_files import SliceFiles
 from plugin.watch import Watch
 
 log = logging.getLogger(__name__)
@@ -73,8 +72,9 @@ def segment_series(
         shadow=shadow,
         created=datetime.now().replace(microsecond=0),
     )
+    files = SliceFiles(series, archive, cancelled=watch.cancelled)
     kinds = ("seg",) if shadow else wanted_kinds(settings)
-    there, seg, now = _still_right(kinds, series, origin, settings, archive, watch)
+    there, seg = _still_right(kinds, origin, settings, archive, series, files)
     missing = [kind for kind in kinds if kind not in {one.kind for one in there}]
     if seg is not None and not missing:
         log.info("series %s has its result already", series.id)
@@ -83,30 +83,17 @@ def segment_series(
             results=seg_first(there),
             volumes_ml=volumes_ml(read_seg(seg), ORGANS),
             warnings=read_warnings(seg),
-            files_blake3=now,
+            files_blake3=files.blake3(),
         )
     warnings: tuple[str, ...] = ()
-    hashes: list[str] = []
     try:
         with watch.stage("reading") as progress:
-            ct = read_series(_files(series, archive, watch, progress, hashes), settings.series)
+            ct = read_series(files.read(progress), settings.series)
         with watch.stage("segmenting") as progress:
-            if seg is None:
-                found = segmenter(ct.volume, progress=progress, cancelled=watch.cancelled)
-                labels, warnings = found.labels, found.warnings
-                inner = {f"segmenting.{name}": round(s, 3) for name, s in found.seconds.items()}
-                watch.seconds |= inner
-            else:
-                labels, warnings = read_seg(seg, on=ct.volume), read_warnings(seg)
-            doubts = find_doubts(labels, segmenter.organs)
-            doubted = [doubt.sentence for doubt in doubts]
-            said = [*_synthetic(segmenter), *warnings, *doubted, *_oblique(ct, kinds)]
-            warnings = tuple(dict.fromkeys(said))
+            finding = _find(ct, seg, kinds, segmenter, watch, progress)
+            warnings = tuple(finding.warnings)
         with watch.stage("writing"):
-            origin = replace(origin, files_blake3=joined_hashes(hashes))
-            finding = Finding(
-                ct=ct, labels=labels, organs=segmenter.organs, warnings=warnings, doubts=doubts
-            )
+            origin = replace(origin, files_blake3=files.blake3())
             made = build_results(missing, finding, origin, settings)
         with watch.stage("storing"):
             stored = _store(made, archive, watch)
@@ -118,18 +105,66 @@ def segment_series(
             reason=str(why),
             seconds=watch.seconds,
             warnings=warnings,
-            files_blake3=joined_hashes(hashes),
+            files_blake3=files.blake3(),
         )
     what = "segmented" if seg is None else "completed"
     log.info("series %s %s in %.0f s", series.id, what, watch.total_s)
     return Outcome(
         state="done",
         results=seg_first([*stored, *there]),
-        volumes_ml=volumes_ml(labels, segmenter.organs),
+        volumes_ml=volumes_ml(finding.labels, segmenter.organs),
         seconds=watch.seconds,
         warnings=warnings,
-        files_blake3=joined_hashes(hashes),
+        files_blake3=files.blake3(),
     )
+
+
+def _still_right(
+    kinds: Sequence[ResultKind],
+    origin: Origin,
+    settings: Settings,
+    archive: Archive,
+    series: Series,
+    files: SliceFiles,
+) -> tuple[tuple[Result, ...], bytes | None]:
+    """Those results that need not be made again, and their SEG.
+
+    Without a SEG there are none: what lies there was left by a job that did not come to its end.
+    A SEG of other files, which a queue that was begun anew does not know of, is removed, and all
+    that was made with it.
+    """
+    there = find_results(kinds, origin, settings, archive, series.study)
+    seg = next((archive.file(one.orthanc_id) for one in there if one.kind == "seg"), None)
+    if seg is None:
+        return (), None
+    if read_files_blake3(seg) == files.blake3_now():
+        return there, seg
+    log.info("series %s came again, changed: its result goes", series.id)
+    for one in find_results(get_args(ResultKind), origin, settings, archive, series.study):
+        archive.remove(one.orthanc_id)
+    return (), None
+
+
+def _find(
+    ct: CtSeries,
+    seg: bytes | None,
+    kinds: Sequence[ResultKind],
+    segmenter: Segmenter,
+    watch: Watch,
+    progress: Callable[[float], None],
+) -> Finding:
+    """What the network finds, or what the SEG says that is there; each warning once."""
+    if seg is None:
+        found = segmenter(ct.volume, progress=progress, cancelled=watch.cancelled)
+        labels, said = found.labels, found.warnings
+        watch.seconds |= {f"segmenting.{name}": round(s, 3) for name, s in found.seconds.items()}
+    else:
+        labels, said = read_seg(seg, on=ct.volume), read_warnings(seg)
+    doubts = find_doubts(labels, segmenter.organs)
+    doubted = [doubt.sentence for doubt in doubts]
+    warnings = dict.fromkeys([*_synthetic(segmenter), *said, *doubted, *_oblique(ct, kinds)])
+    organs = segmenter.organs
+    return Finding(ct=ct, labels=labels, organs=organs, warnings=tuple(warnings), doubts=doubts)
 
 
 def _synthetic(segmenter: Segmenter) -> Iterator[str]:
@@ -146,36 +181,6 @@ def _oblique(ct: CtSeries, kinds: Sequence[ResultKind]) -> Iterator[str]:
             f"The slices are {angle_deg:.1f} degrees from axial, and so are the contours: planning "
             "systems that want axial ones may refuse or misplace them"
         )
-
-
-def _still_right(
-    kinds: Sequence[ResultKind],
-    series: Series,
-    origin: Origin,
-    settings: Settings,
-    archive: Archive,
-    watch: Watch,
-) -> tuple[tuple[Result, ...], bytes | None, str]:
-    """Those results that need not be made again, their SEG, and the hash of the files.
-
-    Without a SEG there are none: what lies there was left by a job that did not come to its end.
-    A SEG of other files, which a queue that was begun anew does not know of, is removed, and all
-    that was made with it.
-    """
-    there = find_results(kinds, origin, settings, archive, series.study)
-    seg = next((archive.file(one.orthanc_id) for one in there if one.kind == "seg"), None)
-    if seg is None:
-        return (), None, ""
-    hashes: list[str] = []
-    for _ in _files(series, archive, watch, ignore, hashes):
-        pass
-    now = joined_hashes(hashes)
-    if read_files_blake3(seg) == now:
-        return there, seg, now
-    log.info("series %s came again, changed: its result goes", series.id)
-    for one in find_results(get_args(ResultKind), origin, settings, archive, series.study):
-        archive.remove(one.orthanc_id)
-    return (), None, ""
 
 
 def _store(
@@ -199,23 +204,6 @@ def _store(
                     archive.remove(result.orthanc_id)
         raise
     return stored
-
-
-def _files(
-    series: Series,
-    archive: Archive,
-    watch: Watch,
-    progress: Callable[[float], None],
-    hashes: list[str],
-) -> Iterator[bytes]:
-    for number, instance in enumerate(series.instances):
-        if watch.cancelled():
-            raise Cancelled
-        file = archive.file(instance)
-        hashes.append(file_blake3(file))
-        yield file
-        del file  # or it would be held until the next is there
-        progress((number + 1) / len(series.instances))
 
 
 def _still_wanted(series: Series, archive: Archive, stored: Sequence[Result]) -> None:

@@ -15,7 +15,6 @@ from model.explained import explained
 from plugin.configuration import Section, authenticates, check_types, storage_and_index
 from plugin.ct.series_rules import SeriesRules
 from plugin.jobs.job import ResultKind
-from plugin.late_slices import LateSlices
 from plugin.model_rules import ModelRule
 from plugin.objects.rtstruct import Holes
 from plugin.objects.seg import SegmentationType
@@ -131,7 +130,7 @@ class Settings(Section):
     lease_seconds: Annotated[float, Field(ge=1, le=MOST_SECONDS)] = 60.0
     """A worker without a sign of life for as long loses its job to others."""
 
-    late_slices: LateSlices = "join"
+    late_slices: Literal["join", "replace"] = "join"
     """Slices that come after the result bring a new one. join: beside the earlier one; replace: in
     its place, and the earlier one is deleted from Orthanc."""
 

@@ -28,7 +28,7 @@ LABELS = {state: f"oar-{state}" for state in STATES}
 class Status:
     """Keeps Orthanc's metadata and metrics in step with the queue of jobs."""
 
-    def __init__(self, *, archive: OrthancArchive, orthanc: Any, labels: bool = True) -> None:
+    def __init__(self, *, archive: OrthancArchive, orthanc: Any, labels: bool) -> None:
         self._archive = archive
         self._orthanc = orthanc
         self._labels = labels

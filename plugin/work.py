@@ -13,11 +13,12 @@ from plugin.drawn.quality import Quality, agree
 from plugin.drawn.structure_sets import UnusableStructureSet
 from plugin.jobs.job import Job, Outcome, Provenance, Result
 from plugin.jobs.jobs import Jobs
-from plugin.late_slices import remove_wrong, replace_older, slices_sha256
+from plugin.late_slices import remove_wrong, replace_older
 from plugin.orthanc_archive import OrthancArchive
 from plugin.pipeline import segment_series
 from plugin.sending.routing import parcels
 from plugin.settings import Settings, settings_digest
+from plugin.slice_files import slices_sha256
 from plugin.watch import Watch
 
 

@@ -52,12 +52,12 @@ class Worker:
         jobs: Jobs,
         run: Callable[[Job, Watch], Outcome],
         *,
-        catch_up: Callable[[], None] = lambda: None,
-        catch_up_after_s: float | None = None,
-        between: Callable[[], None] = lambda: None,
-        paused: Callable[[], bool] = lambda: False,
-        time_limit_s: float = float("inf"),
-        reachable: Callable[[], bool] = lambda: True,
+        catch_up: Callable[[], None],
+        catch_up_after_s: float | None,
+        between: Callable[[], None],
+        paused: Callable[[], bool],
+        time_limit_s: float,
+        reachable: Callable[[], bool],
     ) -> None:
         """
         Args:

@@ -10,7 +10,7 @@ import math
 import sys
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +53,17 @@ class Diverged(Exception):
     """The loss is NaN or infinite, and more steps would not bring it back."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Patients:
+    """Whom a run learns from, and what of them."""
+
+    dataset: Dataset  # its organs are those alone that can be learned
+    split: Split
+    first: Card | None  # of the model to start from
+    training: Sequence[Case]
+    validation: Sequence[Case]  # this process's share
+
+
 def train(config: TrainConfig, *, device: str, resume: bool) -> None:
     """Train to the last step; write OUT/last.pt as it goes and OUT/model when it is better.
 
@@ -81,24 +92,9 @@ def train(config: TrainConfig, *, device: str, resume: bool) -> None:
 
 def _train(config: TrainConfig, device: str, ranks: Ranks) -> None:
     torch.backends.cudnn.benchmark = True  # every step has the same shapes
-    dataset = Dataset.read(config.cases)
-    first = None  # the card of the model to start from
-    if config.start is not None:
-        first = read_card(config.start)
-        dataset = as_known_to(first, config.start, dataset)
-    check_patch(config.patch, first.network if first else network_config(config, dataset))
-    split = _split(config, dataset, first)
-    training = [Case.read(config.cases / name) for name in split.training]
-    if first is None:
-        dataset = _drawn_in(training, dataset, ranks)
-    mine = split.validation[ranks.rank :: ranks.count]
-    validation = [Case.read(config.cases / name) for name in mine]
-    if not any(ranks.gather(any(organs_in(case, dataset) for case in validation))):
-        raise ValueError(
-            "no validation patient has a voxel of any organ, so that no weights could be chosen: "
-            "validation_patients must be more"
-        )
-    patches = Patches(training, dataset, config, ranks, first)
+    patients = _patients(config, ranks)
+    dataset, validation = patients.dataset, patients.validation
+    patches = Patches(patients.training, dataset, config, ranks, patients.first)
     network = build_network(config, dataset).to(device)
     average = copy.deepcopy(network)
     optimisers = build_optimisers(network, config)
@@ -112,12 +108,12 @@ def _train(config: TrainConfig, device: str, ranks: Ranks) -> None:
         raise ValueError(f"not all processes see {config.out}: it must be on shared storage")
     if state.step == 0 and ranks.first:  # only now is it begun: nothing stands against it
         config.out.mkdir(parents=True, exist_ok=True)
-        split.write(config.out)
+        patients.split.write(config.out)
         begin(config)
 
     done = fraction_done(state.step, config, state.cpu_hours)
     if ranks.first:
-        print(_in_words(config, dataset, split, network, device, dtype))
+        print(_in_words(config, patients, network, device, dtype))
         if done >= 1:
             print(f"finished before, at step {state.step}: more `steps` or `cpu_hours` go on")
     trained = for_all(network, ranks, device).train()
@@ -168,29 +164,54 @@ def _train(config: TrainConfig, device: str, ranks: Ranks) -> None:
                 if mean > state.best:
                     state.best = mean
                     if ranks.first:
-                        card = _card(config, dataset, split, state, dice, first)
+                        card = _card(config, patients, state, dice)
                         save_model(config.out / "model", average, card)
             if (state.step % config.save_every == 0 or done >= 1) and ranks.first:
                 state.hours = clock.hours
                 state.save(config.out / LAST)
 
 
+def _patients(config: TrainConfig, ranks: Ranks) -> Patients:
+    """Those that train and those that choose the weights, as the split and the first weights say.
+
+    Raises:
+        ValueError: if configuration, cases and weights to start from do not go together.
+        BadCheckpoint: if the weights to start from cannot be used.
+    """
+    dataset = Dataset.read(config.cases)
+    first = None  # the card of the model to start from
+    if config.start is not None:
+        first = read_card(config.start)
+        dataset = as_known_to(first, config.start, dataset)
+    check_patch(config.patch, first.network if first else network_config(config, dataset))
+    split = _split(config, dataset, first)
+    training = [Case.read(config.cases / name) for name in split.training]
+    if first is None:
+        dataset = _drawn_in(training, dataset, ranks)
+    mine = split.validation[ranks.rank :: ranks.count]
+    validation = [Case.read(config.cases / name) for name in mine]
+    if not any(ranks.gather(any(organs_in(case, dataset) for case in validation))):
+        raise ValueError(
+            "no validation patient has a voxel of any organ, so that no weights could be chosen: "
+            "validation_patients must be more"
+        )
+    return Patients(
+        dataset=dataset, split=split, first=first, training=training, validation=validation
+    )
+
+
 def _in_words(
-    config: TrainConfig,
-    dataset: Dataset,
-    split: Split,
-    network: UNet,
-    device: str,
-    dtype: torch.dtype,
+    config: TrainConfig, patients: Patients, network: UNet, device: str, dtype: torch.dtype
 ) -> str:
     """What is about to be done, for whoever would have wanted something else."""
+    split, organs = patients.split, patients.dataset.organs
     shape = " x ".join(map(str, config.patch))
     millions = sum(weight.numel() for weight in network.parameters()) / 1e6
     otherwise = f"; not the plan's: {', '.join(config.not_planned)}" if config.not_planned else ""
     return (
         f"{config.name}: {device} in {str(dtype).removeprefix('torch.')}; {len(split.training)} "
         f"patients train, {len(split.validation)} choose the weights, {len(split.test)} are held "
-        f"out; {len(dataset.organs)} organs; {config.batch} patches of {shape} voxels a step; "
+        f"out; {len(organs)} organs; {config.batch} patches of {shape} voxels a step; "
         f"{millions:.1f} million weights{otherwise}"
     )
 
@@ -236,15 +257,9 @@ def _drawn_in(training: Sequence[Case], dataset: Dataset, ranks: Ranks) -> Datas
     return replace(dataset, organs=tuple(name for name in dataset.organs if name in drawn))
 
 
-def _card(
-    config: TrainConfig,
-    dataset: Dataset,
-    split: Split,
-    state: State,
-    dice: dict[str, float],
-    first: Card | None,
-) -> Card:
+def _card(config: TrainConfig, patients: Patients, state: State, dice: dict[str, float]) -> Card:
     """Of the averaged weights as they are now."""
+    dataset, split, first = patients.dataset, patients.split, patients.first
     seen = ct_hashes(config.cases, (*split.training, *split.validation))
     elsewhere = {"name", "version", "description", "synthetic", "cases", "out", "start"}
     if first is not None:

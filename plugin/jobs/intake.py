@@ -11,10 +11,10 @@ from plugin.catalogue import Catalogue
 from plugin.drawn.structure_sets import MODALITIES
 from plugin.jobs.job import AskedBy, Job
 from plugin.jobs.jobs import Jobs, source_of
-from plugin.late_slices import files_blake3
 from plugin.model_rules import ModelRules
 from plugin.objects.identity import Model
 from plugin.orthanc_archive import OrthancArchive
+from plugin.slice_files import SliceFiles
 
 log = logging.getLogger(__name__)
 
@@ -31,17 +31,27 @@ class Intake:
         archive: OrthancArchive,
         jobs: Jobs,
         catalogue: Catalogue,
-        rules: ModelRules | None = None,
-        automatic: bool = True,
-        corrections: bool = True,
-        result: str = "BINARY",
+        rules: ModelRules,
+        automatic: bool,
+        corrections: bool,
+        result: str,
     ) -> None:
+        """
+        Args:
+            archive: holds the studies.
+            jobs: the queue.
+            catalogue: the models that can be asked for.
+            rules: which of them a series gets.
+            automatic: whether a stable study gets jobs by itself.
+            corrections: whether what people drew is compared by itself.
+            result: all that a result consists of, in words.
+        """
         self._archive = archive
         self._jobs = jobs
         self._catalogue = catalogue
         self._automatic = automatic
         self._corrections = corrections
-        self._rules = rules or ModelRules(default=catalogue.default)
+        self._rules = rules
         self._result = result
         self._put_off: set[str] = set()  # identifiers of studies
 
@@ -199,7 +209,7 @@ class Intake:
             return ""
         if not _came_again(series, newest):
             return newest.run
-        files = files_blake3(map(self._archive.file, series.instances))
+        files = SliceFiles(series, self._archive).blake3_now()
         made_of = newest.provenance.files_blake3 if newest.provenance else ""
         return newest.run if files == made_of else files
 

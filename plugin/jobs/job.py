@@ -42,7 +42,7 @@ class Result(BaseModel):
 class Provenance(BaseModel):
     """What a result was made of, with what and by what. Nothing here identifies the patient."""
 
-    model_config = ConfigDict(frozen=True, protected_namespaces=())
+    model_config = ConfigDict(frozen=True)
 
     instances: Annotated[int, Field(description="number of CT slices")]
     instances_sha256: Annotated[str, Field(description="of their SOP Instance UIDs, one a line")]
@@ -90,7 +90,7 @@ class Delivery(BaseModel):
 class Job(BaseModel):
     """One job as it was at one moment: what a person sees of it over REST."""
 
-    model_config = ConfigDict(frozen=True, from_attributes=True, protected_namespaces=())
+    model_config = ConfigDict(frozen=True, from_attributes=True)
 
     id: str
     kind: Kind = "segment"

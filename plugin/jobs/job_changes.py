@@ -23,10 +23,6 @@ Last in its transaction, as in all others: whoever took locks in another order c
 """
 
 
-def note_nothing(session: Session, event: str, job: str, more: Mapping[str, Any]) -> None:
-    """For who keeps no record."""
-
-
 def digest(*parts: str) -> str:
     """One name for several."""
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()

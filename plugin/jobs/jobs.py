@@ -10,9 +10,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, Engine, and_, func, not_, or_, select, update
 from sqlalchemy.orm import Session
 
-from plugin.jobs.job import AskedBy, Job, Kind, Outcome, State
+from plugin.jobs.job import STATES, AskedBy, Job, Kind, Outcome, State
 from plugin.jobs.job_changes import JobChanges, Note, digest
-from plugin.jobs.job_reader import JobReader
 from plugin.jobs.job_table import BEHIND_SEGMENT, JobRow, clock_of
 from plugin.jobs.leases import Leases
 from plugin.plain_text import plain
@@ -20,14 +19,15 @@ from plugin.plain_text import plain
 log = logging.getLogger(__name__)
 
 
-LEASE_S = 60.0
-"""How long a worker may be silent before its job is handed on, unless the settings say."""
-
 POLL_S = 1.0
 """How often a queue is looked at that other processes fill too."""
 
 
 CANCELLED: dict[str, Any] = {"state": "cancelled", "reason": "Cancelled by a person."}
+
+
+class UnknownJob(LookupError):
+    """There is no job of this identifier."""
 
 
 class WrongState(Exception):
@@ -39,23 +39,19 @@ def source_of(series: str, instances: Sequence[str]) -> str:
     return digest(series, *sorted(instances))
 
 
-def _ignore(_: Job) -> None:
-    pass
-
-
-class Jobs(JobReader):
+class Jobs:
     """The queue. Every method is one transaction and may be called from any thread."""
 
     def __init__(
         self,
         engine: Engine,
         *,
-        owner: str = "",
-        max_attempts: int = 3,
-        retry_delay_seconds: float = 30.0,
-        lease_seconds: float = LEASE_S,
-        notes: Sequence[Note] = (),
-        changed: Callable[[Job], None] = _ignore,
+        owner: str,
+        max_attempts: int,
+        retry_delay_seconds: float,
+        lease_seconds: float,
+        notes: Sequence[Note],
+        changed: Callable[[Job], None],
         now: Callable[[], datetime] | None = None,
     ) -> None:
         """
@@ -71,7 +67,7 @@ class Jobs(JobReader):
             changed: told afterwards, in the thread that changed it.
             now: the clock, with its time zone; the database's if there is none.
         """
-        super().__init__(engine)
+        self._engine = engine
         self._max_attempts = max_attempts
         self._retry_delay = timedelta(seconds=retry_delay_seconds)
         self._longest_pause = self._retry_delay * 2 ** max(0, max_attempts - 2)
@@ -82,6 +78,60 @@ class Jobs(JobReader):
         # SQLite is for one process, which wakes itself.
         self._poll_s = float("inf") if engine.dialect.name == "sqlite" else POLL_S
         self._work = threading.Event()
+
+    # --- looking ---------------------------------------------------------------------------------
+
+    def get(self, job_id: str) -> Job:
+        """The job as it is now; UnknownJob if there is none."""
+        with Session(self._engine) as session:
+            row = session.get(JobRow, job_id)
+            if row is None:
+                raise UnknownJob(f"There is no job {job_id}.")
+            return Job.model_validate(row)
+
+    def find(
+        self,
+        *,
+        state: State | None = None,
+        study: str | None = None,
+        series: str | None = None,
+        source: str | None = None,
+        kind: Kind | None = None,
+        limit: int | None = None,
+    ) -> list[Job]:
+        """Jobs, the newest first; `source` is a hash of their slices."""
+        which = {"state": state, "study": study, "series": series, "source": source, "kind": kind}
+        wanted = (
+            select(JobRow)
+            .filter_by(**{name: value for name, value in which.items() if value is not None})
+            .order_by(JobRow.created.desc(), JobRow.id)
+            .limit(limit)
+        )
+        with Session(self._engine) as session:
+            rows = session.scalars(wanted).all()
+        return [Job.model_validate(row) for row in rows]
+
+    def counts(self) -> dict[State, int]:
+        """Number of jobs in each state."""
+        with Session(self._engine) as session:
+            rows = session.execute(select(JobRow.state, func.count()).group_by(JobRow.state))
+            found = {row[0]: row[1] for row in rows}
+        return {state: found.get(state, 0) for state in STATES}
+
+    def at_work(self) -> int:
+        """Jobs that run and whose worker lives."""
+        living = and_(JobRow.state == "running", not_(self._leases.overdue()))
+        with Session(self._engine) as session:
+            return session.scalar(select(func.count()).where(living)) or 0
+
+    def waiting_seconds(self) -> float:
+        """How long the job has waited that has been due for longest; 0 if none is due."""
+        due = self._first_due()
+        return 0.0 if due is None else max(0.0, (self._now() - due).total_seconds())
+
+    def _first_due(self) -> datetime | None:
+        with Session(self._engine) as session:
+            return session.scalar(select(func.min(JobRow.due)).where(JobRow.state == "queued"))
 
     # --- asking for work -------------------------------------------------------------------------
 
@@ -229,26 +279,13 @@ class Jobs(JobReader):
             seconds: at most; where other processes fill the queue too, `POLL_S` at most.
             for_due: whether a job that is due, or becomes so, ends the sleep.
         """
-        with Session(self._engine) as session:
-            due = session.scalar(select(func.min(JobRow.due)).where(JobRow.state == "queued"))
+        due = self._first_due()
         seconds = min(seconds, self._poll_s)
         if for_due and due is not None:
             seconds = min(seconds, (due - self._now()).total_seconds())
         if seconds > 0:
             self._work.wait(seconds)
         self._work.clear()
-
-    def at_work(self) -> int:
-        """Jobs that run and whose worker lives."""
-        living = and_(JobRow.state == "running", not_(self._leases.overdue()))
-        with Session(self._engine) as session:
-            return session.scalar(select(func.count()).where(living)) or 0
-
-    def waiting_seconds(self) -> float:
-        """How long the job has waited that has been due for longest; 0 if none is due."""
-        with Session(self._engine) as session:
-            due = session.scalar(select(func.min(JobRow.due)).where(JobRow.state == "queued"))
-        return 0.0 if due is None else max(0.0, (self._now() - due).total_seconds())
 
     def wake(self) -> None:
         """End a `wait`, in any thread."""

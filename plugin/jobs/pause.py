@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict
 from sqlalchemy import Engine
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from plugin.jobs.job_changes import NoteEvent, note_nothing
+from plugin.jobs.job_changes import NoteEvent
 from plugin.jobs.job_table import Row, Utc, make_tables
 from plugin.jobs.jobs import Jobs
 from plugin.plain_text import PlainText
@@ -40,7 +40,7 @@ class Held(BaseModel):
 class Pause:
     """Pauses and resumes the queue, for every process that works on its database."""
 
-    def __init__(self, engine: Engine, jobs: Jobs, *, note: NoteEvent = note_nothing) -> None:
+    def __init__(self, engine: Engine, jobs: Jobs, *, note: NoteEvent) -> None:
         """
         Args:
             engine: of the database of the jobs.

@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, Engine, and_, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from plugin.jobs.job import Delivery, Job, Outcome, Parcel
-from plugin.jobs.job_changes import NoteEvent, digest, note_nothing
+from plugin.jobs.job_changes import NoteEvent, digest
 from plugin.jobs.job_table import DeliveryRow, clock_of
 
 POLL = timedelta(seconds=1)
@@ -56,11 +56,11 @@ class Deliveries:
         self,
         engine: Engine,
         *,
-        owner: str = "",
-        retry_delay_seconds: float = 30.0,
-        give_up_after_hours: float = 72.0,
+        owner: str,
+        retry_delay_seconds: float,
+        give_up_after_hours: float,
+        note_event: NoteEvent,
         now: Callable[[], datetime] | None = None,
-        note_event: NoteEvent = note_nothing,
     ) -> None:
         """
         Args:
@@ -69,8 +69,8 @@ class Deliveries:
                 then continued at once.
             retry_delay_seconds: before the second attempt; doubles with each further one.
             give_up_after_hours: the delivery has failed then; a person may ask for it again.
-            now: the clock, with its time zone; the database's if there is none.
             note_event: told of each delivery that ends, and of each wish to deliver again.
+            now: the clock, with its time zone; the database's if there is none.
         """
         self._engine = engine
         self._owner = owner

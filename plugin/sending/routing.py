@@ -106,7 +106,7 @@ def forgets_jobs(configuration: Mapping[str, Any], *, when_busy: bool = False) -
 class OrthancCarrier:
     """Has Orthanc send results on. Each call is one short step; see `Courier`."""
 
-    def __init__(self, orthanc: Any, *, dicomweb_root: str = "/dicom-web/") -> None:
+    def __init__(self, orthanc: Any, *, dicomweb_root: str) -> None:
         """
         Args:
             orthanc: the module.

@@ -8,8 +8,7 @@ from plugin.archive import ArchiveError, Series, UnknownResource
 from plugin.catalogue import UnknownModel
 from plugin.jobs.intake import Intake
 from plugin.jobs.job import STATES, Job
-from plugin.jobs.job_reader import UnknownJob
-from plugin.jobs.jobs import WrongState
+from plugin.jobs.jobs import UnknownJob, WrongState
 from plugin.station import Station
 from plugin.web.audit_routes import AuditRoutes
 from plugin.web.explain import StudyExplanation, explain_study
@@ -59,8 +58,8 @@ class Rest:
         *,
         intake: Intake,
         worker: Worker,
-        queue_answers: Callable[[], bool] = lambda: True,
-        viewer: bool = False,
+        queue_answers: Callable[[], bool],
+        viewer: bool,
     ) -> None:
         self._station = station
         self._archive, self._jobs = station.archive, station.jobs

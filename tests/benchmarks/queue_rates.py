@@ -9,10 +9,10 @@ from typing import NamedTuple
 from sqlalchemy import Engine, text
 
 from model.organs import ORGANS
-from plugin.audit import Audit
 from plugin.jobs.job import Job, Outcome, Provenance, Result
 from plugin.jobs.job_table import open_database
 from plugin.jobs.jobs import Jobs
+from tests.plugin.parts import new_audit, new_queue
 
 OUTCOME = Outcome(
     state="done",
@@ -45,7 +45,7 @@ class Figure(NamedTuple):
 
 def queue(engine: Engine) -> Jobs:
     """As a node has it."""
-    return Jobs(engine, notes=[Audit(engine).note])
+    return new_queue(engine, notes=[new_audit(engine).note])
 
 
 def ask(jobs: Jobs, name: str) -> Job:

@@ -13,9 +13,9 @@ import pytest
 from pydicom.dataset import Dataset
 
 from plugin.jobs.job_table import open_database
-from plugin.jobs.jobs import Jobs
 from tests.integration.conftest import Orthanc, wait_until
 from tests.phantoms import Phantom, ct_slices, make_phantom
+from tests.plugin.parts import new_queue
 
 pytestmark = [pytest.mark.orthanc, pytest.mark.slow]
 
@@ -183,7 +183,7 @@ def test_a_stop_gives_the_running_job_back_to_the_queue(slow_orthanc, ct):
     slow_orthanc.stop()
 
     database = slow_orthanc.folder / "orthanc" / "oar-jobs.db"
-    [left] = Jobs(open_database(f"sqlite:///{database}")).find()
+    [left] = new_queue(open_database(f"sqlite:///{database}")).find()
     assert left.state == "queued"
     slow_orthanc.start()
     job = slow_orthanc.wait_for_job("done")

@@ -12,6 +12,7 @@ from plugin.jobs.job_table import open_database
 from plugin.jobs.jobs import Jobs
 from tests.fake_orthanc import FakeOrthanc
 from tests.phantoms import Phantom, ct_slices, make_phantom
+from tests.plugin.parts import new_queue
 from tests.tiny_model import tiny_model
 
 
@@ -55,4 +56,4 @@ def database(tmp_path: Path) -> str:
 
 @pytest.fixture
 def jobs(database: str) -> Jobs:
-    return Jobs(open_database(database), max_attempts=3, retry_delay_seconds=0.0)
+    return new_queue(open_database(database), max_attempts=3, retry_delay_seconds=0.0)

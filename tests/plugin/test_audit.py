@@ -11,6 +11,7 @@ from plugin.jobs.job_table import open_database
 from plugin.jobs.jobs import Jobs
 from plugin.jobs.pause import Pause
 from tests.plugin.jobs.asking import MADE_OF, RESULT, add
+from tests.plugin.parts import new_audit, new_queue
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def audit(engine: Engine) -> Audit:
 
 @pytest.fixture
 def jobs(engine: Engine, audit: Audit) -> Jobs:
-    return Jobs(engine, notes=[audit.note])
+    return new_queue(engine, notes=[audit.note])
 
 
 @pytest.fixture
@@ -186,7 +187,7 @@ def test_lines_are_read_in_pages_and_by_job(audit, jobs, written):
 
 def test_two_processes_write_one_chain(database, audit, written):
     engine = open_database(database)
-    other = Jobs(engine, notes=[Audit(engine).note])
+    other = new_queue(engine, notes=[new_audit(engine).note])
     add(other, series="other")
 
     assert audit.verify().lines == 6

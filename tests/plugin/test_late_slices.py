@@ -7,7 +7,7 @@ from pydicom.dataset import Dataset
 from plugin.archive import UnknownResource
 from plugin.jobs.job import Job, Outcome
 from plugin.jobs.jobs import Jobs
-from plugin.late_slices import files_blake3, slices_sha256
+from plugin.slice_files import SliceFiles, slices_sha256
 from plugin.watch import PROGRESS_AT_END, Watch
 from tests.fake_orthanc import FakeOrthanc
 from tests.plugin.jobs.asking import MADE_OF
@@ -127,11 +127,6 @@ def test_a_comparison_of_fewer_slices_is_no_result_that_more_of_them_replace(job
     assert jobs.get(clinic.first.id).state == "skipped"
 
 
-def test_what_a_result_was_made_of_does_not_depend_on_the_order_of_the_slices():
-    assert slices_sha256(["1.2", "1.10"]) == slices_sha256(["1.10", "1.2"])
-    assert files_blake3([b"one", b"two"]) == files_blake3([b"two", b"one"])
-
-
 class SentAgain(Clinic):
     """Has segmented all slices."""
 
@@ -142,7 +137,7 @@ class SentAgain(Clinic):
 
     def run_of_the_slices(self) -> str:
         """What a job is told from others by that was asked for because they changed."""
-        return files_blake3(map(self.archive.file, self.series.instances))
+        return SliceFiles(self.series, self.archive).blake3_now()
 
 
 def test_contours_of_a_ct_that_was_corrected_are_those_of_the_corrected_alone(jobs, weights, ct):

@@ -5,11 +5,11 @@ import pytest
 from model.checkpoint import BadCheckpoint
 from plugin.catalogue import Catalogue, UnknownModel
 from plugin.conditions import SeriesFacts
-from plugin.jobs.intake import Intake
 from plugin.jobs.job import Outcome
 from plugin.model_rules import ModelRule, ModelRules
 from plugin.orthanc_archive import OrthancArchive
 from tests.fake_orthanc import FakeOrthanc
+from tests.plugin.parts import new_intake
 
 CHILD = {"Model": "paediatric", "StudyDescription": "child", "ShadowModel": "next"}
 NECK = {"Model": "neck", "BodyPart": "NECK"}
@@ -91,7 +91,7 @@ def test_a_series_gets_the_model_of_its_rule_and_a_person_may_ask_for_another(jo
     catalogue = Catalogue(default="quick", weights=weights)
     rule = {"Model": "blind", "ShadowModel": "quick", "CalledAet": "^OAR$", "BodyPart": "HEAD"}
     chosen = ModelRules([ModelRule.model_validate(rule)], default="quick")
-    intake = Intake(archive=archive, jobs=jobs, catalogue=catalogue, rules=chosen)
+    intake = new_intake(archive=archive, jobs=jobs, catalogue=catalogue, rules=chosen)
     study = orthanc.receive(ct)
 
     [job] = intake.take_study(study, asked_by="stable study")

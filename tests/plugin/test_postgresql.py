@@ -9,15 +9,13 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DatabaseError
 
-from plugin.audit import Audit
 from plugin.belonging import Belonging, NotOurs, name_of_archive
 from plugin.drawn.quality import Quality
 from plugin.jobs.job import Outcome, Parcel
 from plugin.jobs.job_table import open_database
-from plugin.jobs.jobs import Jobs
-from plugin.sending.deliveries import Deliveries
 from tests.plugin.drawn.test_quality import DRAWING, GOOD
 from tests.plugin.jobs.asking import add
+from tests.plugin.parts import new_audit, new_deliveries, new_queue
 from tests.postgresql import NoPostgresql, postgresql
 
 pytestmark = pytest.mark.slow
@@ -48,8 +46,8 @@ def engine(url: str) -> Iterator[Engine]:
 
 
 def test_a_job_its_deliveries_and_its_record_are_kept(engine):
-    audit, deliveries = Audit(engine), Deliveries(engine, owner="one")
-    jobs = Jobs(engine, notes=[audit.note, deliveries.note])
+    audit, deliveries = new_audit(engine), new_deliveries(engine, owner="one")
+    jobs = new_queue(engine, notes=[audit.note, deliveries.note])
     parcel = Parcel(kind="modality", target="PACS", instances=("abc",))
     job = add(jobs, user="alice")
     jobs.claim()
@@ -75,8 +73,8 @@ def test_a_job_its_deliveries_and_its_record_are_kept(engine):
     ],
 )
 def test_the_server_refuses_to_alter_the_record(engine, statement):
-    audit = Audit(engine)
-    add(Jobs(engine, notes=[audit.note]))
+    audit = new_audit(engine)
+    add(new_queue(engine, notes=[audit.note]))
 
     with pytest.raises(DatabaseError, match="append-only"), engine.begin() as connection:
         connection.execute(text(statement))
@@ -85,11 +83,11 @@ def test_the_server_refuses_to_alter_the_record(engine, statement):
 
 
 def test_many_that_write_at_the_same_time_write_one_chain(engine, url):
-    audit = Audit(engine)
+    audit = new_audit(engine)
 
     def write(number: int) -> None:
         mine = open_database(url)
-        jobs = Jobs(mine, notes=[Audit(mine).note])
+        jobs = new_queue(mine, notes=[new_audit(mine).note])
         for count in range(10):
             add(jobs, series=f"{number} {count}")
         mine.dispose()
@@ -104,7 +102,7 @@ def test_many_that_write_at_the_same_time_write_one_chain(engine, url):
 
 
 def test_a_delivery_is_taken_once_however_many_take_at_the_same_time(engine, url):
-    jobs = Jobs(engine, notes=[Deliveries(engine).note])
+    jobs = new_queue(engine, notes=[new_deliveries(engine).note])
     for number in range(3):
         job = add(jobs, series=str(number))
         jobs.claim()
@@ -114,7 +112,7 @@ def test_a_delivery_is_taken_once_however_many_take_at_the_same_time(engine, url
 
     def take(owner: str) -> None:
         mine = open_database(url)
-        deliveries = Deliveries(mine, owner=owner)
+        deliveries = new_deliveries(mine, owner=owner)
         while (errand := deliveries.claim(("modality",))) is not None:
             taken.append(errand.id)
         mine.dispose()
@@ -129,14 +127,14 @@ def test_a_delivery_is_taken_once_however_many_take_at_the_same_time(engine, url
 
 
 def test_under_load_every_job_is_taken_once_and_none_is_lost(engine, url):
-    jobs = Jobs(engine)
+    jobs = new_queue(engine)
     asked = [add(jobs, series=str(number)).id for number in range(300)]
     taken: dict[str, list[str]] = {f"node {number}": [] for number in range(6)}
     together = threading.Barrier(len(taken))
 
     def work(owner: str) -> None:
         mine = open_database(url)  # its own connections, as a process on another machine has
-        queue = Jobs(mine, owner=owner, notes=[Audit(mine).note])
+        queue = new_queue(mine, owner=owner, notes=[new_audit(mine).note])
         together.wait()
         while (job := queue.claim()) is not None:
             taken[owner].append(job.id)
@@ -153,18 +151,21 @@ def test_under_load_every_job_is_taken_once_and_none_is_lost(engine, url):
     assert sorted(chain.from_iterable(taken.values())) == sorted(asked)
     assert jobs.counts()["done"] == len(asked)
     assert {job.attempts for job in jobs.find()} == {1}
-    assert (Audit(engine).verify().intact, Audit(engine).verify().lines) == (True, 2 * len(asked))
+    assert (new_audit(engine).verify().intact, new_audit(engine).verify().lines) == (
+        True,
+        2 * len(asked),
+    )
 
 
 def test_a_queue_of_an_earlier_version_gets_what_is_new(engine, url):
-    old = add(Jobs(engine))
+    old = add(new_queue(engine))
     with engine.begin() as connection:
         for column in ("shadow_model", "dice", "provenance", "user"):
             connection.execute(text(f'ALTER TABLE jobs DROP COLUMN "{column}"'))
 
     upgraded = open_database(url)
 
-    assert Jobs(upgraded).find() == [old]
+    assert new_queue(upgraded).find() == [old]
     upgraded.dispose()
 
 

@@ -13,7 +13,7 @@ from tests.plugin.jobs.asking import add
 
 @pytest.fixture
 def shown(orthanc: FakeOrthanc) -> Status:
-    return Status(archive=OrthancArchive(orthanc), orthanc=orthanc)
+    return Status(archive=OrthancArchive(orthanc), orthanc=orthanc, labels=True)
 
 
 @pytest.fixture

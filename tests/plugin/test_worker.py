@@ -17,8 +17,8 @@ from plugin.jobs.job import Job, Outcome, Result
 from plugin.jobs.job_table import open_database
 from plugin.jobs.jobs import Jobs
 from plugin.watch import Watch
-from plugin.worker import Worker
 from tests.plugin.jobs.asking import add
+from tests.plugin.parts import new_queue, new_worker
 
 SOON_S = 20.0
 HOUR = timedelta(hours=1)
@@ -77,7 +77,7 @@ def raising(error: Exception) -> Callable[[Job, Watch], Outcome]:
 
 def test_jobs_that_wait_and_jobs_that_come_are_done(jobs, ended):
     add(jobs, series="waits")
-    worker = Worker(jobs, lambda job, watch: DONE)
+    worker = new_worker(jobs, lambda job, watch: DONE)
     worker.start()
     ended.wait_for("done")
     add(jobs, series="comes")
@@ -92,7 +92,7 @@ def test_jobs_that_wait_and_jobs_that_come_are_done(jobs, ended):
 @pytest.mark.parametrize("error", [RuntimeError("boom"), MemoryError(), ArchiveError("no answer")])
 def test_whatever_a_job_does_it_is_parked_and_the_next_one_runs(jobs, ended, error):
     bad = add(jobs, series="bad")
-    worker = Worker(
+    worker = new_worker(
         jobs, lambda job, watch: DONE if job.series == "good" else raising(error)(job, watch)
     )
     worker.start()
@@ -120,7 +120,7 @@ def test_an_archive_that_is_away_costs_one_job_an_attempt_and_not_all_of_them(
         assert looks == []  # no job was tried before the archive answered
         return DONE
 
-    worker = Worker(jobs, run, reachable=lambda: looks.pop(0))
+    worker = new_worker(jobs, run, reachable=lambda: looks.pop(0))
     worker.start()
     ended.wait_for("done", times=2)
     worker.stop()
@@ -131,7 +131,7 @@ def test_an_archive_that_is_away_costs_one_job_an_attempt_and_not_all_of_them(
 
 def test_a_series_that_was_deleted_meanwhile_is_skipped(jobs, ended):
     job = add(jobs)
-    worker = Worker(jobs, raising(UnknownResource("gone")))
+    worker = new_worker(jobs, raising(UnknownResource("gone")))
     worker.start()
     ended.wait_for("skipped")
     worker.stop()
@@ -141,7 +141,7 @@ def test_a_series_that_was_deleted_meanwhile_is_skipped(jobs, ended):
 
 def test_a_person_can_stop_a_running_job(jobs, ended):
     job = add(jobs)
-    worker = Worker(jobs, until_cancelled)
+    worker = new_worker(jobs, until_cancelled)
     worker.start()
     ended.wait_for("running")
     jobs.cancel(job.id)
@@ -154,7 +154,7 @@ def test_a_job_that_takes_too_long_is_stopped_for_good_and_the_next_one_runs(
 ):
     monkeypatch.setattr(worker_module, "GRACE", SOON_S)  # however busy this machine is
     slow = add(jobs, series="slow")
-    worker = Worker(
+    worker = new_worker(
         jobs,
         lambda job, watch: DONE if job.series == "good" else until_cancelled(job, watch),
         time_limit_s=0.5,
@@ -183,7 +183,7 @@ def test_jobs_that_cannot_be_stopped_are_left_behind_until_there_are_too_many(jo
         stopped.append(job.series)
         return until_cancelled(job, watch)
 
-    worker = Worker(jobs, hang, time_limit_s=0.5)
+    worker = new_worker(jobs, hang, time_limit_s=0.5)
     worker.start()
     hung = [add(jobs, series="hangs")]
     ended.wait_for("failed")
@@ -218,7 +218,7 @@ def test_a_job_that_was_left_behind_gives_its_memory_back_when_it_ends_at_last(j
         go_on.wait(SOON_S)
         raise Cancelled
 
-    worker = Worker(jobs, hang, time_limit_s=0.1)
+    worker = new_worker(jobs, hang, time_limit_s=0.1)
     worker.start()
     add(jobs)
     ended.wait_for("failed")
@@ -235,7 +235,7 @@ def test_a_lost_gpu_fails_its_job_and_ends_the_worker_before_it_fails_all_others
         raise DeviceLost("the GPU failed: an illegal memory access was encountered")
 
     lost, other = add(jobs, series="lost"), add(jobs, series="other")
-    worker = Worker(jobs, lose)
+    worker = new_worker(jobs, lose)
     worker.start()
 
     wait_until(lambda: not worker.alive)
@@ -259,7 +259,7 @@ def test_a_failed_job_holds_nothing_of_what_it_worked_on(jobs, ended, monkeypatc
 
     gc.disable()  # which would find it at some time, when the next job has run out of memory
     try:
-        worker = Worker(jobs, fail)
+        worker = new_worker(jobs, fail)
         worker.start()
         add(jobs)
         wait_until(lambda: held and held[0]() is None)
@@ -270,7 +270,7 @@ def test_a_failed_job_holds_nothing_of_what_it_worked_on(jobs, ended, monkeypatc
 
 def test_a_stop_gives_the_running_job_back(jobs, ended):
     job = add(jobs)
-    worker = Worker(jobs, until_cancelled)
+    worker = new_worker(jobs, until_cancelled)
     worker.start()
     ended.wait_for("running")
 
@@ -284,7 +284,7 @@ def test_a_stop_gives_the_running_job_back(jobs, ended):
 def test_a_job_left_running_by_the_last_process_is_taken_first(jobs, ended):
     left = add(jobs, series="left")
     jobs.claim()
-    worker = Worker(jobs, lambda job, watch: DONE)
+    worker = new_worker(jobs, lambda job, watch: DONE)
     worker.start()
     ended.wait_for("done")
     worker.stop()
@@ -305,7 +305,7 @@ def test_missed_studies_are_looked_for_once_and_again_if_somebody_does_not_answe
             raise fault
         add(jobs)
 
-    worker = Worker(jobs, lambda job, watch: DONE, catch_up=catch_up, catch_up_after_s=0.0)
+    worker = new_worker(jobs, lambda job, watch: DONE, catch_up=catch_up, catch_up_after_s=0.0)
     worker.start()
     ended.wait_for("done")
     worker.stop()
@@ -324,7 +324,7 @@ def test_a_queue_that_does_not_answer_for_a_while_ends_nothing(jobs, ended, monk
         finish(job_id, outcome)
 
     monkeypatch.setattr(jobs, "finish", fail_once)
-    worker = Worker(jobs, lambda job, watch: DONE)
+    worker = new_worker(jobs, lambda job, watch: DONE)
     worker.start()
     ended.wait_for("done")
     worker.stop()
@@ -358,7 +358,7 @@ def test_a_queue_that_is_away_for_a_while_costs_no_attempt_and_is_told_of_once(
     monkeypatch.setattr(jobs, "report", refuse)
     monkeypatch.setattr(jobs, "cancel_wanted", refuse)
     monkeypatch.setattr(jobs, "finish", finish_later)
-    worker = Worker(jobs, run)
+    worker = new_worker(jobs, run)
     worker.start()
     ended.wait_for("done")
     worker.stop()
@@ -381,7 +381,7 @@ def test_a_queue_that_stays_away_is_known_and_logged_whole_but_once(
 
     monkeypatch.setattr(jobs, "claim", fail_twice)
     add(jobs)
-    worker = Worker(jobs, lambda job, watch: DONE)
+    worker = new_worker(jobs, lambda job, watch: DONE)
     worker.start()
     ended.wait_for("done")
     worker.stop()
@@ -403,7 +403,7 @@ def test_a_fault_of_the_worker_itself_does_not_keep_all_others_waiting(jobs, end
 
     monkeypatch.setattr(jobs, "claim", fail_once)
     add(jobs)
-    worker = Worker(jobs, lambda job, watch: DONE)
+    worker = new_worker(jobs, lambda job, watch: DONE)
     worker.start()
     ended.wait_for("done")
     worker.stop()
@@ -421,7 +421,7 @@ def test_a_job_that_stops_though_nobody_wants_it_to_is_done_again(jobs, ended):
             raise Cancelled
         return DONE
 
-    worker = Worker(jobs, run)
+    worker = new_worker(jobs, run)
     worker.start()
     ended.wait_for("done")
     worker.stop()
@@ -439,21 +439,21 @@ def test_telling_of_a_job_for_longer_than_its_lease_does_not_cost_it(database):
             told.set()
             time.sleep(1.5)
 
-    one = Jobs(open_database(database), owner="one", lease_seconds=0.5, changed=changed)
+    one = new_queue(open_database(database), owner="one", lease_seconds=0.5, changed=changed)
     job = add(one)
-    worker = Worker(one, lambda job, watch: DONE)
+    worker = new_worker(one, lambda job, watch: DONE)
     worker.start()
     assert told.wait(SOON_S)
     time.sleep(1.0)  # twice the lease
 
-    assert Jobs(open_database(database), owner="two").claim() is None
+    assert new_queue(open_database(database), owner="two").claim() is None
     wait_until(lambda: one.get(job.id).state == "done")
     worker.stop()
     assert one.get(job.id).attempts == 1
 
 
 def test_the_worker_never_keeps_the_process_alive(jobs):
-    assert Worker(jobs, lambda job, watch: DONE)._thread.daemon
+    assert new_worker(jobs, lambda job, watch: DONE)._thread.daemon
 
 
 def test_progress_is_written_seldom_but_every_stage_is(jobs, monkeypatch):
@@ -462,7 +462,7 @@ def test_progress_is_written_seldom_but_every_stage_is(jobs, monkeypatch):
         jobs, "report", lambda job, stage, progress: written.append((stage, progress))
     )
     alive = Heartbeat(lambda: True, every_s=60, lease_s=60)
-    watch = Worker(jobs, lambda job, watch: DONE)._watch(add(jobs), alive, math.inf)
+    watch = new_worker(jobs, lambda job, watch: DONE)._watch(add(jobs), alive, math.inf)
 
     for step in range(1000):
         watch.report("segmenting", step / 1000)
@@ -474,7 +474,7 @@ def test_progress_is_written_seldom_but_every_stage_is(jobs, monkeypatch):
 
 
 def test_a_job_that_was_handed_on_is_given_up_and_left_to_its_new_worker(database):
-    slow = Jobs(open_database(database), owner="slow", lease_seconds=0.4)
+    slow = new_queue(open_database(database), owner="slow", lease_seconds=0.4)
     job = add(slow)
     begun, handed_on, ended = threading.Event(), threading.Event(), threading.Event()
 
@@ -486,10 +486,10 @@ def test_a_job_that_was_handed_on_is_given_up_and_left_to_its_new_worker(databas
         finally:
             ended.set()
 
-    worker = Worker(slow, run)
+    worker = new_worker(slow, run)
     worker.start()
     assert begun.wait(SOON_S)
-    fast = Jobs(open_database(database), owner="fast", now=lambda: datetime.now(UTC) + HOUR)
+    fast = new_queue(open_database(database), owner="fast", now=lambda: datetime.now(UTC) + HOUR)
     assert fast.claim().id == job.id
     handed_on.set()
     assert ended.wait(SOON_S)
@@ -501,7 +501,7 @@ def test_a_job_that_was_handed_on_is_given_up_and_left_to_its_new_worker(databas
 
 
 def test_a_job_that_takes_longer_than_its_lease_stays_with_its_living_worker(database):
-    one = Jobs(open_database(database), owner="one", lease_seconds=1.0)
+    one = new_queue(open_database(database), owner="one", lease_seconds=1.0)
     add(one)
     begun, go_on = threading.Event(), threading.Event()
 
@@ -510,11 +510,11 @@ def test_a_job_that_takes_longer_than_its_lease_stays_with_its_living_worker(dat
         go_on.wait(SOON_S)
         return DONE
 
-    worker = Worker(one, run)
+    worker = new_worker(one, run)
     worker.start()
     assert begun.wait(SOON_S)
     time.sleep(2.0)  # twice the lease
 
-    assert Jobs(open_database(database), owner="two").claim() is None
+    assert new_queue(open_database(database), owner="two").claim() is None
     go_on.set()
     worker.stop()

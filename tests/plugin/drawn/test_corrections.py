@@ -15,10 +15,8 @@ from plugin.catalogue import Catalogue
 from plugin.drawn.corrections import latest_results
 from plugin.drawn.drawings import Drawings
 from plugin.drawn.quality import Quality
-from plugin.jobs.intake import Intake
 from plugin.jobs.job import Job, Outcome
 from plugin.jobs.job_table import open_database
-from plugin.jobs.jobs import Jobs
 from plugin.model_rules import ModelRules
 from plugin.orthanc_archive import OrthancArchive
 from plugin.settings import Settings
@@ -27,6 +25,7 @@ from plugin.work import Work
 from tests.fake_orthanc import FakeOrthanc, identifier
 from tests.phantoms import Phantom, ct_slices, make_phantom
 from tests.plugin.jobs.asking import RESULT, add
+from tests.plugin.parts import new_intake, new_queue
 from tests.structure_sets import outlines_of, rtstruct, seg
 
 BRAINSTEM = BY_NAME["brainstem"]
@@ -39,10 +38,10 @@ class Clinic:
         self.orthanc = orthanc
         self.archive = OrthancArchive(orthanc)
         engine = open_database(database)
-        self.jobs = Jobs(engine)
+        self.jobs = new_queue(engine)
         self.quality = Quality(engine)
         self.catalogue = catalogue = Catalogue(default="quick", weights=weights, device="cpu")
-        self.intake = Intake(archive=self.archive, jobs=self.jobs, catalogue=catalogue)
+        self.intake = new_intake(archive=self.archive, jobs=self.jobs, catalogue=catalogue)
         self.work = Work(
             archive=self.archive,
             jobs=self.jobs,
@@ -160,7 +159,7 @@ def test_a_result_whose_job_has_not_ended_is_no_correction_and_what_people_drew_
 ):
     theirs = seg(ct, corrected(clinic.ours()), [BRAINSTEM])
     rules = ModelRules(default="quick", shadow_model="quick")
-    clinic.intake = Intake(
+    clinic.intake = new_intake(
         archive=clinic.archive, jobs=clinic.jobs, catalogue=clinic.catalogue, rules=rules
     )
     clinic.intake.request(clinic.ct, force=True)
@@ -402,7 +401,7 @@ def test_a_drawing_of_unknown_names_alone_says_so(clinic, ct):
 
 def test_a_service_that_does_not_want_it_compares_nothing(clinic, ct, weights):
     clinic.orthanc.receive([seg(ct, clinic.ours(), [BRAINSTEM])])
-    clinic.intake = Intake(
+    clinic.intake = new_intake(
         archive=clinic.archive,
         jobs=clinic.jobs,
         catalogue=Catalogue(default="quick", weights=weights),
@@ -415,7 +414,7 @@ def test_a_service_that_does_not_want_it_compares_nothing(clinic, ct, weights):
 def test_a_service_that_is_not_automatic_still_compares(clinic, ct, weights, small_phantom):
     clinic.orthanc.receive([seg(ct, clinic.ours(), [BRAINSTEM])])
     clinic.orthanc.receive(ct_slices(small_phantom, series_number=2))
-    clinic.intake = Intake(
+    clinic.intake = new_intake(
         archive=clinic.archive,
         jobs=clinic.jobs,
         catalogue=Catalogue(default="quick", weights=weights),

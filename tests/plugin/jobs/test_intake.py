@@ -10,14 +10,15 @@ from plugin.catalogue import Catalogue, UnknownModel
 from plugin.jobs.intake import Intake
 from plugin.jobs.job import Outcome, Result
 from plugin.jobs.jobs import Jobs
-from plugin.late_slices import files_blake3
 from plugin.model_rules import ModelRules
 from plugin.objects.results import description
 from plugin.orthanc_archive import OrthancArchive
 from plugin.settings import Settings
+from plugin.slice_files import SliceFiles
 from tests.fake_orthanc import FakeOrthanc, identifier
 from tests.phantoms import ct_slices, make_phantom
 from tests.plugin.jobs.asking import MADE_OF
+from tests.plugin.parts import new_intake
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def orthanc() -> FakeOrthanc:
 @pytest.fixture
 def intake(orthanc: FakeOrthanc, jobs: Jobs, weights: Path) -> Intake:
     catalogue = Catalogue(default="quick", weights=weights)
-    return Intake(archive=OrthancArchive(orthanc), jobs=jobs, catalogue=catalogue)
+    return new_intake(archive=OrthancArchive(orthanc), jobs=jobs, catalogue=catalogue)
 
 
 def finish(jobs: Jobs, outcome: Outcome) -> None:
@@ -83,7 +84,7 @@ def done(jobs: Jobs, orthanc: FakeOrthanc, outcome: Outcome) -> None:
     """The next job is done, and its result says of which files it was made."""
     archive = OrthancArchive(orthanc)
     [series] = archive.series_of_study(*orthanc.last_update)
-    made_of = files_blake3(map(archive.file, series.instances))
+    made_of = SliceFiles(series, archive).blake3_now()
     provenance = MADE_OF.model_copy(update={"files_blake3": made_of})
     finish(jobs, outcome.model_copy(update={"provenance": provenance}))
 
@@ -103,8 +104,12 @@ def test_the_same_files_once_more_are_read_once_and_no_new_model_redoes_them(
     orthanc, jobs, weights, ct
 ):
     archive = OrthancArchive(orthanc)
-    old = Intake(archive=archive, jobs=jobs, catalogue=Catalogue(default="quick", weights=weights))
-    new = Intake(archive=archive, jobs=jobs, catalogue=Catalogue(default="blind", weights=weights))
+    old = new_intake(
+        archive=archive, jobs=jobs, catalogue=Catalogue(default="quick", weights=weights)
+    )
+    new = new_intake(
+        archive=archive, jobs=jobs, catalogue=Catalogue(default="blind", weights=weights)
+    )
     orthanc.series_update = FIRST
     study = orthanc.receive(ct)
     old.take_study(study, asked_by="stable study")
@@ -155,7 +160,7 @@ def test_a_corrected_ct_is_taken_though_a_model_on_trial_has_run_since(orthanc, 
     catalogue = Catalogue(default="quick", weights=weights)
     rules = ModelRules(default="quick", shadow_model="blind")
     archive = OrthancArchive(orthanc)
-    intake = Intake(archive=archive, jobs=jobs, catalogue=catalogue, rules=rules)
+    intake = new_intake(archive=archive, jobs=jobs, catalogue=catalogue, rules=rules)
     orthanc.series_update = FIRST
     study = orthanc.receive(ct)
     intake.take_study(study, asked_by="stable study")
@@ -231,8 +236,12 @@ def test_a_new_model_does_not_redo_old_studies_by_itself_but_a_person_can(
 ):
     archive = OrthancArchive(orthanc)
     study = orthanc.receive(ct)
-    old = Intake(archive=archive, jobs=jobs, catalogue=Catalogue(default="quick", weights=weights))
-    new = Intake(archive=archive, jobs=jobs, catalogue=Catalogue(default="blind", weights=weights))
+    old = new_intake(
+        archive=archive, jobs=jobs, catalogue=Catalogue(default="quick", weights=weights)
+    )
+    new = new_intake(
+        archive=archive, jobs=jobs, catalogue=Catalogue(default="blind", weights=weights)
+    )
     [first] = old.take_study(study, asked_by="stable study")
 
     assert new.take_study(study, asked_by="start") == []
@@ -311,8 +320,8 @@ def test_what_is_wanted_later_is_a_new_job_when_a_person_asks_and_not_before(
     archive = OrthancArchive(orthanc)
     study = orthanc.receive(ct)
     catalogue = Catalogue(default="quick", weights=weights)
-    before = Intake(archive=archive, jobs=jobs, catalogue=catalogue)
-    after = Intake(
+    before = new_intake(archive=archive, jobs=jobs, catalogue=catalogue)
+    after = new_intake(
         archive=archive,
         jobs=jobs,
         catalogue=catalogue,

@@ -11,8 +11,8 @@ import pytest
 
 from plugin.jobs import job_table
 from plugin.jobs.job_table import UnusableDatabase, UnwritableQueue, open_database
-from plugin.jobs.jobs import Jobs
 from tests.plugin.jobs.asking import add
+from tests.plugin.parts import new_queue
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def file(tmp_path: Path) -> Path:
     """A queue of a hundred jobs, all of them in the one file."""
     file = tmp_path / "jobs.db"
     engine = open_database(f"sqlite:///{file}")
-    jobs = Jobs(engine)
+    jobs = new_queue(engine)
     for number in range(100):
         add(jobs, series=f"series {number}")
     engine.dispose()
@@ -49,7 +49,7 @@ def test_a_damaged_queue_is_kept_beside_a_new_one(
     damage(file)
     damaged = file.read_bytes()
 
-    jobs = Jobs(open_database(f"sqlite:///{file}"))
+    jobs = new_queue(open_database(f"sqlite:///{file}"))
 
     assert jobs.find() == []
     assert add(jobs).state == "queued"
@@ -59,7 +59,7 @@ def test_a_damaged_queue_is_kept_beside_a_new_one(
 
 
 def test_a_queue_that_is_whole_stays_where_it_is(file: Path) -> None:
-    assert len(Jobs(open_database(f"sqlite:///{file}")).find()) == 100
+    assert len(new_queue(open_database(f"sqlite:///{file}")).find()) == 100
     assert list(file.parent.glob("*.damaged-*")) == []
 
 
@@ -76,7 +76,7 @@ def test_a_queue_that_somebody_else_holds_is_not_called_damaged(
         ):
             open_database(f"sqlite:///{file}")
 
-    assert len(Jobs(open_database(f"sqlite:///{file}")).find()) == 100
+    assert len(new_queue(open_database(f"sqlite:///{file}")).find()) == 100
 
 
 @pytest.fixture

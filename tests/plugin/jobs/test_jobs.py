@@ -8,11 +8,11 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from plugin.jobs.job import Job, Outcome
-from plugin.jobs.job_reader import UnknownJob
 from plugin.jobs.job_table import open_database
-from plugin.jobs.jobs import Jobs, WrongState
+from plugin.jobs.jobs import UnknownJob, WrongState
 from plugin.plain_text import LONGEST
 from tests.plugin.jobs.asking import RESULT, add
+from tests.plugin.parts import new_queue
 
 
 def test_the_same_slices_and_model_are_one_job_in_whatever_order_they_come(jobs):
@@ -57,7 +57,7 @@ def test_jobs_are_taken_in_the_order_of_asking(jobs):
 
 def test_a_clock_that_is_set_back_holds_no_job_that_was_never_begun(database):
     clock = [datetime(2026, 1, 1, tzinfo=UTC)]
-    jobs = Jobs(open_database(database), now=lambda: clock[0])
+    jobs = new_queue(open_database(database), now=lambda: clock[0])
     job = add(jobs)
     clock[0] -= timedelta(hours=2)
 
@@ -70,7 +70,7 @@ def test_a_clock_that_is_set_back_holds_no_job_that_was_never_begun(database):
 
 def test_a_job_that_failed_while_the_clock_was_a_year_ahead_does_not_wait_for_a_year(database):
     clock = [datetime(2027, 1, 1, tzinfo=UTC)]
-    jobs = Jobs(open_database(database), retry_delay_seconds=30, now=lambda: clock[0])
+    jobs = new_queue(open_database(database), retry_delay_seconds=30, now=lambda: clock[0])
     job = add(jobs)
     for attempt in (1, 2):
         assert jobs.claim() is not None
@@ -89,7 +89,7 @@ def test_a_job_is_taken_once_however_many_take_at_the_same_time(jobs, database):
     taken: list[str] = []
 
     def take() -> None:
-        mine = Jobs(open_database(database))  # its own connections, as another process has
+        mine = new_queue(open_database(database))  # its own connections, as another process has
         while (job := mine.claim()) is not None:
             taken.append(job.id)
 
@@ -107,7 +107,7 @@ def test_two_that_ask_at_the_same_time_get_the_same_job(database):
     found: list[str] = []
 
     def ask() -> None:
-        mine = Jobs(open_database(database))
+        mine = new_queue(open_database(database))
         together.wait()
         found.append(add(mine).id)
 
@@ -124,7 +124,7 @@ def test_two_that_ask_at_the_same_time_get_the_same_job(database):
 
 @pytest.mark.parametrize("state", ["queued", "running", "done", "failed"])
 def test_a_job_survives_the_end_of_the_process_in_any_state(database, state):
-    before = Jobs(open_database(database), max_attempts=1 if state == "failed" else 3)
+    before = new_queue(open_database(database), max_attempts=1 if state == "failed" else 3)
     job = add(before)
     if state != "queued":
         before.claim()
@@ -133,7 +133,7 @@ def test_a_job_survives_the_end_of_the_process_in_any_state(database, state):
     if state == "failed":
         before.fail(job.id, "RuntimeError: no more memory")
 
-    after = Jobs(open_database(database))  # the old one is simply gone
+    after = new_queue(open_database(database))  # the old one is simply gone
     after.recover()
 
     assert after.get(job.id).state == ("queued" if state == "running" else state)
@@ -143,7 +143,7 @@ def test_a_job_survives_the_end_of_the_process_in_any_state(database, state):
 
 def test_a_job_that_ends_orthanc_each_time_is_given_up(database):
     for _ in range(3):
-        jobs = Jobs(open_database(database), max_attempts=3)
+        jobs = new_queue(open_database(database), max_attempts=3)
         job = add(jobs)
         jobs.recover()
         assert jobs.claim() is not None
@@ -156,7 +156,7 @@ def test_a_job_that_ends_orthanc_each_time_is_given_up(database):
 
 def test_our_own_fault_is_retried_after_longer_and_longer_pauses_then_parked(database):
     clock = [datetime(2026, 1, 1, tzinfo=UTC)]
-    jobs = Jobs(
+    jobs = new_queue(
         open_database(database), max_attempts=3, retry_delay_seconds=30, now=lambda: clock[0]
     )
     job = add(jobs)
@@ -178,7 +178,7 @@ def test_our_own_fault_is_retried_after_longer_and_longer_pauses_then_parked(dat
 
 
 def test_the_end_of_a_pause_ends_the_wait(database):
-    jobs = Jobs(open_database(database), retry_delay_seconds=0.2)
+    jobs = new_queue(open_database(database), retry_delay_seconds=0.2)
     job = add(jobs)
     jobs.claim()
     jobs.fail(job.id, "RuntimeError: no more memory")
@@ -191,7 +191,7 @@ def test_the_end_of_a_pause_ends_the_wait(database):
 
 
 def test_a_parked_job_can_be_started_again_with_all_its_attempts(database):
-    jobs = Jobs(open_database(database), max_attempts=1)
+    jobs = new_queue(open_database(database), max_attempts=1)
     job = add(jobs)
     jobs.claim()
     jobs.fail(job.id, "RuntimeError: no more memory")
@@ -331,7 +331,7 @@ def test_late_news_of_a_job_that_has_ended_changes_nothing(jobs):
 
 def test_who_watches_is_told_of_every_change_of_state(database):
     seen: list[str] = []
-    jobs = Jobs(open_database(database), changed=lambda job: seen.append(job.state))
+    jobs = new_queue(open_database(database), changed=lambda job: seen.append(job.state))
     job = add(jobs)
     add(jobs)  # the same
     jobs.tell(jobs.claim())
@@ -379,7 +379,7 @@ def test_a_committed_job_is_on_the_disk_and_readers_do_not_wait(jobs, database):
 def test_a_database_in_a_folder_that_is_not_there_yet_is_made(tmp_path):
     file = tmp_path / "storage" / "index" / "jobs.db"
 
-    add(Jobs(open_database(f"sqlite:///{file}")))
+    add(new_queue(open_database(f"sqlite:///{file}")))
 
     assert file.exists()
     engine = create_engine(f"sqlite:///{file}")
@@ -390,13 +390,13 @@ def test_a_database_in_a_folder_that_is_not_there_yet_is_made(tmp_path):
 
 def test_a_queue_of_an_earlier_version_keeps_its_jobs_and_gets_what_is_new(database):
     engine = open_database(database)
-    old = add(Jobs(engine))
+    old = add(new_queue(engine))
     with engine.begin() as connection:
         for column in ("shadow_model", "dice", "provenance", "user"):
             connection.execute(text(f'ALTER TABLE jobs DROP COLUMN "{column}"'))
         connection.execute(text("DROP INDEX ix_jobs_to_take"))
 
-    upgraded = Jobs(open_database(database))
+    upgraded = new_queue(open_database(database))
 
     assert upgraded.find() == [old]
     with engine.begin() as connection:
@@ -408,7 +408,7 @@ def test_a_queue_of_an_earlier_version_keeps_its_jobs_and_gets_what_is_new(datab
 
 def test_notes_are_written_with_the_change_or_not_at_all(database):
     noted: list[tuple[str, str]] = []
-    jobs = Jobs(
+    jobs = new_queue(
         open_database(database),
         notes=[lambda session, job, outcome: noted.append((job.state, job.user))],
     )

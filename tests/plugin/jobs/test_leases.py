@@ -6,13 +6,14 @@ from plugin.jobs.job import Job, Outcome
 from plugin.jobs.job_table import open_database
 from plugin.jobs.jobs import Jobs
 from tests.plugin.jobs.asking import RESULT, add
+from tests.plugin.parts import new_queue
 
 
 def a_job_of_the_first_of_two(database: str) -> tuple[list[datetime], Jobs, Jobs, Job]:
     """A clock to be turned, two workers' views of the queue, and the job that the first has."""
     clock = [datetime(2026, 1, 1, tzinfo=UTC)]
     one, two = (
-        Jobs(open_database(database), owner=owner, lease_seconds=60, now=lambda: clock[0])
+        new_queue(open_database(database), owner=owner, lease_seconds=60, now=lambda: clock[0])
         for owner in ("one", "two")
     )
     job = add(one)
@@ -60,7 +61,9 @@ def test_a_worker_that_speaks_up_while_other_jobs_are_handed_on_keeps_its_own(da
         if job.state == "queued":
             one.renew(({first.id, second.id} - {job.id}).pop())
 
-    three = Jobs(open_database(database), owner="three", now=lambda: clock[0], changed=speak_up)
+    three = new_queue(
+        open_database(database), owner="three", now=lambda: clock[0], changed=speak_up
+    )
     three.claim()
 
     assert three.claim() is None

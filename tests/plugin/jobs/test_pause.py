@@ -6,14 +6,14 @@ import pytest
 
 from plugin.jobs.job_table import open_database
 from plugin.jobs.pause import Held, Pause
-from plugin.worker import Worker
 from tests.plugin.jobs.asking import add
+from tests.plugin.parts import new_pause, new_worker
 from tests.plugin.test_worker import DONE, SOON_S, Ended
 
 
 @pytest.fixture
 def pause(database, jobs) -> Pause:
-    return Pause(open_database(database), jobs)
+    return new_pause(open_database(database), jobs)
 
 
 def test_no_job_is_taken_while_a_person_pauses_the_queue(jobs, pause):
@@ -25,7 +25,7 @@ def test_no_job_is_taken_while_a_person_pauses_the_queue(jobs, pause):
 
     pause.pause()
     job = add(jobs)
-    worker = Worker(jobs, lambda job, watch: DONE, paused=paused)
+    worker = new_worker(jobs, lambda job, watch: DONE, paused=paused)
     worker.start()
     for _ in range(2):  # when the worker looks again, it has gone by the first answer
         assert looks.acquire(timeout=SOON_S)
@@ -40,7 +40,7 @@ def test_no_job_is_taken_while_a_person_pauses_the_queue(jobs, pause):
 def test_a_pause_outlives_the_process_and_may_be_asked_for_twice(database, jobs, pause):
     pause.pause()
     pause.pause(user="physicist")
-    after_a_restart = Pause(open_database(database), jobs)
+    after_a_restart = new_pause(open_database(database), jobs)
 
     assert after_a_restart.holds()
     after_a_restart.resume()
@@ -70,7 +70,7 @@ def test_a_pause_by_an_earlier_version_holds_though_nobody_knows_whose_it_is(dat
         connection.exec_driver_sql("CREATE TABLE pause (queue VARCHAR PRIMARY KEY)")
         connection.exec_driver_sql("INSERT INTO pause VALUES ('jobs')")
 
-    held = Pause(open_database(database), jobs).held()
+    held = new_pause(open_database(database), jobs).held()
 
     assert held == Held(user="", since=None)
 

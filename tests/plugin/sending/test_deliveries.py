@@ -8,6 +8,7 @@ from plugin.jobs.job_table import open_database
 from plugin.jobs.jobs import Jobs
 from plugin.sending.deliveries import LEASE, LONGEST_PAUSE, MOST_UNDER_WAY, POLL, Deliveries, Errand
 from tests.plugin.jobs.asking import RESULT, add
+from tests.plugin.parts import new_deliveries, new_queue
 
 PACS = Parcel(kind="modality", target="PACS", result="seg", instances=("abc",))
 SENDER = Parcel(kind="sender", target="CT1@10.0.0.1", result="seg", instances=("abc",))
@@ -32,12 +33,12 @@ def clock() -> Clock:
 
 @pytest.fixture
 def deliveries(database: str, clock: Clock) -> Deliveries:
-    return Deliveries(open_database(database), owner="one", retry_delay_seconds=30, now=clock)
+    return new_deliveries(open_database(database), owner="one", retry_delay_seconds=30, now=clock)
 
 
 @pytest.fixture
 def jobs(database: str, deliveries: Deliveries, clock: Clock) -> Jobs:
-    return Jobs(open_database(database), notes=[deliveries.note], now=clock)
+    return new_queue(open_database(database), notes=[deliveries.note], now=clock)
 
 
 def done(jobs: Jobs, *parcels: Parcel, series: str = "series") -> Job:
@@ -84,7 +85,7 @@ def test_what_an_earlier_version_left_to_deliver_is_delivered(jobs, deliveries, 
     with open_database(database).begin() as connection:
         connection.exec_driver_sql("ALTER TABLE deliveries DROP COLUMN result")
 
-    upgraded = Deliveries(open_database(database), owner="one", now=clock)
+    upgraded = new_deliveries(open_database(database), owner="one", now=clock)
     errand = upgraded.claim(KINDS)
 
     assert errand is not None
@@ -98,8 +99,8 @@ def test_a_delivery_is_there_only_if_its_job_has_ended(database, clock):
         if outcome is not None:
             raise RuntimeError("the power is cut")
 
-    deliveries = Deliveries(open_database(database), now=clock)
-    jobs = Jobs(open_database(database), notes=[deliveries.note, fault])
+    deliveries = new_deliveries(open_database(database), now=clock)
+    jobs = new_queue(open_database(database), notes=[deliveries.note, fault])
     job = add(jobs)
     jobs.claim()
 
@@ -114,10 +115,10 @@ def test_the_record_has_each_end_of_a_delivery_and_who_wished_for_another_but_no
     database, clock
 ):
     noted: list[tuple[str, str, dict[str, object]]] = []
-    deliveries = Deliveries(
+    deliveries = new_deliveries(
         open_database(database), now=clock, note_event=lambda _, *what: noted.append(what)
     )
-    jobs = Jobs(open_database(database), notes=[deliveries.note], now=clock)
+    jobs = new_queue(open_database(database), notes=[deliveries.note], now=clock)
     job = done(jobs, PACS)
     deliveries.failed(taken(deliveries), "The receiver is away.")
     assert noted == []
@@ -232,7 +233,7 @@ def test_what_another_process_left_in_a_pause_is_sent_again_at_once(
 ):
     job = done(jobs, PACS)
     deliveries.failed(taken(deliveries), "The receiver is down.")
-    other = Deliveries(open_database(database), owner="two", now=clock)
+    other = new_deliveries(open_database(database), owner="two", now=clock)
 
     other.send_again(job.id)
 
@@ -261,8 +262,8 @@ def test_the_same_process_goes_on_at_once_and_another_waits_until_it_must_be_dea
     done(jobs, PACS)
     deliveries.under_way(taken(deliveries), "orthancs-job")
     clock.later(POLL)
-    other = Deliveries(open_database(database), owner="other", now=clock)
-    restarted = Deliveries(open_database(database), owner="one", now=clock)
+    other = new_deliveries(open_database(database), owner="other", now=clock)
+    restarted = new_deliveries(open_database(database), owner="one", now=clock)
 
     assert other.claim(KINDS) is None
     killed = restarted.claim(KINDS)

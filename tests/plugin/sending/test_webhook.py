@@ -11,15 +11,15 @@ from sqlalchemy.exc import OperationalError
 
 from plugin.jobs.job import Outcome
 from plugin.jobs.job_table import open_database
-from plugin.jobs.jobs import Jobs
 from plugin.sending import courier as courier_module
 from plugin.sending.courier import Courier
-from plugin.sending.deliveries import Deliveries, Errand, NotDelivered, Refused
+from plugin.sending.deliveries import Errand, NotDelivered, Refused
 from plugin.sending.webhook import Webhooks, WebhookSettings
 from plugin.settings import BadSettings, Settings
 from tests.demo import free_port
 from tests.integration.conftest import wait_until
 from tests.plugin.jobs.asking import RESULT, add
+from tests.plugin.parts import new_deliveries, new_queue
 from tests.webhook_receiver import WebhookReceiver
 
 SECRET = "sixteen letters and more"
@@ -38,9 +38,9 @@ class Hospital:
     def __init__(self, database: str, url: str, **settings: Any) -> None:
         engine = open_database(database)
         values = {"Name": "ris", "Url": url, "Secret": SECRET, **settings}
-        self.deliveries = Deliveries(engine, retry_delay_seconds=0.01)
+        self.deliveries = new_deliveries(engine, retry_delay_seconds=0.01)
         self.webhooks = Webhooks([WebhookSettings.model_validate(values)], self.deliveries)
-        self.jobs = Jobs(engine, max_attempts=1, notes=[self.webhooks.note])
+        self.jobs = new_queue(engine, max_attempts=1, notes=[self.webhooks.note])
 
     def finish(self, outcome: Outcome | None) -> str:
         """Identifier of a job that ended so; None: it failed."""

@@ -15,21 +15,19 @@ from sqlalchemy.orm import Session
 from plugin import station as station_module
 from plugin.catalogue import Catalogue
 from plugin.drawn.quality import Quality
-from plugin.jobs.intake import Intake
 from plugin.jobs.job import Outcome, Parcel
 from plugin.jobs.job_table import open_database
 from plugin.jobs.jobs import Jobs
 from plugin.orthanc_archive import OrthancArchive
-from plugin.sending.deliveries import Deliveries
 from plugin.settings import Settings
 from plugin.station import Station
 from plugin.web.rest import Rest
 from plugin.web.router import LARGEST_BODY, Request
-from plugin.worker import Worker
 from tests.fake_orthanc import FakeOrthanc
 from tests.phantoms import ct_slices
 from tests.plugin.drawn.test_quality import DRAWING, GOOD
 from tests.plugin.jobs.asking import add
+from tests.plugin.parts import new_deliveries, new_intake, new_worker
 
 ADDRESSES = [
     "/oar/studies/ID/jobs",
@@ -100,9 +98,17 @@ def jobs(station: Station) -> Jobs:
 
 @pytest.fixture
 def client(station: Station) -> Client:
-    intake = Intake(archive=station.archive, jobs=station.jobs, catalogue=station.catalogue)
-    worker = Worker(station.jobs, lambda job, watch: Outcome(state="skipped"))
-    return Client(Rest(station, intake=intake, worker=worker))
+    intake = new_intake(archive=station.archive, jobs=station.jobs, catalogue=station.catalogue)
+    worker = new_worker(station.jobs, lambda job, watch: Outcome(state="skipped"))
+    return Client(
+        Rest(
+            station,
+            intake=intake,
+            worker=worker,
+            queue_answers=lambda: worker.queue_answers,
+            viewer=False,
+        )
+    )
 
 
 def test_a_study_is_segmented_when_asked(client, orthanc, ct):
@@ -389,7 +395,7 @@ def test_who_paused_the_queue_and_since_when_is_told_and_in_the_record(client):
 def test_deliveries_that_failed_are_tried_again_when_asked(client, orthanc, ct, jobs, database):
     _, answer = client.post(f"/oar/studies/{orthanc.receive(ct)}/jobs")
     job = jobs.claim()
-    deliveries = Deliveries(open_database(database))
+    deliveries = new_deliveries(open_database(database))
     with Session(open_database(database)) as session, session.begin():
         deliveries.add(session, job, Parcel(kind="sender", target="CT1@10.0.0.1"), {})
     deliveries.refused(deliveries.claim(("sender",)), "No modality has this title.")
