@@ -29,6 +29,7 @@ BENCHMARKS: Mapping[str, str] = {
     "seg_writing": "labels to SEG: dcmqi, highdicom",
     "reading": "slices to a volume: pydicom, SimpleITK",
     "job": "a whole job in Orthanc, and its start",
+    "beside": "the network beside a busy process: OpenMP's own way to wait",
     "training_steps": "training steps: nnU-Net v2",
 }
 """The modules beside this one, each with a function `rows`."""

@@ -130,7 +130,7 @@ def in_turns(
 
 def against(
     figures: Mapping[str, Sequence[float]],
-    targets: Mapping[str, float],
+    targets: Mapping[str, float | None],
     *,
     what: str,
     unit: str = "s",
