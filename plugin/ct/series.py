@@ -21,7 +21,7 @@ from plugin.ct.hounsfield import (
     is_cut_short,
 )
 from plugin.ct.series_rules import SeriesRules, UnsuitableSeries
-from plugin.ct.stack import Stack, stack_slices, values_of
+from plugin.ct.stack import Stack, image_type, stack_slices
 from plugin.dicom_file import (
     LOSSY,
     PIXEL_DATA,
@@ -283,7 +283,7 @@ def _without_repeats(headers: Sequence[Dataset]) -> list[Dataset]:
 
 def _check_image_type(headers: Sequence[Dataset], rules: SeriesRules) -> None:
     total = len(headers)
-    types = [[str(value).upper() for value in values_of(h.get("ImageType"))] for h in headers]
+    types = [image_type(header) for header in headers]
     if number := sum("LOCALIZER" in values for values in types):
         raise UnsuitableSeries(
             f"Localisers (scout views) among the images: {number} of {total}, expected only slices."

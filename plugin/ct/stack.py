@@ -111,7 +111,7 @@ def from_axial_deg(normal: Floats) -> float:
 def _check_gantry(headers: Sequence[Dataset], angle_deg: float) -> None:
     """Refuse slices of a tilted scanner whose orientation does not know of the tilt."""
     for header in headers:
-        if "ORIGINAL" not in values_of(header.get("ImageType")):
+        if "ORIGINAL" not in image_type(header):
             continue  # made of others, perhaps without their tilt
         tilt_deg = number_in(header, "GantryDetectorTilt") or 0.0
         if abs(tilt_deg) > angle_deg + TILT_TOLERANCE_DEG:
@@ -235,6 +235,11 @@ def _numbers(header: Dataset, keyword: str, count: int) -> tuple[float, ...]:
             f"{keyword} is missing or not {counted(count, 'number')} in an image."
         )
     return numbers
+
+
+def image_type(header: Dataset) -> list[str]:
+    """The values of ImageType, in capitals as DICOM has them, however they were written."""
+    return [str(value).upper() for value in values_of(header.get("ImageType"))]
 
 
 def values_of(value: Any) -> list[Any]:

@@ -211,6 +211,13 @@ def test_a_scanner_that_counts_an_acquisition_for_every_turn_has_made_one_scan()
     assert judge(headers, RULES).chosen
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
+def test_a_tilt_counts_also_where_the_image_type_is_written_in_small_letters() -> None:
+    headers = slices()
+    in_all(GantryDetectorTilt="-20", ImageType=["original", "primary", "axial"])(headers)
+    assert "GantryDetectorTilt is -20 degrees" in judge(headers, RULES).reason
+
+
 def test_what_was_made_straight_of_a_tilted_scan_may_still_say_so() -> None:
     headers = slices()
     in_all(GantryDetectorTilt="18.5", ImageType=["DERIVED", "PRIMARY", "AXIAL"])(headers)
