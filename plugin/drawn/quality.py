@@ -26,7 +26,7 @@ from model.organs import BY_NAME, Organ
 from model.volumes import MM3_PER_ML
 from plugin.jobs.job import Kind
 from plugin.jobs.job_changes import digest
-from plugin.jobs.job_table import Row, Utc, make_tables
+from plugin.jobs.job_table import Row, Utc, asked_for, make_tables
 
 
 class QualityRow(Row):
@@ -171,10 +171,9 @@ class Quality:
         limit: int | None = None,
     ) -> list[Comparison]:
         """Comparisons, the newest first."""
-        which = {"study": study, "model": model, "organ": organ}
         wanted = (
             select(QualityRow)
-            .filter_by(**{name: value for name, value in which.items() if value is not None})
+            .filter_by(**asked_for(study=study, model=model, organ=organ))
             .order_by(QualityRow.compared.desc(), QualityRow.id)
             .limit(limit)
         )

@@ -101,6 +101,11 @@ class Row(DeclarativeBase):
     """
 
 
+def asked_for(**values: object) -> dict[str, object]:
+    """For `filter_by`: the columns for which a value is given; None is any."""
+    return {column: value for column, value in values.items() if value is not None}
+
+
 class DeliveryRow(Row):
     """A delivery as it is stored."""
 

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from plugin.jobs.job import STATES, AskedBy, Job, Kind, Outcome, State
 from plugin.jobs.job_changes import JobChanges, Note, digest
-from plugin.jobs.job_table import BEHIND_SEGMENT, JobRow, clock_of
+from plugin.jobs.job_table import BEHIND_SEGMENT, JobRow, asked_for, clock_of
 from plugin.jobs.leases import Leases
 from plugin.plain_text import plain
 
@@ -100,10 +100,10 @@ class Jobs:
         limit: int | None = None,
     ) -> list[Job]:
         """Jobs, the newest first; `source` is a hash of their slices."""
-        which = {"state": state, "study": study, "series": series, "source": source, "kind": kind}
+        which = asked_for(state=state, study=study, series=series, source=source, kind=kind)
         wanted = (
             select(JobRow)
-            .filter_by(**{name: value for name, value in which.items() if value is not None})
+            .filter_by(**which)
             .order_by(JobRow.created.desc(), JobRow.id)
             .limit(limit)
         )
