@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from plugin.conditions import Condition, SeriesFacts
+from plugin.configuration import BadConfiguration
 
 
 class ModelRule(Condition):
@@ -45,22 +46,36 @@ class ModelRules:
             default: the model where none fits.
             shadow_model: the one that runs after the default one; or empty.
             name: the name of a model that the settings give by name or path.
+
+        Raises:
+            BadConfiguration: a model would run a second time on the same series, as its shadow.
         """
+
+        def choice(model: str, shadow_model: str, reason: str, *, place: str) -> Choice:
+            one, shadow = name(model), name(shadow_model) if shadow_model else ""
+            if shadow == one:
+                raise BadConfiguration(
+                    f"{place}.ShadowModel is its Model {one}, and would be compared with itself."
+                )
+            return Choice(model=one, shadow_model=shadow, reason=reason)
+
         self._rules = [
             (
                 rule,
-                Choice(
-                    model=name(rule.model),
-                    shadow_model=name(rule.shadow_model) if rule.shadow_model else "",
-                    reason=f"Rule {number} of Models fits: {rule.asks_for()}.",
+                choice(
+                    rule.model,
+                    rule.shadow_model,
+                    f"Rule {number} of Models fits: {rule.asks_for()}.",
+                    place=f"Oar.Models.{number - 1}",
                 ),
             )
             for number, rule in enumerate(rules, 1)
         ]
-        self._default = Choice(
-            model=name(default),
-            shadow_model=name(shadow_model) if shadow_model else "",
-            reason="No rule of Models fits: the usual model." if rules else "The usual model.",
+        self._default = choice(
+            default,
+            shadow_model,
+            "No rule of Models fits: the usual model." if rules else "The usual model.",
+            place="Oar",
         )
 
     def choose(self, facts: Callable[[], SeriesFacts]) -> Choice:

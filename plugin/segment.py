@@ -2,6 +2,8 @@
 
 Takes the one suitable CT series of the folder and writes DIR/seg.dcm and DIR/report.json; on demand
 also rtstruct.dcm, sr.dcm (the volumes) and review01.dcm, review02.dcm, ... (pages to look at).
+With --configuration all is as the section Oar of Orthanc's configuration has it, so that it can be
+tried before a server has it, but for Models, as its rules ask where a CT was sent.
 What an earlier run left in DIR is removed; nothing that somebody else made is.
 Exit status 0: written. 2: nothing could be segmented, or no organ was found; the sentence says why.
 Research use only.
@@ -20,6 +22,7 @@ from model.segmenter import NoSuchDevice, Segmenter
 from plugin import __version__
 from plugin.archive import ArchiveError, Series
 from plugin.catalogue import Catalogue, UnknownModel
+from plugin.configuration import BadConfiguration, read_configuration
 from plugin.ct.explain import explain_series
 from plugin.dicom_file import UnreadableFile, read_dicom
 from plugin.folder_archive import UNREAD, FolderArchive
@@ -27,7 +30,7 @@ from plugin.jobs.job import Outcome
 from plugin.objects.identity import MANUFACTURER
 from plugin.objects.rtstruct import Holes
 from plugin.pipeline import segment_series
-from plugin.settings import Settings
+from plugin.settings import BadSettings, Settings
 from plugin.watch import Watch
 
 SEG = "seg.dcm"
@@ -43,36 +46,70 @@ class Refusal(Exception):
     """There will be no result. The message is a sentence for who typed the command."""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit status."""
-    defaults = Settings()
+REFUSALS = (
+    Refusal,
+    BadConfiguration,
+    BadSettings,
+    ArchiveError,
+    UnknownModel,
+    BadCheckpoint,
+    NoSuchDevice,
+)
+"""What keeps a folder from being segmented; each says why in a sentence."""
+
+
+def command_line() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", type=Path, help="searched for DICOM files, at any depth")
     parser.add_argument("--out", type=Path, required=True, help="made if it is not there")
-    parser.add_argument("--model", default=defaults.model, help="name or folder")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default=defaults.device)
+    parser.add_argument("--configuration", type=Path, metavar="FILE", help="Orthanc's")
+    parser.add_argument("--model", help="name or folder")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--series", metavar="UID", help="which series, if several are suitable")
     parser.add_argument("--rtstruct", action="store_true", help="also for planning systems")
-    parser.add_argument("--holes", choices=get_args(Holes), default=defaults.rtstruct_holes)
+    parser.add_argument("--holes", choices=get_args(Holes))
     parser.add_argument("--volume-report", action="store_true", help="also the volumes, as SR")
     parser.add_argument("--review-pages", action="store_true", help="also pages for any viewer")
-    args = parser.parse_args(argv)
-    wishes = ("rtstruct", "volume_report", "review_pages")
-    settings = defaults.model_copy(
-        update={"rtstruct_holes": args.holes, **{wish: getattr(args, wish) for wish in wishes}}
-    )
+    return parser
+
+
+def settings_of(args: argparse.Namespace) -> Settings:
+    """Those of the configuration, or the defaults, and over them what the command line asks for.
+
+    Raises:
+        BadConfiguration, BadSettings: the configuration cannot be used.
+    """
+    configuration = read_configuration(args.configuration) if args.configuration else {}
+    asked = {
+        "model": args.model,
+        "device": args.device,
+        "rtstruct_holes": args.holes,
+        "rtstruct": args.rtstruct,
+        "volume_report": args.volume_report,
+        "review_pages": args.review_pages,
+    }
+    given = {setting: value for setting, value in asked.items() if value}
+    return Settings.from_orthanc(configuration).model_copy(update=given)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status."""
+    args = command_line().parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     try:
         if not args.folder.is_dir():
             raise Refusal(f"{args.folder} is not a folder.")
         if args.out.resolve().is_relative_to(args.folder.resolve()):
             raise Refusal(f"--out must not be {args.folder} or a folder in it.")
+        settings = settings_of(args)
         args.out.mkdir(parents=True, exist_ok=True)
         archive = FolderArchive(args.folder, results=args.out)
         series = choose(archive, settings, uid=args.series)
-        catalogue = Catalogue(default=args.model, device=args.device)
+        catalogue = Catalogue(
+            default=settings.model, device=settings.device, compiled=settings.compile
+        )
         segmenter = catalogue.get(catalogue.default)
         remove_older(args.out)
         outcome = segment_series(
@@ -87,7 +124,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         report.write_text(json.dumps(describe(series, segmenter, outcome), indent=2) + "\n")
         if outcome.state == "skipped":
             raise Refusal(outcome.reason)
-    except (Refusal, ArchiveError, UnknownModel, BadCheckpoint, NoSuchDevice) as why:
+    except REFUSALS as why:
         print(why, file=sys.stderr)
         return UNSUITABLE
     except OSError as why:

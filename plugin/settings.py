@@ -216,7 +216,7 @@ class Settings(Section):
         except ValidationError as error:
             wrong = explained(error, SECTION)
             raise BadSettings(f"Orthanc's configuration cannot be used: {wrong}.") from None
-        if wrong := "; ".join([*settings.unmade_kinds(), *settings.vain_shadows()]):
+        if wrong := "; ".join(settings.unmade_kinds()):
             raise BadSettings(f"Orthanc's configuration cannot be used: {wrong}.")
         if settings.roles and not authenticates(configuration):
             raise BadSettings("Oar.Roles needs AuthenticationEnabled in Orthanc's configuration.")
@@ -239,18 +239,6 @@ class Settings(Section):
             for number, route in enumerate(self.routes)
             for kind in route.kinds
             if kind in MADE_BY and not getattr(self, MADE_BY[kind])
-        ]
-
-    def vain_shadows(self) -> list[str]:
-        """Where a model would run a second time on the same series, each as a sentence."""
-        pairs = [("Oar", self.model, self.shadow_model)]
-        pairs += [
-            (f"Oar.Models.{n}", one.model, one.shadow_model) for n, one in enumerate(self.models)
-        ]
-        return [
-            f"{place}.ShadowModel: it is the Model itself, and would be compared with itself"
-            for place, model, shadow_model in pairs
-            if shadow_model == model
         ]
 
     def digests_for_nodes(self) -> dict[str, str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import highdicom as hd
 import numpy as np
+from pydantic.alias_generators import to_pascal
 from pydicom import Dataset
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.tag import Tag
@@ -301,19 +302,16 @@ def _check_image_type(headers: Sequence[Dataset], rules: SeriesRules) -> None:
 def _check_descriptions(header: Dataset, rules: SeriesRules) -> None:
     # The values themselves stay out of the message: people type patients' names into them.
     for keyword, include, exclude in (
-        ("BodyPartExamined", rules.include_body_part, rules.exclude_body_part),
-        (
-            "SeriesDescription",
-            rules.include_series_description,
-            rules.exclude_series_description,
-        ),
-        ("StudyDescription", rules.include_study_description, rules.exclude_study_description),
+        ("BodyPartExamined", "include_body_part", "exclude_body_part"),
+        ("SeriesDescription", "include_series_description", "exclude_series_description"),
+        ("StudyDescription", "include_study_description", "exclude_study_description"),
     ):
         value = str(header.get(keyword) or "")
-        if include and not re.search(include, value, re.IGNORECASE):
-            raise UnsuitableSeries(f"{keyword} does not match the wanted {include!r}.")
-        if exclude and re.search(exclude, value, re.IGNORECASE):
-            raise UnsuitableSeries(f"{keyword} matches the unwanted {exclude!r}.")
+        wanted, unwanted = getattr(rules, include), getattr(rules, exclude)
+        if wanted and not re.search(wanted, value, re.IGNORECASE):
+            raise UnsuitableSeries(f"{keyword} is none of those that {to_pascal(include)} wants.")
+        if unwanted and re.search(unwanted, value, re.IGNORECASE):
+            raise UnsuitableSeries(f"{keyword} is one that {to_pascal(exclude)} leaves out.")
 
 
 def _check_given(headers: Sequence[Dataset], *keywords: str) -> None:

@@ -124,7 +124,7 @@ HEADERS = (
     Case("no image type", "ImageType is missing", without("ImageType")),
     Case(
         "a body part far from the head",
-        "BodyPartExamined matches",
+        "BodyPartExamined is one that ExcludeBodyPart leaves out",
         in_all(BodyPartExamined="PELVIS"),
     ),
     Case(

@@ -5,6 +5,7 @@ import pytest
 from model.checkpoint import BadCheckpoint
 from plugin.catalogue import Catalogue, UnknownModel
 from plugin.conditions import SeriesFacts
+from plugin.configuration import BadConfiguration
 from plugin.jobs.job import Outcome
 from plugin.model_rules import ModelRule, ModelRules
 from plugin.orthanc_archive import OrthancArchive
@@ -54,6 +55,22 @@ def test_a_model_that_a_rule_names_and_that_is_not_there_stops_the_start(weights
 
     with pytest.raises(UnknownModel, match="There is no model 'neck'"):
         ModelRules([ModelRule.model_validate(NECK)], default="quick", name=catalogue.configured)
+
+
+@pytest.mark.parametrize("alike", ["quick", "by its path"])
+def test_a_model_that_would_be_compared_with_itself_stops_the_start(weights, alike):
+    catalogue = Catalogue(default="quick", weights=weights)
+    shadow = alike if alike == "quick" else str(weights / "quick")
+    neck = ModelRule.model_validate({"Model": "quick", "ShadowModel": shadow})
+
+    def start(*rules: ModelRule, shadow_model: str = "") -> None:
+        name = catalogue.configured
+        ModelRules(rules, default="quick", shadow_model=shadow_model, name=name)
+
+    with pytest.raises(BadConfiguration, match=r"^Oar\.Models\.1\.ShadowModel is its Model quick"):
+        start(ModelRule.model_validate(NECK | {"Model": "quick"}), neck)
+    with pytest.raises(BadConfiguration, match=r"^Oar\.ShadowModel is its Model quick"):
+        start(shadow_model=shadow)
 
 
 def test_models_of_a_rule_may_lie_anywhere_but_not_two_under_one_name(weights, tmp_path):

@@ -69,6 +69,29 @@ def test_a_full_disk_is_said_with_the_folder(folder, tmp_path, weights, capsys, 
     assert f"{out}: No space left on device" in capsys.readouterr().err
 
 
+def test_a_configuration_decides_as_in_orthanc_and_the_command_line_over_it(
+    folder, tmp_path, weights, capsys
+):
+    out, file = tmp_path / "out", tmp_path / "orthanc.json"
+    command = [str(folder), "--out", str(out), "--configuration", str(file)]
+    asked = {"Model": str(weights / "quick"), "Rtstruct": True, "SegmentationType": "LABELMAP"}
+
+    file.write_text(json.dumps({"Oar": asked}) + "  // as Orthanc reads it")
+    assert main(command) == 0
+    assert pydicom.dcmread(out / "seg.dcm").SegmentationType == "LABELMAP"
+    assert (out / "rtstruct.dcm").exists()
+    assert main([*command, "--model", str(weights / "blind")]) == UNSUITABLE
+    assert "No organ was found" in capsys.readouterr().err
+
+    file.write_text(json.dumps({"Oar": asked | {"Series": {"MinSlices": 400}}}))
+    assert main(command) == UNSUITABLE
+    assert "expected 400" in capsys.readouterr().err
+
+    file.write_text(json.dumps({"Oar": {"Modell": "quick"}}))
+    assert main(command) == UNSUITABLE
+    assert "Oar.Modell" in capsys.readouterr().err
+
+
 def test_one_of_several_series_is_chosen_by_its_uid(
     folder, tmp_path, small_phantom, weights, capsys
 ):

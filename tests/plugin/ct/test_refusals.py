@@ -293,8 +293,10 @@ def test_expressions_choose_by_description(keyword: str, rule: str) -> None:
     headers = slices()
     in_all(**{keyword: "KOPFHALS NATIV"})(headers)
     assert judge(headers, SeriesRules(**{f"Include{rule}": "hals"})).chosen
-    assert not judge(headers, SeriesRules(**{f"Include{rule}": "thorax"})).chosen
-    assert not judge(headers, SeriesRules(**{f"Exclude{rule}": "nativ$"})).chosen
+    unwanted = judge(headers, SeriesRules(**{f"Include{rule}": "thorax"})).reason
+    assert unwanted == f"{keyword} is none of those that Include{rule} wants."
+    left_out = judge(headers, SeriesRules(**{f"Exclude{rule}": "nativ$"})).reason
+    assert left_out == f"{keyword} is one that Exclude{rule} leaves out."
     in_all(**{keyword: ""})(headers)
     assert not judge(headers, SeriesRules(**{f"Include{rule}": "hals"})).chosen
     assert judge(headers, SeriesRules(**{f"Exclude{rule}": "nativ$"})).chosen

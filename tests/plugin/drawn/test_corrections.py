@@ -1,5 +1,6 @@
 """A colleague corrects what we made, and we learn how far off it was."""
 
+import shutil
 from pathlib import Path
 
 import highdicom as hd
@@ -155,10 +156,11 @@ def test_our_own_result_is_no_correction(clinic):
 
 
 def test_a_result_whose_job_has_not_ended_is_no_correction_and_what_people_drew_waits_for_it(
-    clinic, ct
+    clinic, ct, weights, tmp_path
 ):
     theirs = seg(ct, corrected(clinic.ours()), [BRAINSTEM])
-    rules = ModelRules(default="quick", shadow_model="quick")
+    trial = shutil.copytree(weights / "quick", tmp_path / "trial")
+    rules = ModelRules(default="quick", shadow_model=clinic.catalogue.configured(str(trial)))
     clinic.intake = new_intake(
         archive=clinic.archive, jobs=clinic.jobs, catalogue=clinic.catalogue, rules=rules
     )
