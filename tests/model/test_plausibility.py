@@ -5,6 +5,7 @@ from functools import cache
 import highdicom as hd
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from model.organs import BY_NAME, ORGANS, opposite
 from model.plausibility import amount_of, find_doubts
@@ -145,6 +146,29 @@ def test_organs_of_the_midline_that_lie_askew_have_their_middle_between_them() -
     labels = in_columns(brainstem=30, spinal_cord=40, eye_left=33)
 
     assert not any("other side" in one for one in sentences(labels, "eye_left"))
+
+
+@pytest.mark.parametrize("about", ["z", "y"])
+@pytest.mark.parametrize("turned", [-1, 1])
+def test_a_head_that_is_turned_or_leans_is_said_once(about: str, turned: int) -> None:
+    def lying(degrees: int) -> list[str]:
+        turn = np.eye(4)
+        turn[:3, :3] = Rotation.from_euler(about, turned * degrees, degrees=True).as_matrix()
+        labels = patient()
+        moved = hd.Volume(labels.array, turn @ labels.affine, "PATIENT")
+        return [one for one in sentences(moved) if "askew" in one]
+
+    assert lying(5) == []
+    [said] = lying(20)
+    assert said in {
+        f"Left and right organs lie askew by {degrees} degrees, usually at most 10: the head is "
+        "turned or leans"
+        for degrees in range(18, 23)
+    }
+
+
+def test_a_pair_under_each_others_name_does_not_make_a_head_askew() -> None:
+    assert not any("askew" in one for one in sentences(swapped(patient(), "parotid_left")))
 
 
 def test_an_organ_of_a_model_that_knows_no_partner_lacks_none() -> None:
