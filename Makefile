@@ -8,7 +8,7 @@
 #   make faults [ONLY=NAME]  what becomes of studies when Orthanc, disks or the network fail, as a table; 40 minutes
 #   make load               60 studies over 4 associations, as a table
 #   make peers              only .venv-peers, with the programs that the benchmarks compare with
-#   make folds              all 22 organs in five folds on 60 synthetic patients, from nothing; over two hours
+#   make folds              all 22 organs in five folds on 60 synthetic patients, from nothing; over an hour
 #   make test-debian13      the tests that need Orthanc, on that of Debian 13, which is built into a folder; needs root
 #   make fuzz               damage and requests that nobody thought of, until 5000 of each are harmless
 #   make lock               the hashes of requirements.txt and requirements-dev.txt, after a change of them
