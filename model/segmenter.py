@@ -83,8 +83,10 @@ class Segmenter:
         except torch.OutOfMemoryError as error:
             raise NoSuchDevice(f"The GPU has no room for the weights of {card.name}.") from error
         self._on_gpu: Callable[[Tensor], Tensor] = self._network.features
-        if compiled:  # with CUDA graphs; made when the first tile comes
-            self._on_gpu = torch.compile(self._network.features, mode="reduce-overhead")
+        if compiled:
+            # When the first tile comes, and for its shape alone. CUDA graphs would save little with
+            # so large a tile, and all threads that replay one share its input and output.
+            self._on_gpu = torch.compile(self._network.features, dynamic=False)
 
     @classmethod
     def load(

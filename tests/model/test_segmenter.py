@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import highdicom as hd
@@ -393,10 +393,10 @@ def test_a_network_is_compiled_when_that_is_asked_for_and_the_cpu_does_without(
 ) -> None:
     """There is no GPU where this runs, and a compiler takes minutes on a processor."""
     network = FindsBone()
-    modes = list[str]()
+    asked = list[dict[str, object]]()
 
-    def compiled(network: UNet, *, mode: str) -> Callable[[Tensor], Tensor]:
-        modes.append(mode)
+    def compiled(features: object, **options: object) -> Callable[[Tensor], Tensor]:
+        asked.append(options)
         return lambda tile: pytest.fail("the CPU runs what was made for a GPU")
 
     monkeypatch.setattr(torch, "compile", compiled)
@@ -404,5 +404,22 @@ def test_a_network_is_compiled_when_that_is_asked_for_and_the_cpu_does_without(
     segmenter = Segmenter(network, tiny_card(network.config), "cpu", compiled=True)
     expected = finds_bone()[0](ct()).labels.array
 
-    assert modes == ["reduce-overhead"]
+    assert asked == [{"dynamic": False}]  # nor with CUDA graphs, which threads would share
     np.testing.assert_array_equal(segmenter(ct()).labels.array, expected)
+
+
+def test_each_model_is_compiled_whole_and_for_its_own_tile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What PyTorch traces is looked at: to compile it takes minutes on a processor."""
+    compiles, graphs = torch.compile, list[list[object]]()
+
+    def traced(graph: torch.fx.GraphModule, inputs: list[object]) -> Callable[..., object]:
+        graphs.append([one for one in inputs if not isinstance(one, Tensor)])  # sides left open
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", partial(compiles, backend=traced, fullgraph=True))
+    for tile in (TILE, (8, 64, 32)):
+        network = UNet(tiny_config("sam"))
+        segmenter = Segmenter(network, tiny_card(network.config), "cpu", compiled=True)
+        segmenter._on_gpu(torch.zeros(1, 1, *tile))
+
+    assert graphs == [[], []]
