@@ -211,17 +211,45 @@ def test_a_gpu_that_is_not_there_is_refused_in_a_sentence(tmp_path: Path) -> Non
     assert Segmenter.load(tmp_path).device == "cpu"
 
 
-def test_a_gpu_without_room_for_the_weights_is_refused_in_a_sentence(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (torch.OutOfMemoryError("out of memory"), "has no room for the weights of tiny"),
+        # CUDA's own, where another process has left no room for a context.
+        (torch.AcceleratorError("CUDA error: out of memory"), "has no room for the weights of"),
+        (
+            torch.AcceleratorError("CUDA error: CUDA-capable device(s) is/are busy\nSearch for"),
+            r"cannot be used: CUDA error: CUDA-capable device\(s\) is/are busy\.$",
+        ),
+    ],
+)
+def test_a_gpu_that_cannot_take_the_weights_is_refused_in_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, error: RuntimeError, says: str
 ) -> None:
     network = FindsBone()
 
-    def full(*given: object, **named: object) -> FindsBone:
-        raise torch.OutOfMemoryError("out of memory")
+    def fails(*given: object, **named: object) -> FindsBone:
+        raise error
 
-    monkeypatch.setattr(network, "to", full)
+    monkeypatch.setattr(network, "to", fails)
 
-    with pytest.raises(NoSuchDevice, match="The GPU has no room for the weights of tiny"):
+    with pytest.raises(NoSuchDevice, match=f"The GPU {says}"):
+        Segmenter(network, tiny_card(network.config), "cuda")
+
+
+def test_a_gpu_for_which_pytorch_has_no_kernels_is_refused_before_a_patient_waits_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Such a one takes the weights, for a copy is no kernel."""
+    network = FindsBone()
+
+    def no_kernel(weights: Tensor) -> Tensor:
+        raise torch.AcceleratorError("CUDA error: no kernel image is available")
+
+    monkeypatch.setattr(network, "to", lambda device: network)
+    monkeypatch.setattr(Tensor, "sum", no_kernel)
+
+    with pytest.raises(NoSuchDevice, match="cannot be used: CUDA error: no kernel image is avail"):
         Segmenter(network, tiny_card(network.config), "cuda")
 
 
