@@ -78,13 +78,24 @@ class Segmenter:
                 "nothing in them, so it may not be used on others yet: run training.evaluate with "
                 "--write-card"
             )
+        self._network = channels_last(fold_normalisation(network.eval()))
         try:
-            self._network = channels_last(fold_normalisation(network.eval())).to(device)
-        except torch.OutOfMemoryError as error:
-            raise NoSuchDevice(f"The GPU has no room for the weights of {card.name}.") from error
+            self._network.to(device)
+            # PyTorch sees also a GPU for which it has no kernels, and copies weights to it.
+            next(self._network.parameters()).sum().item()
+        except RuntimeError as error:
+            if is_of_memory(error):
+                raise NoSuchDevice(
+                    f"The GPU has no room for the weights of {card.name}."
+                ) from error
+            if isinstance(error, torch.AcceleratorError):
+                raise NoSuchDevice(f"The GPU cannot be used: {in_short(error)}.") from error
+            raise
         self._on_gpu: Callable[[Tensor], Tensor] = self._network.features
-        if compiled:  # with CUDA graphs; made when the first tile comes
-            self._on_gpu = torch.compile(self._network.features, mode="reduce-overhead")
+        if compiled:
+            # When the first tile comes, and for its shape alone. CUDA graphs would save little with
+            # so large a tile, and all threads that replay one share its input and output.
+            self._on_gpu = torch.compile(self._network.features, dynamic=False)
 
     @classmethod
     def load(
@@ -105,7 +116,7 @@ class Segmenter:
 
         Raises:
             BadCheckpoint: if they cannot be used, or no organ has been measured.
-            NoSuchDevice: if it is not here, or has no room.
+            NoSuchDevice: if it is not here, has no room or cannot be used.
         """
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -289,13 +300,23 @@ def _raise_unless_of_memory(error: RuntimeError) -> None:
         DeviceLost: the GPU has failed.
         RuntimeError: the error itself, of anything else.
     """
-    # PyTorch's own allocator of a GPU has an exception; its libraries and the processor have words.
-    said = str(error)
-    if isinstance(error, torch.OutOfMemoryError) or any(one in said for one in OUT_OF_MEMORY):
+    if is_of_memory(error):
         return
     if isinstance(error, torch.AcceleratorError):
-        raise DeviceLost(f"the GPU failed: {error}") from error
+        raise DeviceLost(f"the GPU failed: {in_short(error)}") from error
     raise error
+
+
+def is_of_memory(error: RuntimeError) -> bool:
+    """Whether there was too little memory, on a GPU or beside the processor."""
+    # PyTorch's own allocator of a GPU has an exception; its libraries and the processor have words.
+    said = str(error)
+    return isinstance(error, torch.OutOfMemoryError) or any(one in said for one in OUT_OF_MEMORY)
+
+
+def in_short(error: torch.AcceleratorError) -> str:
+    """What CUDA says, without the hints for who writes kernels."""
+    return str(error).partition("\n")[0]
 
 
 def runs_faster_in_bf16(device: str) -> bool:

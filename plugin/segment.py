@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import get_args
 
 from model.checkpoint import NOTICE, BadCheckpoint
-from model.segmenter import NoSuchDevice, Segmenter
+from model.segmenter import DeviceLost, NoSuchDevice, Segmenter
 from plugin import __version__
 from plugin.archive import ArchiveError, Series
 from plugin.catalogue import Catalogue, UnknownModel
@@ -54,6 +54,7 @@ REFUSALS = (
     UnknownModel,
     BadCheckpoint,
     NoSuchDevice,
+    DeviceLost,
 )
 """What keeps a folder from being segmented; each says why in a sentence."""
 

@@ -91,8 +91,8 @@ class Settings(Section):
     """auto: the GPU if there is one."""
 
     compile: bool = False
-    """Compile the network for the GPU, with CUDA graphs: the first job after a start takes longer.
-    Not tried on a GPU."""
+    """Compile the network for the GPU: the first job after a start takes longer. Not tried on a
+    GPU."""
 
     threads: Annotated[int, Field(ge=0, le=MOST_THREADS)] = 0
     """Processor threads of the network; 0: PyTorch's own choice."""

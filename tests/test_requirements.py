@@ -68,7 +68,7 @@ def test_the_peers_list_leaves_to_ours_what_ours_pins() -> None:
 
 
 def test_no_torch_is_taken_that_lacks_what_is_used_of_the_tested_one() -> None:
-    """Exceptions, questions to the processor and CUDA graphs in threads came one by one."""
+    """Exceptions and questions to the processor came one by one."""
     [torch] = [one for one in map(Requirement, PROJECT["dependencies"]) if one.name == "torch"]
     major, minor = pins("requirements")["torch"].split(".")[:2]
     assert torch.specifier == SpecifierSet(f">={major}.{minor},<{major}.{int(minor) + 1}")

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from model.checkpoint import Card, read_card
+from model.segmenter import NoSuchDevice, in_short, is_of_memory
 from model.unet import UNet
 from training.asked import begin, check_goes_on
 from training.cases import Case, Dataset, ct_hashes, twins
@@ -71,7 +72,7 @@ def train(config: TrainConfig, *, device: str, resume: bool) -> None:
         FileExistsError: if OUT holds a run and `resume` is off.
         ValueError: if configuration, cases and weights to start from do not go together, or need
             more memory than the GPU has.
-        NoSuchDevice: if the device is not there.
+        NoSuchDevice: if the device is not there, cannot be used or fails.
         BadCheckpoint: if the weights to start from cannot be used.
         Diverged: if the loss stays NaN or infinite.
     """
@@ -80,12 +81,19 @@ def train(config: TrainConfig, *, device: str, resume: bool) -> None:
     ranks, device = join(device)
     try:
         _train(config, device, ranks)
-    except torch.OutOfMemoryError as error:
-        shape = " x ".join(map(str, config.patch))
-        raise ValueError(
-            f"{config.batch} patches of {shape} voxels do not fit into the GPU's memory: make the "
-            "plan again with a smaller --memory-gib, or `batch` or `patch` smaller"
-        ) from error
+    except RuntimeError as error:
+        if is_of_memory(error):
+            shape = " x ".join(map(str, config.patch))
+            raise ValueError(
+                f"{config.batch} patches of {shape} voxels do not fit into the memory of {device}: "
+                "make the plan again with a smaller --memory-gib, or `batch` or `patch` smaller"
+            ) from error
+        if isinstance(error, torch.AcceleratorError):
+            raise NoSuchDevice(
+                f"the GPU failed or cannot be used: {in_short(error)}; --resume goes on from what "
+                f"{config.out} holds"
+            ) from error
+        raise
     finally:
         leave()
 

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import highdicom as hd
@@ -211,17 +211,45 @@ def test_a_gpu_that_is_not_there_is_refused_in_a_sentence(tmp_path: Path) -> Non
     assert Segmenter.load(tmp_path).device == "cpu"
 
 
-def test_a_gpu_without_room_for_the_weights_is_refused_in_a_sentence(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (torch.OutOfMemoryError("out of memory"), "has no room for the weights of tiny"),
+        # CUDA's own, where another process has left no room for a context.
+        (torch.AcceleratorError("CUDA error: out of memory"), "has no room for the weights of"),
+        (
+            torch.AcceleratorError("CUDA error: CUDA-capable device(s) is/are busy\nSearch for"),
+            r"cannot be used: CUDA error: CUDA-capable device\(s\) is/are busy\.$",
+        ),
+    ],
+)
+def test_a_gpu_that_cannot_take_the_weights_is_refused_in_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, error: RuntimeError, says: str
 ) -> None:
     network = FindsBone()
 
-    def full(*given: object, **named: object) -> FindsBone:
-        raise torch.OutOfMemoryError("out of memory")
+    def fails(*given: object, **named: object) -> FindsBone:
+        raise error
 
-    monkeypatch.setattr(network, "to", full)
+    monkeypatch.setattr(network, "to", fails)
 
-    with pytest.raises(NoSuchDevice, match="The GPU has no room for the weights of tiny"):
+    with pytest.raises(NoSuchDevice, match=f"The GPU {says}"):
+        Segmenter(network, tiny_card(network.config), "cuda")
+
+
+def test_a_gpu_for_which_pytorch_has_no_kernels_is_refused_before_a_patient_waits_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Such a one takes the weights, for a copy is no kernel."""
+    network = FindsBone()
+
+    def no_kernel(weights: Tensor) -> Tensor:
+        raise torch.AcceleratorError("CUDA error: no kernel image is available")
+
+    monkeypatch.setattr(network, "to", lambda device: network)
+    monkeypatch.setattr(Tensor, "sum", no_kernel)
+
+    with pytest.raises(NoSuchDevice, match="cannot be used: CUDA error: no kernel image is avail"):
         Segmenter(network, tiny_card(network.config), "cuda")
 
 
@@ -393,10 +421,10 @@ def test_a_network_is_compiled_when_that_is_asked_for_and_the_cpu_does_without(
 ) -> None:
     """There is no GPU where this runs, and a compiler takes minutes on a processor."""
     network = FindsBone()
-    modes = list[str]()
+    asked = list[dict[str, object]]()
 
-    def compiled(network: UNet, *, mode: str) -> Callable[[Tensor], Tensor]:
-        modes.append(mode)
+    def compiled(features: object, **options: object) -> Callable[[Tensor], Tensor]:
+        asked.append(options)
         return lambda tile: pytest.fail("the CPU runs what was made for a GPU")
 
     monkeypatch.setattr(torch, "compile", compiled)
@@ -404,5 +432,22 @@ def test_a_network_is_compiled_when_that_is_asked_for_and_the_cpu_does_without(
     segmenter = Segmenter(network, tiny_card(network.config), "cpu", compiled=True)
     expected = finds_bone()[0](ct()).labels.array
 
-    assert modes == ["reduce-overhead"]
+    assert asked == [{"dynamic": False}]  # nor with CUDA graphs, which threads would share
     np.testing.assert_array_equal(segmenter(ct()).labels.array, expected)
+
+
+def test_each_model_is_compiled_whole_and_for_its_own_tile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What PyTorch traces is looked at: to compile it takes minutes on a processor."""
+    compiles, graphs = torch.compile, list[list[object]]()
+
+    def traced(graph: torch.fx.GraphModule, inputs: list[object]) -> Callable[..., object]:
+        graphs.append([one for one in inputs if not isinstance(one, Tensor)])  # sides left open
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", partial(compiles, backend=traced, fullgraph=True))
+    for tile in (TILE, (8, 64, 32)):
+        network = UNet(tiny_config("sam"))
+        segmenter = Segmenter(network, tiny_card(network.config), "cpu", compiled=True)
+        segmenter._on_gpu(torch.zeros(1, 1, *tile))
+
+    assert graphs == [[], []]

@@ -5,6 +5,7 @@ import pydicom
 import pytest
 import torch
 
+from model.unet import UNet
 from plugin import segment
 from plugin.segment import UNSUITABLE, main
 from tests.phantoms import ct_slices, write_series
@@ -136,6 +137,18 @@ def test_a_gpu_that_is_not_there_is_said_in_a_sentence(folder, tmp_path, weights
 
     assert main([*command, "--device", "cuda"]) == UNSUITABLE
     assert capsys.readouterr().err == "The device is cuda, but PyTorch sees no GPU.\n"
+
+
+def test_a_gpu_that_fails_is_said_in_a_sentence(folder, tmp_path, weights, capsys, monkeypatch):
+    def fail(network: UNet, tile: torch.Tensor) -> torch.Tensor:
+        raise torch.AcceleratorError("CUDA error: unspecified launch failure\nSearch for")
+
+    monkeypatch.setattr(UNet, "features", fail)
+    command = [str(folder), "--out", str(tmp_path / "out"), "--model", str(weights / "quick")]
+
+    assert main(command) == UNSUITABLE
+    said = capsys.readouterr().err
+    assert said.endswith("the GPU failed: CUDA error: unspecified launch failure\n")
 
 
 def test_an_unknown_model_is_named(folder, tmp_path, capsys):

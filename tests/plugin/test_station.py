@@ -94,9 +94,9 @@ def test_the_network_has_as_many_threads_as_the_settings_say(
 def test_the_network_is_compiled_if_the_settings_say_so(
     weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    compiled: list[str] = []
-    monkeypatch.setattr(torch, "compile", lambda f, mode: compiled.append(mode) or f)
+    compiled: list[object] = []
+    monkeypatch.setattr(torch, "compile", lambda f, **options: compiled.append(f) or f)
     for wanted in (False, True):
         station(weights / "quick", tmp_path, Compile=wanted).close()
 
-    assert compiled == ["reduce-overhead"]
+    assert len(compiled) == 1

@@ -431,6 +431,35 @@ def test_a_run_that_was_finished_before_says_so(
     )
 
 
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (torch.OutOfMemoryError("out of memory"), "do not fit into the memory of cpu: make"),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), "do not fit into the memory of"),
+        (
+            torch.AcceleratorError("CUDA error: unspecified launch failure\nSearch for"),
+            "failed or cannot be used: CUDA error: unspecified launch failure; --resume goes on",
+        ),
+    ],
+)
+def test_a_gpu_that_is_too_small_or_fails_ends_a_run_with_a_sentence(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: RuntimeError,
+    says: str,
+) -> None:
+    def fails(*_: object) -> None:
+        raise error
+
+    (tmp_path / "run.toml").write_text(TOML)
+    monkeypatch.setattr("training.train._train", fails)
+
+    assert main([str(tmp_path / "run.toml"), "--device", "cpu"]) == 1
+
+    assert says in capsys.readouterr().err
+
+
 def test_cases_that_are_not_prepared_are_no_cases_to_train_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
