@@ -128,9 +128,9 @@ def _left_out(organ: Organ, found: Sequence[Piece], labels: hd.Volume) -> Iterat
     longest_mm = max(piece.mask.shape[0] for piece in others) * labels.spacing[0]
     if voxels >= LARGE_PIECE * found[0].voxels or longest_mm >= LONG_PIECE_MM:
         ml = voxels * labels.voxel_volume / MM3_PER_ML
-        what = "one" if len(others) == 1 else f"{len(others)}"
-        were = "was" if len(others) == 1 else "were"
-        yield f"{organ.tg263} was found in pieces, and {what} of {ml:.1f} ml {were} left out"
+        many = f"{len(others)} were left out, {ml:.1f} ml in all"
+        what = f"one of {ml:.1f} ml was left out" if len(others) == 1 else many
+        yield f"{organ.tg263} was found in pieces, and {what}"
 
 
 def check_order(centres_mm: Mapping[Organ, NDArray[np.float64]]) -> None:

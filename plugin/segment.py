@@ -136,7 +136,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{name:24} {ml:9.2f} ml")
     for warning in outcome.warnings:
         print(f"warning: {warning}")
-    print(f"{args.out / SEG}: research use only")
+    print(f"{args.out / SEG}: {segmenter.name} {segmenter.version}, research use only")
     return 0
 
 

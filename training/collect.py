@@ -82,7 +82,7 @@ class Collector:
         try:
             found = look_at_study(self.archive, study, self.names)
         except UnknownResource as why:  # deleted since it was listed
-            return Finished(study=study, refused=(Refusal(what=study, reason=str(why)),))
+            return Finished(study=study, refused=(Refusal(what=f"study {study}", reason=str(why)),))
         known = {key: case for one in before for key, case in one.known.items()}
         number = sum(len(one.cases) for one in before)
         cases, reasons, new = list[Collected](), list(found.refused), dict[str, str]()
@@ -101,7 +101,7 @@ class Collector:
         return Finished(
             study=study,
             cases=tuple(cases),
-            refused=tuple(Refusal(what=study, reason=reason) for reason in reasons),
+            refused=tuple(Refusal(what=f"study {study}", reason=reason) for reason in reasons),
             undrawn=found.undrawn,
             known=new,
         )

@@ -16,7 +16,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from model.checkpoint import CARD
+from model.checkpoint import CARD, read_card
 from model.metrics import TOLERANCE_MM
 from model.organs import ORGANS, Organ
 from model.segmenter import Segmenter
@@ -103,13 +103,20 @@ def evaluate(args: argparse.Namespace) -> None:
             file=sys.stderr,
         )
     if args.write_card:
-        write_measured(args.model, measured.rows)
+        print(write_measured(args.model, measured.rows), file=sys.stderr)
 
 
-def write_measured(model: Path, rows: Sequence[Row]) -> None:
-    """Put the summary into the model's card."""
+def write_measured(model: Path, rows: Sequence[Row]) -> str:
+    """Put the summary into the model's card; return what the plugin does with it."""
     path = model / CARD
     write_json(path, json.loads(path.read_text()) | {"measured": summary(rows)})
+    card = read_card(model)
+    given = card.measured_rows()
+    others = [organ for organ in card.organ_rows() if organ not in given]
+    given_names, other_names = (
+        ", ".join(organ.tg263 for organ in organs) or "none" for organs in (given, others)
+    )
+    return f"{path}: the plugin gives patients {given_names}; not found or measured: {other_names}"
 
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:

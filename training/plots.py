@@ -199,7 +199,8 @@ def _draw_plane(ax: Axes, plane: Plane) -> None:
 def draw_boxes(rows: Sequence[Row], path: Path) -> None:
     """Write Dice by organ as a PNG: box, every patient, the worst one's name, the published."""
     dice = dice_by_organ(rows)
-    figure = Figure(figsize=(2.2 + 0.62 * len(dice), 5.6), layout="constrained", dpi=110)
+    width = max(2.2 + 0.62 * len(dice), 5.0)  # inches; no line of text is longer
+    figure = Figure(figsize=(width, 5.6), layout="constrained", dpi=110)
     ax = figure.subplots()
     names = [BY_NAME[organ].tg263 for organ in dice]
     at = np.arange(1, len(dice) + 1)
@@ -245,8 +246,8 @@ def draw_boxes(rows: Sequence[Row], path: Path) -> None:
     for label in ax.get_xticklabels():
         label.set(ha="right", rotation_mode="anchor")
     ax.grid(axis="y", alpha=0.3)
-    figure.legend(loc="outside lower left", frameon=False, fontsize=8)
     figure.supxlabel(NOTICE, fontsize=8, x=0.99, ha="right")
+    figure.legend(loc="outside upper left", frameon=False, fontsize=8)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
 

@@ -28,7 +28,7 @@ class CaseReport:
 class Refusal:
     """Something that did not become a case."""
 
-    what: str  # the archive's identifier of a study, or a file's or folder's name
+    what: str  # "study" and the archive's identifier, or a file's or folder's name
     reason: str
 
 

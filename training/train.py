@@ -77,7 +77,9 @@ def train(config: TrainConfig, *, device: str, resume: bool) -> None:
         Diverged: if the loss stays NaN or infinite.
     """
     if (config.out / LAST).exists() and not resume:
-        raise FileExistsError(f"{config.out} holds a run: resume it or choose another folder")
+        raise FileExistsError(
+            f"{config.out} holds a run: go on with --resume, or choose another `out`"
+        )
     ranks, device = join(device)
     try:
         _train(config, device, ranks)

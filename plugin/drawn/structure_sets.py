@@ -46,7 +46,7 @@ class UnusableStructureSet(Exception):
 class Structure:
     """One region that somebody drew."""
 
-    name: str  # as they wrote it
+    name: str  # as they wrote it, without the blanks around it
     concept: tuple[Organ, ...] = ()  # what its code says it is, if it has one of ours
     fill: Callable[[hd.VolumeGeometry], hd.Volume]  # a CT's grid to a uint8 mask on it
 
@@ -152,7 +152,7 @@ def _read_rtstruct(dataset: Dataset) -> StructureSet:
         if parts := items.get(region.get("ROINumber")):
             frames.add(frame)
             structures.append(
-                Structure(name=str(region.get("ROIName") or ""), fill=_contours(parts, frame))
+                Structure(name=_name(region, "ROIName"), fill=_contours(parts, frame))
             )
     return StructureSet(
         modality="RTSTRUCT",
@@ -250,7 +250,7 @@ def _read_seg(seg: hd.seg.Segmentation) -> StructureSet:
         ours=_is_ours(seg),
         structures=tuple(
             Structure(
-                name=str(item.get("SegmentLabel") or ""),
+                name=_name(item, "SegmentLabel"),
                 concept=_concept(item),
                 fill=partial(masks, int(item.SegmentNumber)),
             )
@@ -294,6 +294,11 @@ def _time(dataset: Dataset, what: str) -> str:
         if re.fullmatch(r"[0-9]{8}", date):  # whatever else a stranger writes goes no further
             return date + (time[:6] if re.fullmatch(r"[0-9]{6}.*", time) else "")
     return ""
+
+
+def _name(item: Dataset, keyword: str) -> str:
+    # Blanks around it mean nothing (PS3.5, LO), and pydicom leaves those before it.
+    return str(item.get(keyword) or "").strip()
 
 
 def _is_ours(dataset: Dataset) -> bool:

@@ -308,7 +308,7 @@ def test_many_small_pieces_that_are_left_out_are_added_up() -> None:
 
     _, [sentence] = clean(labels, ALL, tissue(labels))
 
-    assert sentence == "Brainstem was found in pieces, and 14 of 0.2 ml were left out"
+    assert sentence == "Brainstem was found in pieces, and 14 were left out, 0.2 ml in all"
 
 
 EYE, MANDIBLE = (BY_NAME[n] for n in ("eye_left", "mandible_left"))

@@ -6,7 +6,7 @@ import pytest
 from scipy import ndimage
 
 from model.organs import BY_NAME, ORGANS
-from model.volumes import boxes_by_label, count_voxels, labelled_box, volumes_ml
+from model.volumes import boxes_by_label, centre_mm, count_voxels, labelled_box, volumes_ml
 
 
 def labels_with(*voxels: tuple[int, int, int]) -> np.ndarray:
@@ -66,3 +66,14 @@ def test_volumes_are_in_millilitres() -> None:
         coordinate_system="PATIENT",
     )
     assert volumes_ml(volume, ORGANS) == {"brainstem": 3.0, "lens_left": 0.15}
+
+
+def test_the_centre_of_an_organ_in_its_box_is_where_it_lies_in_the_patient() -> None:
+    labels = labels_with((1, 2, 3), (3, 4, 5))
+    affine = np.diag([3.0, 2.0, 1.0, 1.0])
+    affine[:3, 3] = (10, 20, 30)
+    box = labelled_box(labels)
+
+    centre = centre_mm(labels[box] > 0, box, hd.Volume(labels, affine, "PATIENT"))
+
+    np.testing.assert_allclose(centre, [10 + 3 * 2, 20 + 2 * 3, 30 + 4])

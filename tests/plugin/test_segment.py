@@ -35,6 +35,9 @@ def test_a_folder_becomes_a_seg_and_a_report(folder, tmp_path, weights, ct, caps
     assert ct[0].PatientID not in (out / "report.json").read_text()
     printed = capsys.readouterr()
     assert "brainstem" in printed.out
+    assert printed.out.endswith(
+        f"{out / 'seg.dcm'}: quick {report['model_version']}, research use only\n"
+    )
     assert "segmenting" in printed.err
 
 

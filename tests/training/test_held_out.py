@@ -69,7 +69,9 @@ def test_the_test_patients_are_those_of_the_beginning_whatever_the_settings_say_
     assert "1 patients held out of the training of tiny" in (tmp_path / "o/table.md").read_text()
 
 
-def test_the_result_goes_into_the_card_when_asked(cohort: Path, tmp_path: Path) -> None:
+def test_the_result_goes_into_the_card_when_asked_and_what_the_plugin_does_then_is_said(
+    cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     network, card = tiny_model("all", spacing_mm=(12.0, 10.0, 10.0))
     save_model(tmp_path / "model", network, replace(card, seen=("0123456789abcdef",)))
     before = read_card(tmp_path / "model")
@@ -80,6 +82,8 @@ def test_the_result_goes_into_the_card_when_asked(cohort: Path, tmp_path: Path) 
 
     main([*arguments.split(), "--write-card", "--test-of", str(config)])
 
+    said = f"{tmp_path / 'model' / 'card.json'}: the plugin gives patients Brainstem; not found"
+    assert said in capsys.readouterr().err
     dice = [r.dice for r in read_rows(tmp_path / "out" / "metrics.csv")]
     after = read_card(tmp_path / "model")
     assert after.measured == {

@@ -1,13 +1,18 @@
 """Pictures: left is left, and what is drawn is where the error is."""
 
+from itertools import combinations
 from math import inf, nan
 from pathlib import Path
 
 import highdicom as hd
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 
+from model.checkpoint import NOTICE
 from model.metrics import Mask
+from model.organs import ORGANS
 from training.plots import View, draw_boxes, draw_view
 from training.scores import Row
 
@@ -114,3 +119,23 @@ def test_boxes_are_drawn_of_many_patients_and_of_one(tmp_path: Path) -> None:
     draw_boxes(rows, tmp_path / "dice.png")
 
     assert (tmp_path / "dice.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("organs", [1, 8, 22])
+def test_no_line_below_or_above_the_boxes_is_cut_or_covers_another(
+    organs: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Figure] = []
+    save = Figure.savefig
+    monkeypatch.setattr(
+        Figure, "savefig", lambda self, path: drawn.append(self) or save(self, path)
+    )
+
+    draw_boxes([row(organ=organ.name) for organ in ORGANS[:organs]], tmp_path / "dice.png")
+
+    [figure] = drawn
+    [notice] = [text for text in figure.findobj(Text) if text.get_text() == NOTICE]
+    lines = [notice, figure.legends[0], figure.axes[0].title]
+    boxes = [line.get_window_extent() for line in lines]
+    assert all(figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1 for box in boxes)
+    assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))

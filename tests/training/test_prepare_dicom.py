@@ -244,8 +244,9 @@ def test_structures_on_images_that_are_not_there_are_refused(tmp_path: Path) -> 
     run(tmp_path / "in", tmp_path / "out")
 
     assert Case.read(tmp_path / "out" / "0001").labelled == DRAWN[:2]  # by frame of reference
+    refused = {one["reason"]: one["what"] for one in report(tmp_path / "out")["refused"]}
     reason = "The RTSTRUCT was drawn on images that are no CT of its study."
-    assert reason in reasons(tmp_path / "out")
+    assert refused[reason] == f"study {images[0].StudyInstanceUID}"
 
 
 def test_a_clinics_own_names_and_rules_are_used(tmp_path: Path) -> None:

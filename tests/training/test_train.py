@@ -158,7 +158,9 @@ def test_a_finished_run_is_never_overwritten(prepared: Path, tmp_path: Path) -> 
     train(config, device="cpu", resume=False)
     before = (config.out / "last.pt").read_bytes()
 
-    with pytest.raises(FileExistsError, match="holds a run: resume it or choose another"):
+    with pytest.raises(
+        FileExistsError, match="holds a run: go on with --resume, or choose another"
+    ):
         train(config, device="cpu", resume=False)
 
     train(config, device="cpu", resume=True)  # nothing is left to do

@@ -65,6 +65,16 @@ def test_a_structure_set_says_when_and_on_what_it_was_drawn_and_by_whom(
     assert not read_structure_set(rtstruct(ct, {}, ApprovalStatus="APPROVED", **mine)).ours
 
 
+def test_blanks_around_a_name_are_no_part_of_it(small_phantom: Phantom, ct: list[Dataset]) -> None:
+    """Of LO they mean nothing, and a report would count one name as two."""
+    name = "  Brainstem "
+    drawn = rtstruct(ct, {name: outlines_of(mask_of(small_phantom))})
+    segments = seg(ct, small_phantom.labels, [BRAINSTEM], names={BRAINSTEM: name})
+
+    for one in (drawn, segments):
+        assert [each.name for each in read_structure_set(one).structures] == ["Brainstem"]
+
+
 def test_a_segmentation_in_rle_is_read_as_it_was_drawn(
     small_phantom: Phantom, ct: list[Dataset]
 ) -> None:
