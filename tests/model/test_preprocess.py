@@ -160,7 +160,9 @@ def test_air_is_told_from_the_body_after_preprocessing(window_hu: tuple[float, f
         spacing_mm=(3.0, 3.0, 3.0), window_hu=window_hu, mean_hu=43.4, std_hu=229.6
     )
 
-    body = preprocessing.forward(ct).array > preprocessing.air
+    image = preprocessing.forward(ct).array
+    assert image.min() == preprocessing.least
+    body = image > preprocessing.air
 
     assert body.sum() == (ct.array > -200).sum()
 
