@@ -30,7 +30,7 @@ from plugin.jobs.job import Outcome
 from plugin.objects.identity import MANUFACTURER
 from plugin.objects.rtstruct import Holes
 from plugin.pipeline import segment_series
-from plugin.settings import BadSettings, Settings
+from plugin.settings import SECTION, BadSettings, Settings
 from plugin.watch import Watch
 
 SEG = "seg.dcm"
@@ -81,8 +81,12 @@ def settings_of(args: argparse.Namespace) -> Settings:
 
     Raises:
         BadConfiguration, BadSettings: the configuration cannot be used.
+        Refusal: it has no section of ours.
     """
     configuration = read_configuration(args.configuration) if args.configuration else {}
+    settings = Settings.from_orthanc(configuration)
+    if args.configuration and SECTION not in configuration:
+        raise Refusal(f"{args.configuration} has no section {SECTION}.")
     asked = {
         "model": args.model,
         "device": args.device,
@@ -92,7 +96,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
         "review_pages": args.review_pages,
     }
     given = {setting: value for setting, value in asked.items() if value}
-    return Settings.from_orthanc(configuration).model_copy(update=given)
+    return settings.model_copy(update=given)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

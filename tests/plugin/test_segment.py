@@ -95,6 +95,10 @@ def test_a_configuration_decides_as_in_orthanc_and_the_command_line_over_it(
     assert main(command) == UNSUITABLE
     assert "Oar.Modell" in capsys.readouterr().err
 
+    file.write_text(json.dumps({"Oars": asked}))
+    assert main(command) == UNSUITABLE
+    assert capsys.readouterr().err == f"{file} has no section Oar.\n"
+
 
 def test_one_of_several_series_is_chosen_by_its_uid(
     folder, tmp_path, small_phantom, weights, capsys
