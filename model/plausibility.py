@@ -1,6 +1,6 @@
 """What a person should look at first: organs that are unlike what organs usually are."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from model.organs import Organ, opposite
 from model.usual_volumes import usual_volume
-from model.volumes import MM3_PER_ML, TOUCHING, boxes_by_label, centre_mm
+from model.volumes import MM3_PER_ML, TOUCHING, boxes_by_label
 
 ACROSS_MM = 5.0
 """How far an organ may reach over the middle between it and its partner: halves of the mandible
@@ -45,6 +45,7 @@ class _Found:
     organ: Organ
     mask: NDArray[np.bool_]  # (Z, Y, X) of the smallest box around it
     left_mm: NDArray[np.float64]  # LPS x of each voxel, which grows to the patient's left
+    centre_mm: NDArray[np.float64]  # LPS
     cut: tuple[str, ...]  # by what
 
 
@@ -65,10 +66,7 @@ def find_doubts(labels: hd.Volume, organs: Sequence[Organ]) -> tuple[Doubt, ...]
     if missing := [organ for organ in organs if organ not in found]:
         names = ", ".join(organ.tg263 for organ in missing)
         doubts.append(Doubt(missing[0], f"Not found, or left out: {names}"))
-    centres_mm = {
-        organ: centre_mm(one.mask, boxes[organ.label], labels) for organ, one in found.items()
-    }
-    doubts += _askew(centres_mm)
+    doubts += _askew(found)
     for organ, one in found.items():
         for said in (_side(one, found), _volume(one, labels), _ends(one), _pieces(one)):
             doubts += [Doubt(organ, sentence) for sentence in said]
@@ -78,8 +76,9 @@ def find_doubts(labels: hd.Volume, organs: Sequence[Organ]) -> tuple[Doubt, ...]
 def _look_at(organ: Organ, box: tuple[slice, slice, slice], labels: hd.Volume) -> _Found:
     mask = labels.array[box] == organ.label
     voxels = np.argwhere(mask) + [side.start for side in box]
-    left_mm = labels.map_indices_to_reference(voxels)[:, 0]
-    return _Found(organ, mask, left_mm, tuple(_cut_by(organ, box, labels)))
+    places_mm = labels.map_indices_to_reference(voxels)
+    cut = tuple(_cut_by(organ, box, labels))
+    return _Found(organ, mask, places_mm[:, 0], places_mm.mean(axis=0), cut)
 
 
 def _cut_by(organ: Organ, box: tuple[slice, slice, slice], labels: hd.Volume) -> Iterator[str]:
@@ -95,12 +94,12 @@ def _cut_by(organ: Organ, box: tuple[slice, slice, slice], labels: hd.Volume) ->
         yield "the edge of the images"
 
 
-def _askew(centres_mm: Mapping[Organ, NDArray[np.float64]]) -> Iterator[Doubt]:
+def _askew(found: dict[Organ, _Found]) -> Iterator[Doubt]:
     """Whether the head is turned or leans, told once for all pairs: one alone may be uneven."""
     across = {
-        left: mm - centres_mm[right]
-        for left, mm in centres_mm.items()
-        if left.side == "left" and (right := opposite(left)) and right in centres_mm
+        left: one.centre_mm - found[right].centre_mm
+        for left, one in found.items()
+        if left.side == "left" and (right := opposite(left)) and right in found
     }
     if not across:
         return
