@@ -87,7 +87,7 @@ intake = Intake(
     jobs=jobs,
     catalogue=catalogue,
     rules=station.model_rules,
-    automatic=settings.automatic,
+    by_itself=station.by_itself,
     corrections=settings.compare_corrections,
     result=description(settings),
 )

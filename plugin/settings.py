@@ -12,6 +12,7 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
 from model.explained import explained
+from plugin.conditions import Condition
 from plugin.configuration import Section, authenticates, check_types, storage_and_index
 from plugin.ct.series_rules import SeriesRules
 from plugin.jobs.job import ResultKind
@@ -83,6 +84,9 @@ class Settings(Section):
 
     automatic: bool = True
     """Segment every stable study with a suitable CT by itself."""
+
+    automatic_for: list[Condition] = Field(default=[])
+    """By itself only series that fit one of these rules; none: every CT."""
 
     model: Annotated[str, Field(min_length=1)] = "hn6-openkbp"
     """Name of a folder under model/weights, or a path."""

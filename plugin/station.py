@@ -9,6 +9,7 @@ from pydicom.uid import SegmentationStorage
 
 from plugin.audit import Audit
 from plugin.belonging import Belonging
+from plugin.by_itself import ByItself
 from plugin.catalogue import Catalogue
 from plugin.drawn.quality import Quality
 from plugin.jobs.job import Job
@@ -72,6 +73,7 @@ class Station:
             shadow_model=settings.shadow_model,
             name=self.catalogue.configured,
         )
+        self.by_itself = ByItself(settings.automatic, settings.automatic_for)
         for name in self.model_rules.models():
             self.catalogue.get(name)
         for route in settings.routes:

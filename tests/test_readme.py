@@ -36,7 +36,7 @@ def test_every_key_of_routes_models_and_webhooks_is_explained(model: type[BaseMo
     assert [name for name in names if f"`{name}`" not in ROUTING] == []
 
 
-@pytest.mark.parametrize("example", re.findall(r'```json\n("[^`]+)```', ROUTING))
+@pytest.mark.parametrize("example", re.findall(r'```json\n("[^`]+)```', ROUTING + SETTINGS))
 def test_every_example_of_settings_can_be_used_as_it_is(example: str) -> None:
     Settings.from_orthanc({"Oar": json.loads(f"{{{example}}}")})
 

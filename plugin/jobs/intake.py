@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy.exc import SQLAlchemyError
 
 from plugin.archive import ArchiveError, Series, UnknownResource
+from plugin.by_itself import ByItself
 from plugin.catalogue import Catalogue
 from plugin.drawn.structure_sets import MODALITIES
 from plugin.jobs.job import AskedBy, Job
@@ -32,7 +33,7 @@ class Intake:
         jobs: Jobs,
         catalogue: Catalogue,
         rules: ModelRules,
-        automatic: bool,
+        by_itself: ByItself,
         corrections: bool,
         result: str,
     ) -> None:
@@ -42,14 +43,14 @@ class Intake:
             jobs: the queue.
             catalogue: the models that can be asked for.
             rules: which of them a series gets.
-            automatic: whether a stable study gets jobs by itself.
+            by_itself: which series of a stable study get a job though nobody asks.
             corrections: whether what people drew is compared by itself.
             result: all that a result consists of, in words.
         """
         self._archive = archive
         self._jobs = jobs
         self._catalogue = catalogue
-        self._automatic = automatic
+        self._by_itself = by_itself
         self._corrections = corrections
         self._rules = rules
         self._result = result
@@ -61,19 +62,19 @@ class Intake:
         Our own result makes its study stable again, and then there is nothing new here.
         """
         return [
-            *(self.take_study(study, asked_by=asked_by) if self._automatic else ()),
+            *self.take_study(study, asked_by=asked_by),
             *(self.take_corrections(study, asked_by=asked_by) if self._corrections else ()),
         ]
 
     def take_study(self, study: str, *, asked_by: AskedBy) -> list[Job]:
-        """A job for each CT series that never had one, or has come again since.
+        """A job for each CT series that nobody has to ask for, if it never had one or came again.
 
         What has been done or tried stays as it is otherwise: a new model does not begin to redo old
         studies, and a result that a person removed stays away.
         """
         made = []
         for series in self._archive.series_of_study(study):
-            if series.modality != "CT":
+            if series.modality != "CT" or not self._is_wanted(series):
                 continue
             before = self._before(series)
             newest = _newest(before)
@@ -195,6 +196,11 @@ class Intake:
             run=run,
             force=force,
         )
+
+    def _is_wanted(self, series: Series) -> bool:
+        """Whether a series is segmented though nobody asks."""
+        wanted, _ = self._by_itself.judge(lambda: self._archive.facts(series))
+        return wanted
 
     def _before(self, series: Series) -> list[Job]:
         """The jobs that there are for these slices, the newest first."""

@@ -91,6 +91,9 @@ class Health(Message):
     model_version: str
     device: str
     automatic: Annotated[bool, Field(description="stable studies are segmented by themselves")]
+    automatic_rules: Annotated[
+        int, Field(description="of AutomaticFor, one of which must fit; 0: every CT does")
+    ]
     viewer: Annotated[bool, Field(description="OHIF is there: /oar/viewer?study=ID shows a study")]
     role: Annotated[Role, Field(description="what who asks may do; see Roles in SECURITY.md")]
     research_use_only: Literal[True] = True

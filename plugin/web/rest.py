@@ -159,6 +159,7 @@ class Rest:
             archive=self._archive,
             jobs=self._jobs,
             rules=self._station.settings.series,
+            by_itself=self._station.by_itself,
             model_rules=self._station.model_rules,
         )
 
@@ -227,6 +228,7 @@ class Rest:
             model_version=segmenter.version,
             device=segmenter.device,
             automatic=self._station.settings.automatic,
+            automatic_rules=len(self._station.settings.automatic_for),
             viewer=self._viewer,
             role=role,
         )

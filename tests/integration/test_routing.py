@@ -17,7 +17,7 @@ from pynetdicom.sop_class import RTStructureSetStorage
 
 from model.checkpoint import save
 from tests.demo import free_port
-from tests.integration.conftest import PACS_AET, Orthanc, Pacs, wait_until
+from tests.integration.conftest import AET, PACS_AET, Orthanc, Pacs, wait_until
 from tests.phantoms import ct_slices, make_phantom
 from tests.tiny_model import tiny_model
 from tests.webhook_receiver import WebhookReceiver
@@ -240,6 +240,7 @@ def test_a_shadow_model_is_compared_and_kept_and_only_the_first_result_returns_t
         Models=[{"Model": str(quick_model), "ShadowModel": str(trial), "BodyPart": "^HEAD"}],
         Routes=[{"To": ["sender"]}],
         Delivery=SOON,
+        AutomaticFor=[{"SenderAet": "^SCANNER$", "CalledAet": f"^{AET}$"}],
     )
     knows(orthanc, pacs, PACS_AET)  # but not the title SCANNER
     pacs.start()
@@ -277,6 +278,7 @@ def test_a_shadow_model_is_compared_and_kept_and_only_the_first_result_returns_t
     ]
     assert (explained["model"], explained["shadow_model"]) == ("quick", "trial")
     assert explained["model_reason"] == "Rule 1 of Models fits: BodyPart."
+    assert explained["by_itself_reason"] == "Rule 1 of AutomaticFor fits: CalledAet and SenderAet."
 
     orthanc.post(f"/oar/jobs/{first['id']}/deliver")
     all_are(orthanc, "done", 1)

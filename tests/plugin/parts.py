@@ -6,6 +6,7 @@ from typing import Any
 from sqlalchemy import Engine
 
 from plugin.audit import Audit
+from plugin.by_itself import ByItself
 from plugin.catalogue import Catalogue
 from plugin.jobs.intake import Intake
 from plugin.jobs.job import Job, Outcome
@@ -58,7 +59,7 @@ def new_deliveries(engine: Engine, **changes: Any) -> Deliveries:
 def new_intake(*, catalogue: Catalogue, **parts: Any) -> Intake:
     values: dict[str, Any] = {
         "rules": ModelRules(default=catalogue.default),
-        "automatic": DEFAULTS.automatic,
+        "by_itself": ByItself(DEFAULTS.automatic, DEFAULTS.automatic_for),
         "corrections": DEFAULTS.compare_corrections,
         "result": description(DEFAULTS),
     }

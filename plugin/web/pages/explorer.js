@@ -246,8 +246,9 @@ class Panel {
           make(
             "li",
             { "data-chosen": String(one.chosen) },
-            make("strong", {}, one.chosen ? "Taken: " : "Not taken: "),
+            make("strong", {}, `${taken(one)}: `),
             `${this.titleOf(one.series)}. ${one.reason}`,
+            one.chosen && !one.by_itself ? ` ${one.by_itself_reason}` : "",
             one.model && ` Model by the settings: ${one.model}. ${one.model_reason}`,
           ),
         ),
@@ -265,6 +266,13 @@ class Panel {
 for (const name of ["jobs.css", "explorer.css"]) {
   const href = new URL(name, import.meta.url).href;
   document.head.append(make("link", { rel: "stylesheet", href }));
+}
+
+function taken(series) {
+  if (!series.chosen) {
+    return "Not taken";
+  }
+  return series.by_itself ? "Taken" : "Taken when somebody asks";
 }
 
 let panel = null;

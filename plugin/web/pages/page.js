@@ -31,12 +31,19 @@ function failed(why) {
 
 // --- the service ---------------------------------------------------------------------------------
 
+function whenSegmented({ automatic, automatic_rules: rules }) {
+  if (!automatic) {
+    return "wait until asked for";
+  }
+  return `are segmented by themselves${rules ? " if a rule of AutomaticFor fits" : ""}`;
+}
+
 function showHealth(health) {
   setText(at("health"), service.inWords(health));
   const facts = {
     "Usual model": `${health.model} ${health.model_version}`,
     Device: health.device,
-    "Stable studies": health.automatic ? "are segmented by themselves" : "wait until asked for",
+    "Stable studies": whenSegmented(health),
     Version: health.version,
   };
   setChildren(at("facts"), JSON.stringify(facts), () =>

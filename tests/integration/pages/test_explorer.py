@@ -79,6 +79,8 @@ def test_who_is_about_to_segment_reads_which_model_each_series_gets_and_by_which
     taken = page.locator(".oar-explained li")
     expect(taken.filter(has_text="Neck")).to_contain_text("quick. Rule 1 of Models fits")
     expect(taken.filter(has_text="Head")).to_contain_text("steady. No rule of Models fits")
+    expect(taken.first).to_contain_text("Taken when somebody asks: ")
+    expect(taken.first).to_contain_text("Automatic is false.")
     chosen = page.get_by_label("Model").locator("option:checked")
     expect(chosen).to_have_text("as the settings say")
     expect(taken.first).to_be_visible()

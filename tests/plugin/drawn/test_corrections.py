@@ -12,6 +12,7 @@ from pydicom.uid import generate_uid
 from model.organs import BY_NAME
 from model.segmenter import Cancelled
 from plugin.archive import ArchiveError
+from plugin.by_itself import ByItself
 from plugin.catalogue import Catalogue
 from plugin.drawn.corrections import latest_results
 from plugin.drawn.drawings import Drawings
@@ -420,7 +421,7 @@ def test_a_service_that_is_not_automatic_still_compares(clinic, ct, weights, sma
         archive=clinic.archive,
         jobs=clinic.jobs,
         catalogue=Catalogue(default="quick", weights=weights),
-        automatic=False,
+        by_itself=ByItself(automatic=False, rules=()),
     )
 
     assert [job.kind for job in clinic.stable()] == ["compare"]

@@ -168,6 +168,8 @@ def test_explain_gives_each_series_its_reason_and_its_latest_job(
     assert status == 200
     by_choice = {one["chosen"]: one for one in answer["series"]}
     assert "22 axial CT slices" in by_choice[True]["reason"]
+    assert by_choice[True]["by_itself_reason"] == "Automatic is true."
+    assert not by_choice[False]["by_itself"]
     assert "3 slices" in by_choice[False]["reason"]
     assert {one["job"]["id"] for one in answer["series"]} == {one["id"] for one in posted["jobs"]}
 
