@@ -24,7 +24,7 @@ from model.organs import BY_NAME
 from model.segmenter import Segmenter
 from model.tiny_vit import LiteMedSamEncoder
 from training.command_line import command, described_by
-from training.config import TrainConfig, load_toml, validated
+from training.config import ENDLESS, TrainConfig, load_toml, validated
 from training.held_out import cts_of, held_out_folders
 from training.labelled import case_folders
 from training.markdown import markdown_table
@@ -32,9 +32,6 @@ from training.measure import measure_once
 from training.runs import Run, finish
 from training.scores import Row, dice_by_organ, mean_and_sd, mean_dice
 from training.train import Diverged
-
-ENDLESS = 1_000_000
-"""Steps of a run that ends by its time."""
 
 
 class Network(NamedTuple):

@@ -21,6 +21,9 @@ from model.checkpoint import check_names
 from model.explained import explained
 from training.augment import AugmentConfig
 
+ENDLESS = 1_000_000
+"""Steps of a run that ends by its time."""
+
 Triple = tuple[PositiveInt, PositiveInt, PositiveInt]  # (z, y, x)
 Read = TypeVar("Read")
 

@@ -1,0 +1,155 @@
+"""From an archive to a measured model: `python -m training.whole_way SOURCE --out runs/mine
+--name my-model --memory-gib 11`, or with `--cpu-hours 10` in place of a GPU's memory.
+
+One after the other, what docs/training.md does step by step: training.prepare, training.plan,
+training.train and training.evaluate with `--write-card`. Options that are not listed here are those
+of training.prepare. Stopped at any moment, the same command goes on; a plan.toml or train.toml that
+is there already, and may have been changed by hand, is taken as it is.
+
+OUT gets the prepared cases, plan.toml (for a GPU) and train.toml; OUT-private what leads back to
+patients; OUT-model the run, its model for the plugin and its report. Research use only.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from model.checkpoint import check_names
+from model.segmenter import NoSuchDevice
+from training import evaluate, plan, prepare
+from training.cases import Dataset
+from training.command_line import above_zero, command, described_by
+from training.config import ENDLESS, TrainConfig, load_toml
+from training.journal import private_folder
+from training.train import Diverged, train
+
+CONFIGS = Path(__file__).parent / "configs"
+RECIPES = {"cuda": CONFIGS / "hn22-gpu.toml", "cpu": CONFIGS / "hn6-cpu.toml"}
+
+CPU_SPACING_MM = ("2.5", "3.9", "3.9")
+"""(z, y, x): that of hn6-cpu.toml, with which a processor trains in hours."""
+
+FROM_NOTHING = 0.02
+"""Muon's learning rate for weights that have learned nothing yet."""
+
+TEST, MOST_TEST = 0.2, 30
+VALIDATION, MOST_VALIDATION = 0.1, 12
+"""Shares of the patients who are held out, and how many suffice: those of hn6-openkbp."""
+
+
+def recipe(args: argparse.Namespace, *, unknown: bool) -> dict[str, Any]:
+    """The values of train.toml: our recipe for the device, with this archive's own.
+
+    Args:
+        args: the command line.
+        unknown: whether voxels of the CTs say nothing, in whose place training invents something.
+    """
+    dataset = Dataset.read(args.out)
+    values = load_toml(RECIPES[args.device])
+    values |= {
+        "name": args.name,
+        "version": args.version,
+        "description": f"{len(dataset.organs)} organs at risk, learned from an archive of our own",
+        "data": f"{len(dataset.cases)} patients of an archive of our own",
+        "cases": str(args.out),
+        "out": str(args.run),
+        "test_patients": _held_out(dataset, TEST, MOST_TEST),
+        "validation_patients": _held_out(dataset, VALIDATION, MOST_VALIDATION),
+    }
+    values.pop("start", None)  # a model of ours, which is not kept
+    if args.device == "cuda":
+        values["plan"] = str(args.out / "plan.toml")
+        for planned in ("patch", "batch", "widths", "strides"):
+            values.pop(planned, None)
+    else:
+        values |= {"cpu_hours": args.cpu_hours, "steps": ENDLESS, "learning_rate": FROM_NOTHING}
+    augment = {key: value for key, value in values.pop("augment", {}).items() if key != "invent"}
+    return values | {"augment": augment if unknown else augment | {"invent": 0.0}}
+
+
+def _held_out(dataset: Dataset, share: float, most: int) -> int:
+    return min(ceil(share * len(dataset.cases)), most)
+
+
+def as_toml(values: dict[str, Any]) -> str:
+    """A configuration as a file to read and to change; its one table stands last."""
+    lines = ["# Made by `python -m training.whole_way`. Change what you like before it trains."]
+    tables = []
+    for key, value in values.items():
+        if isinstance(value, dict):
+            rows = [f"{name} = {json.dumps(one)}" for name, one in value.items()]
+            tables += ["", f"[{key}]", *rows]
+        else:
+            lines.append(f"{key} = {json.dumps(value)}")  # which TOML reads as well
+    return "\n".join([*lines, *tables, ""])
+
+
+def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """What the command line asks for; `prepare` are the words for training.prepare."""
+    parser = described_by(__doc__)
+    parser.add_argument("source", metavar="SOURCE", help="as of training.prepare")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--name", required=True, help="of the model")
+    parser.add_argument("--version", default="0.1.0", help="of the model (default: 0.1.0)")
+    on = parser.add_mutually_exclusive_group(required=True)
+    on.add_argument("--memory-gib", type=above_zero, help="train on a GPU, which has so much")
+    on.add_argument("--cpu-hours", type=above_zero, help="train on the processor for so long")
+    args, others = parser.parse_known_args(argv)
+    args.device = "cpu" if args.memory_gib is None else "cuda"
+    args.run = args.out.with_name(f"{args.out.name}-model")
+    args.prepare = [args.source, "--out", str(args.out), *others]
+    if args.device == "cpu" and "--spacing" not in others:
+        args.prepare += ["--spacing", *CPU_SPACING_MM]
+    prepared = prepare.arguments(args.prepare)
+    args.unknown_hu = prepared.unknown_hu
+    # What would be refused after hours is refused now.
+    if prepared.like is not None:
+        parser.error("--like: a model is trained further step by step, see docs/training.md")
+    if args.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--memory-gib: PyTorch sees no GPU; --cpu-hours trains on the processor")
+    try:
+        check_names(args.name, args.version)
+    except ValueError as why:
+        parser.error(str(why))
+    return args
+
+
+@command("training.whole_way", Diverged, NoSuchDevice, stopped="the same command goes on")
+def main(argv: Sequence[str] | None = None) -> int:
+    args = arguments(argv)
+    planned, config = args.out / "plan.toml", args.out / "train.toml"
+    print("1 of 4: the cases are prepared", flush=True)
+    if status := prepare.main(args.prepare):
+        return status
+    print("2 of 4: the training is planned", flush=True)
+    if args.device == "cuda" and not planned.exists():
+        memory = ["--memory-gib", str(args.memory_gib)]
+        if status := plan.main([str(args.out), *memory, "--out", str(planned)]):
+            return status
+    if not config.exists():
+        config.write_text(as_toml(recipe(args, unknown=args.unknown_hu is not None)))
+    print(f"3 of 4: the network is trained, as {config} says", flush=True)
+    train(TrainConfig.read(config), device=args.device, resume=True)
+    print("4 of 4: the model is measured on the patients held out", flush=True)
+    collected = args.out / "cases"  # of DICOM; a folder of cases is measured where it is
+    measured = ["--model", str(args.run / "model"), "--test-of", str(config), "--write-card"]
+    measured += ["--cases", str(collected if collected.is_dir() else args.source)]
+    measured += ["--out", str(args.run / "report"), "--device", args.device]
+    if args.unknown_hu is not None:
+        measured += ["--unknown-hu", str(args.unknown_hu)]
+    if status := evaluate.main(measured):
+        return status
+    print(f"What was matched, what looks wrong: {private_folder(args.out.resolve()) / 'report.md'}")
+    print(f"How well the model does: {args.run / 'report' / 'table.md'}")
+    print(f"What the plugin takes as Model: {(args.run / 'model').resolve()}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
