@@ -3,11 +3,13 @@
 
 One after the other, what docs/training.md does step by step: training.prepare, training.plan,
 training.train and training.evaluate with `--write-card`. Options that are not listed here are those
-of training.prepare. Stopped at any moment, the same command goes on; a plan.toml or train.toml that
-is there already, and may have been changed by hand, is taken as it is.
+of training.prepare; with its `--like MODEL` that model is trained further. Stopped at any moment,
+the same command goes on; a plan.toml or train.toml that is there already, and may have been changed
+by hand, is taken as it is.
 
-OUT gets the prepared cases, plan.toml (for a GPU) and train.toml; OUT-private what leads back to
-patients; OUT-model the run, its model for the plugin and its report. Research use only.
+OUT gets the prepared cases, train.toml and, for a new model on a GPU, plan.toml; OUT-private what
+leads back to patients; OUT-model the run, its model for the plugin and its report. Research use
+only.
 """
 
 import argparse
@@ -20,7 +22,7 @@ from typing import Any
 
 import torch
 
-from model.checkpoint import check_names
+from model.checkpoint import check_names, read_card
 from model.segmenter import NoSuchDevice
 from training import evaluate, plan, prepare
 from training.cases import Dataset
@@ -36,7 +38,8 @@ CPU_SPACING_MM = ("2.5", "3.9", "3.9")
 """(z, y, x): that of hn6-cpu.toml, with which a processor trains in hours."""
 
 FROM_NOTHING = 0.02
-"""Muon's learning rate for weights that have learned nothing yet."""
+"""Muon's learning rate for weights that have learned nothing yet; that of hn6-cpu.toml is for
+others."""
 
 TEST, MOST_TEST = 0.2, 30
 VALIDATION, MOST_VALIDATION = 0.1, 12
@@ -51,7 +54,7 @@ def recipe(args: argparse.Namespace, *, unknown: bool) -> dict[str, Any]:
         unknown: whether voxels of the CTs say nothing, in whose place training invents something.
     """
     dataset = Dataset.read(args.out)
-    values = load_toml(RECIPES[args.device])
+    values = load_toml(RECIPES["cpu" if args.like else args.device])
     values |= {
         "name": args.name,
         "version": args.version,
@@ -62,13 +65,19 @@ def recipe(args: argparse.Namespace, *, unknown: bool) -> dict[str, Any]:
         "test_patients": _held_out(dataset, TEST, MOST_TEST),
         "validation_patients": _held_out(dataset, VALIDATION, MOST_VALIDATION),
     }
-    values.pop("start", None)  # a model of ours, which is not kept
-    if args.device == "cuda":
-        values["plan"] = str(args.out / "plan.toml")
+    if args.like:
+        values["start"] = str(args.like)
+    else:
+        values.pop("start", None)  # of ours, which is not kept
+        values["learning_rate"] = FROM_NOTHING
+    if args.planned:
+        values["plan"] = str(args.plan)
         for planned in ("patch", "batch", "widths", "strides"):
             values.pop(planned, None)
+    if args.cpu_hours:
+        values |= {"cpu_hours": args.cpu_hours, "steps": ENDLESS}
     else:
-        values |= {"cpu_hours": args.cpu_hours, "steps": ENDLESS, "learning_rate": FROM_NOTHING}
+        values.pop("cpu_hours", None)
     augment = {key: value for key, value in values.pop("augment", {}).items() if key != "invent"}
     return values | {"augment": augment if unknown else augment | {"invent": 0.0}}
 
@@ -104,13 +113,17 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     args.device = "cpu" if args.memory_gib is None else "cuda"
     args.run = args.out.with_name(f"{args.out.name}-model")
     args.prepare = [args.source, "--out", str(args.out), *others]
-    if args.device == "cpu" and "--spacing" not in others:
-        args.prepare += ["--spacing", *CPU_SPACING_MM]
     prepared = prepare.arguments(args.prepare)
-    args.unknown_hu = prepared.unknown_hu
+    args.unknown_hu, args.like = prepared.unknown_hu, prepared.like
+    if args.device == "cpu" and not (prepared.spacing or prepared.like):
+        args.prepare += ["--spacing", *CPU_SPACING_MM]
+    args.plan, args.planned = args.out / "plan.toml", args.device == "cuda" and not args.like
     # What would be refused after hours is refused now.
-    if prepared.like is not None:
-        parser.error("--like: a model is trained further step by step, see docs/training.md")
+    if prepared.like and not read_card(prepared.like).seen:
+        parser.error(
+            f"--like: the card of {prepared.like} does not say whom its weights have seen, so that "
+            "nobody can be held out"
+        )
     if args.device == "cuda" and not torch.cuda.is_available():
         parser.error("--memory-gib: PyTorch sees no GPU; --cpu-hours trains on the processor")
     try:
@@ -123,14 +136,14 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 @command("training.whole_way", Diverged, NoSuchDevice, stopped="the same command goes on")
 def main(argv: Sequence[str] | None = None) -> int:
     args = arguments(argv)
-    planned, config = args.out / "plan.toml", args.out / "train.toml"
+    config = args.out / "train.toml"
     print("1 of 4: the cases are prepared", flush=True)
     if status := prepare.main(args.prepare):
         return status
     print("2 of 4: the training is planned", flush=True)
-    if args.device == "cuda" and not planned.exists():
+    if args.planned and not args.plan.exists():
         memory = ["--memory-gib", str(args.memory_gib)]
-        if status := plan.main([str(args.out), *memory, "--out", str(planned)]):
+        if status := plan.main([str(args.out), *memory, "--out", str(args.plan)]):
             return status
     if not config.exists():
         config.write_text(as_toml(recipe(args, unknown=args.unknown_hu is not None)))

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from model.checkpoint import read_card
+from tests.model.networks import save_tiny
 from tests.training.cohort import tiny_run, toml, write_cohort
 from training import whole_way
 from training.config import TrainConfig
@@ -90,6 +91,20 @@ def test_a_gpu_gets_the_plan_of_the_data_and_not_the_patch_of_our_recipe(tmp_pat
     assert read.augment.invent == 0.0
 
 
+@pytest.mark.slow
+def test_a_model_that_is_there_is_trained_further_on_its_own_grid(cases):
+    assert main(asked(cases)) == 0
+    model = cases.parent / "mine-model" / "model"
+    first = read_card(model)
+    command = [str(cases), "--out", str(cases.parent / "next"), "--name", "ours", *SECONDS]
+
+    assert main([*command, "--like", str(model)]) == 0
+
+    card = read_card(cases.parent / "next-model" / "model")
+    assert card.training["started_from"] == f"{first.name} {first.version}"
+    assert (card.preprocessing, card.organs) == (first.preprocessing, first.organs)
+
+
 @pytest.mark.parametrize(("unknown", "invents"), [(False, 0.0), (True, 0.6)])
 def test_only_where_voxels_say_nothing_something_is_invented_in_their_place(
     tmp_path, unknown, invents
@@ -110,7 +125,6 @@ def test_only_where_voxels_say_nothing_something_is_invented_in_their_place(
     [
         (("--memory-gib", "11"), "PyTorch sees no GPU"),
         (("--cpu-hours", "1", "--version", "0 1"), "the version of a model has 1 to 48 letters"),
-        (("--cpu-hours", "1", "--like", "model/weights/hn6-openkbp"), "further step by step"),
         (("--cpu-hours", "1", "--spacing", "3"), "--spacing: expected 3 arguments"),
         (("--memory-gib", "11", "--cpu-hours", "1"), "not allowed with argument"),
     ],
@@ -121,6 +135,15 @@ def test_what_would_be_refused_after_hours_is_refused_at_once(tmp_path, capsys, 
 
     assert says in capsys.readouterr().err
     assert not (tmp_path / "mine").exists()
+
+
+def test_a_model_that_may_have_seen_everybody_is_not_trained_further(tmp_path, capsys):
+    save_tiny(tmp_path / "unknown")
+
+    with pytest.raises(SystemExit):
+        main(asked(tmp_path / "cases", *SECONDS, "--like", str(tmp_path / "unknown")))
+
+    assert "does not say whom its weights have seen" in capsys.readouterr().err
 
 
 def test_an_archive_without_a_case_ends_where_it_is_said(tmp_path, capsys):
