@@ -21,13 +21,14 @@ from model.explained import explained
 from model.organs import BY_NAME, Organ
 from model.preprocess import Preprocessing
 from model.unet import UNet, UNetConfig
+from model.unusable import Unusable
 
 WEIGHTS = "weights.safetensors"
 CARD = "card.json"
 NOTICE = "Research use only. Not a medical device; every contour must be reviewed."
 
 
-class BadCheckpoint(Exception):
+class BadCheckpoint(Unusable):
     """The weights or their card cannot be used; the message says what is wrong with which file."""
 
 

@@ -19,6 +19,7 @@ import torch
 from model.checkpoint import Card, read_card
 from model.segmenter import NoSuchDevice, in_short, is_of_memory
 from model.unet import UNet
+from model.unusable import Unusable
 from training.asked import begin, check_goes_on
 from training.cases import Case, Dataset, ct_hashes, twins
 from training.command_line import command, described_by
@@ -50,7 +51,7 @@ MOST_LOST = 50
 halved after each, and 20 halvings are enough where any are."""
 
 
-class Diverged(Exception):
+class Diverged(Unusable):
     """The loss is NaN or infinite, and more steps would not bring it back."""
 
 
@@ -300,7 +301,7 @@ def _card(config: TrainConfig, patients: Patients, state: State, dice: dict[str,
     )
 
 
-@command("training.train", Diverged, stopped="the same command with --resume goes on")
+@command("training.train", stopped="the same command with --resume goes on")
 def main(argv: Sequence[str] | None = None) -> int:
     parser = described_by(__doc__)
     parser.add_argument("config", type=Path)

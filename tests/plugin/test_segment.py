@@ -97,7 +97,7 @@ def test_a_configuration_decides_as_in_orthanc_and_the_command_line_over_it(
 
     file.write_text(json.dumps({"Oars": asked}))
     assert main(command) == UNSUITABLE
-    assert capsys.readouterr().err == f"{file} has no section Oar.\n"
+    assert f"{file} has no section Oar: a copy of that of Orthanc's" in capsys.readouterr().err
 
 
 def test_one_of_several_series_is_chosen_by_its_uid(
