@@ -20,6 +20,7 @@ from typing import get_args
 from model.checkpoint import NOTICE
 from model.segmenter import Segmenter
 from model.unusable import Unusable
+from model.whole_files import whole_files
 from plugin import __version__
 from plugin.archive import Series
 from plugin.catalogue import Catalogue
@@ -104,8 +105,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             watch=Watch(report=show_progress),
         )
         print(file=sys.stderr)  # ends the line of the progress
-        report = args.out / REPORT
-        report.write_text(json.dumps(describe(series, segmenter, outcome), indent=2) + "\n")
+        report = json.dumps(describe(series, segmenter, outcome), indent=2) + "\n"
+        with whole_files(args.out / REPORT) as (file,):  # half of one would not be known for ours
+            file.write(report.encode())
         if outcome.state == "skipped":
             raise Unusable(outcome.reason)
     except Unusable as why:

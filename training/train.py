@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from model.checkpoint import Card, read_card
+from model.checkpoint import Card, read_card, save
 from model.segmenter import NoSuchDevice, in_short, is_of_memory
 from model.unet import UNet
 from model.unusable import Unusable
@@ -41,7 +41,7 @@ from training.optimise import (
 )
 from training.patches import Patches, drawn_ahead, organs_in
 from training.split import Split, split_of
-from training.state import Clock, State, save_model
+from training.state import Clock, State
 from training.validate import OVERLAP, validation_dice
 
 LAST = "last.pt"
@@ -176,7 +176,7 @@ def _train(config: TrainConfig, device: str, ranks: Ranks) -> None:
                     state.best = mean
                     if ranks.first:
                         card = _card(config, patients, state, dice)
-                        save_model(config.out / "model", average, card)
+                        save(config.out / "model", average, card)
             if (state.step % config.save_every == 0 or done >= 1) and ranks.first:
                 state.hours = clock.hours
                 state.save(config.out / LAST)
