@@ -14,20 +14,23 @@ from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load, save_file
+from safetensors.torch import load
+from safetensors.torch import save as as_safetensors
 from torch import Tensor
 
 from model.explained import explained
 from model.organs import BY_NAME, Organ
 from model.preprocess import Preprocessing
 from model.unet import UNet, UNetConfig
+from model.unusable import Unusable
+from model.whole_files import whole_files
 
 WEIGHTS = "weights.safetensors"
 CARD = "card.json"
 NOTICE = "Research use only. Not a medical device; every contour must be reviewed."
 
 
-class BadCheckpoint(Exception):
+class BadCheckpoint(Unusable):
     """The weights or their card cannot be used; the message says what is wrong with which file."""
 
 
@@ -102,6 +105,8 @@ class Card:
 def save(folder: Path, network: UNet, card: Card) -> Card:
     """Write weights (half precision) and card to `folder`; the card comes back with its hash.
 
+    A model that is there already stays whole until the new one is on the disk.
+
     Raises:
         BadCheckpoint: if a weight is beyond half precision.
         OSError: it could not be written.
@@ -112,14 +117,11 @@ def save(folder: Path, network: UNet, card: Card) -> Card:
         for key, value in network.state_dict().items()
     }
     _check_finite(folder, state)
-    try:
-        save_file(state, folder / WEIGHTS)
-    except SafetensorError as error:
-        raise OSError(f"{folder / WEIGHTS} cannot be written to its end: {error}") from error
-    (folder / WEIGHTS).chmod(0o644)  # Orthanc is another user, and safetensors lets none read it
-    digest = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
-    values = card.to_json() | {"weights_sha256": digest}
-    (folder / CARD).write_text(json.dumps(values, indent=2) + "\n")
+    content = as_safetensors(state)
+    values = card.to_json() | {"weights_sha256": hashlib.sha256(content).hexdigest()}
+    with whole_files(folder / WEIGHTS, folder / CARD) as (weights_file, card_file):
+        weights_file.write(content)
+        card_file.write((json.dumps(values, indent=2) + "\n").encode())
     return read_card(folder)
 
 

@@ -17,6 +17,7 @@ from model.postprocess import clean
 from model.preprocess import Preprocessing
 from model.sliding_window import Cancelled, ignore, never, predict_tiled
 from model.unet import Shape, UNet, channels_last, fold_normalisation
+from model.unusable import Unusable
 
 __all__ = ["Cancelled", "Segmentation", "Segmenter"]
 
@@ -38,12 +39,12 @@ OUT_OF_MEMORY = (
 """What errors say that are of memory and have no type of their own."""
 
 
-class DeviceLost(RuntimeError):
+class DeviceLost(Unusable):
     """The GPU has failed, and answers nothing any more in this process."""
 
 
-class NoSuchDevice(ValueError):
-    """The network cannot run where it is told to. The message is a sentence for a person."""
+class NoSuchDevice(Unusable):
+    """The network cannot run where it is told to."""
 
 
 @dataclass(frozen=True)

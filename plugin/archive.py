@@ -5,8 +5,10 @@ from typing import Protocol
 
 import pydicom
 
+from model.unusable import Unusable
 
-class ArchiveError(Exception):
+
+class ArchiveError(Unusable):
     """The archive did not do what we asked. Asking again later may help."""
 
 

@@ -15,6 +15,7 @@ from sqlalchemy import Engine, make_url
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
+from model.unusable import Unusable
 from plugin.jobs.job_table import Row, UnwritableQueue, make_tables
 from plugin.jobs.pause import QUEUE
 
@@ -22,8 +23,8 @@ NAME_FILE = "oar-archive"
 """Holds the archive's name, in Orthanc's StorageDirectory."""
 
 
-class NotOurs(Exception):
-    """The queue is somebody else's. The message is a sentence for who started us."""
+class NotOurs(Unusable):
+    """The queue is somebody else's."""
 
 
 class ArchiveRow(Row):

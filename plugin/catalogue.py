@@ -6,6 +6,7 @@ from pathlib import Path
 
 from model.checkpoint import CARD, BadCheckpoint, Card, read_card
 from model.segmenter import Device, Segmenter
+from model.unusable import Unusable
 
 log = logging.getLogger(__name__)
 
@@ -13,7 +14,7 @@ WEIGHTS = Path(__file__).parents[1] / "model" / "weights"
 """Where the models that come with the software lie, one folder each."""
 
 
-class UnknownModel(LookupError):
+class UnknownModel(Unusable):
     """There is no model of this name. The message names those that there are."""
 
 

@@ -10,6 +10,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_pascal
 
+from model.unusable import Unusable
+
 COMMENT = re.compile(r'("(?:\\.|[^"\\])*")|//[^\n]*|/\*.*?\*/', re.DOTALL)
 """A string, which is group 1, or a comment, which Orthanc allows in its configuration."""
 
@@ -34,8 +36,8 @@ READ_AS: dict[str, tuple[type, str]] = {
 """What we read of Orthanc's own keys. We are loaded before it looks at most of them itself."""
 
 
-class BadConfiguration(ValueError):
-    """It cannot be read or used; the message says why and quotes nothing of it."""
+class BadConfiguration(Unusable):
+    """It cannot be read or used; the message names what is wrong and quotes no secret of it."""
 
 
 class Section(BaseModel):

@@ -7,6 +7,7 @@ from pathlib import Path
 import pydicom
 from pydicom.uid import SecondaryCaptureImageStorage
 
+from model.whole_files import whole_files
 from plugin.archive import ArchiveError, Series, UnknownResource
 from plugin.dicom_file import UnreadableFile, read_dicom
 
@@ -102,13 +103,8 @@ class FolderArchive:
         path = self._results / f"{name}.dcm"
         content = BytesIO()  # pydicom's word of a full disk does not say that it is one
         dataset.save_as(content, enforce_file_format=True)
-        part = path.with_suffix(".part")  # half a SEG would be read, and lack organs
-        try:
-            part.write_bytes(content.getbuffer())
-            part.replace(path)
-        except OSError:
-            part.unlink(missing_ok=True)
-            raise
+        with whole_files(path) as (file,):  # half a SEG would be read, and lack organs
+            file.write(content.getbuffer())
         return str(path)
 
     def store_once(self, dataset: pydicom.Dataset) -> str:

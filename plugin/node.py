@@ -21,18 +21,15 @@ from pathlib import Path
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from model.checkpoint import BadCheckpoint
-from model.segmenter import NoSuchDevice
+from model.unusable import Unusable
 from plugin import __version__
 from plugin.archive import ArchiveError
-from plugin.catalogue import UnknownModel
-from plugin.configuration import BadConfiguration, read_configuration
+from plugin.configuration import read_configuration
 from plugin.jobs.job import Job
-from plugin.jobs.job_table import UnusableDatabase
 from plugin.jobs.jobs import Jobs
 from plugin.log import OneLine, attach
 from plugin.rest_archive import RestArchive, login_for
-from plugin.settings import SECTION, BadSettings, Settings
+from plugin.settings import Settings
 from plugin.station import Station
 from plugin.status import show_on_study
 
@@ -43,23 +40,6 @@ LOOK_S = 10.0
 
 STOP_S = 60.0
 """How long a stop waits for the network to reach a place where it can be interrupted."""
-
-
-class Refusal(Exception):
-    """The node cannot work. The message is a sentence for who started it, without secrets."""
-
-
-REFUSALS = (
-    Refusal,
-    BadConfiguration,
-    BadSettings,
-    ArchiveError,
-    UnknownModel,
-    BadCheckpoint,
-    NoSuchDevice,
-    UnusableDatabase,
-)
-"""What keeps a node from starting; each says why in one sentence."""
 
 
 def command_line() -> argparse.ArgumentParser:
@@ -84,19 +64,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     attach(handler)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # the same exception as Ctrl-C
     try:
-        configuration = read_configuration(args.configuration)
-        settings = Settings.from_orthanc(configuration)
-        if SECTION not in configuration:
-            raise Refusal(
-                f"{args.configuration} has no section {SECTION}: a copy of that of Orthanc's "
-                f'configuration must stand in it, as {{"{SECTION}": {{"Database": "..."}}}}.'
-            )
+        settings = Settings.read(args.configuration)
         if not settings.has_shared_queue:
-            raise Refusal(
+            raise Unusable(
                 "The queue is an SQLite file, which Orthanc alone can use: Database in the section "
                 "Oar must be a postgresql:// URL, for Orthanc and for its nodes."
             )
-        users = configuration.get("RegisteredUsers", {})
+        users = read_configuration(args.configuration).get("RegisteredUsers", {})
         url, login = login_for(args.orthanc, args.password_file, known=users)
         with RestArchive(url, login=login, ca_file=args.ca_file) as archive:
             archive.check()
@@ -106,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         log.info("stopped before any job was taken")
         return 0
-    except REFUSALS as why:
+    except Unusable as why:
         log.error("%s", why)
         return 1
 
@@ -137,27 +111,27 @@ def check_same_work(settings: Settings, station: Station, archive: RestArchive) 
     try:
         version, queue_owner, promised, wanted = archive.offer()
     except ArchiveError as why:
-        raise Refusal(f"Orthanc does not say which queue and which models it has: {why}") from why
+        raise Unusable(f"Orthanc does not say which queue and which models it has: {why}") from why
     if version != __version__:
-        raise Refusal(
+        raise Unusable(
             f"Orthanc's plugin is orthanc-oar {version} and this node {__version__}: install the "
             "same version here and there."
         )
     if station.belonging.owner != queue_owner:
-        raise Refusal(
+        raise Unusable(
             "Orthanc has another queue than this node: Database in the section Oar must be the "
             "same here and there, and --orthanc the address of the Orthanc that has this queue."
         )
     here = {name: card.weights_sha256 for name, card in station.catalogue.cards().items()}
     if other := sorted(name for name in promised if here.get(name) != promised[name]):
-        raise Refusal(
+        raise Unusable(
             f"Orthanc's plugin offers models that are not here, or not with the same weights: "
             f"{', '.join(other)}. Install the same version here and there; a model that Orthanc's "
             "configuration gives by path must stand in this node's configuration and on its disk."
         )
     digests = settings.digests_for_nodes()
     if other := sorted(key for key in digests | wanted if digests.get(key) != wanted.get(key)):
-        raise Refusal(
+        raise Unusable(
             f"Orthanc's configuration says otherwise than this node's of {', '.join(other)}: copy "
             "its section Oar here, and start the node again after each change there."
         )

@@ -17,12 +17,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
-from model.checkpoint import NOTICE, BadCheckpoint
-from model.segmenter import DeviceLost, NoSuchDevice, Segmenter
+from model.checkpoint import NOTICE
+from model.segmenter import Segmenter
+from model.unusable import Unusable
+from model.whole_files import whole_files
 from plugin import __version__
-from plugin.archive import ArchiveError, Series
-from plugin.catalogue import Catalogue, UnknownModel
-from plugin.configuration import BadConfiguration, read_configuration
+from plugin.archive import Series
+from plugin.catalogue import Catalogue
 from plugin.ct.explain import explain_series
 from plugin.dicom_file import UnreadableFile, read_dicom
 from plugin.folder_archive import UNREAD, FolderArchive
@@ -30,7 +31,7 @@ from plugin.jobs.job import Outcome
 from plugin.objects.identity import MANUFACTURER
 from plugin.objects.rtstruct import Holes
 from plugin.pipeline import segment_series
-from plugin.settings import SECTION, BadSettings, Settings
+from plugin.settings import Settings
 from plugin.watch import Watch
 
 SEG = "seg.dcm"
@@ -40,23 +41,6 @@ WRITTEN = (SEG, "rtstruct.dcm", "sr.dcm", "review[0-9][0-9].dcm", REPORT)
 
 UNSUITABLE = 2
 """Exit status when the input cannot be segmented; also argparse's for a wrong command line."""
-
-
-class Refusal(Exception):
-    """There will be no result. The message is a sentence for who typed the command."""
-
-
-REFUSALS = (
-    Refusal,
-    BadConfiguration,
-    BadSettings,
-    ArchiveError,
-    UnknownModel,
-    BadCheckpoint,
-    NoSuchDevice,
-    DeviceLost,
-)
-"""What keeps a folder from being segmented; each says why in a sentence."""
 
 
 def command_line() -> argparse.ArgumentParser:
@@ -80,13 +64,9 @@ def settings_of(args: argparse.Namespace) -> Settings:
     """Those of the configuration, or the defaults, and over them what the command line asks for.
 
     Raises:
-        BadConfiguration, BadSettings: the configuration cannot be used.
-        Refusal: it has no section of ours.
+        BadConfiguration: the configuration cannot be used.
     """
-    configuration = read_configuration(args.configuration) if args.configuration else {}
-    settings = Settings.from_orthanc(configuration)
-    if args.configuration and SECTION not in configuration:
-        raise Refusal(f"{args.configuration} has no section {SECTION}.")
+    settings = Settings.read(args.configuration) if args.configuration else Settings()
     asked = {
         "model": args.model,
         "device": args.device,
@@ -105,9 +85,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     try:
         if not args.folder.is_dir():
-            raise Refusal(f"{args.folder} is not a folder.")
+            raise Unusable(f"{args.folder} is not a folder.")
         if args.out.resolve().is_relative_to(args.folder.resolve()):
-            raise Refusal(f"--out must not be {args.folder} or a folder in it.")
+            raise Unusable(f"--out must not be {args.folder} or a folder in it.")
         settings = settings_of(args)
         args.out.mkdir(parents=True, exist_ok=True)
         archive = FolderArchive(args.folder, results=args.out)
@@ -125,11 +105,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             watch=Watch(report=show_progress),
         )
         print(file=sys.stderr)  # ends the line of the progress
-        report = args.out / REPORT
-        report.write_text(json.dumps(describe(series, segmenter, outcome), indent=2) + "\n")
+        report = json.dumps(describe(series, segmenter, outcome), indent=2) + "\n"
+        with whole_files(args.out / REPORT) as (file,):  # half of one would not be known for ours
+            file.write(report.encode())
         if outcome.state == "skipped":
-            raise Refusal(outcome.reason)
-    except REFUSALS as why:
+            raise Unusable(outcome.reason)
+    except Unusable as why:
         print(why, file=sys.stderr)
         return UNSUITABLE
     except OSError as why:
@@ -148,25 +129,25 @@ def choose(archive: FolderArchive, settings: Settings, *, uid: str | None) -> Se
     """The series to segment.
 
     Raises:
-        Refusal: none is suitable, with the reason for each; or several are; or what cannot be read
+        Unusable: none is suitable, with the reason for each; or several are; or what cannot be read
             may be a part of one.
     """
     if archive.unread:
         names = "\n  ".join(map(str, archive.unread))
-        raise Refusal(f"A CT may lack slices, as these are {UNREAD}:\n  {names}")
+        raise Unusable(f"A CT may lack slices, as these are {UNREAD}:\n  {names}")
     candidates = [archive.series(uid)] if uid else archive.all_series()
     if not candidates:
-        raise Refusal("The folder holds no DICOM file.")
+        raise Unusable("The folder holds no DICOM file.")
     judgements = {
         one.id: explain_series(one, archive=archive, rules=settings.series) for one in candidates
     }
     suitable = [one for one in candidates if judgements[one.id].chosen]
     if len(suitable) > 1:
         uids = "\n  ".join(one.id for one in suitable)
-        raise Refusal(f"Several series are suitable; choose one with --series:\n  {uids}")
+        raise Unusable(f"Several series are suitable; choose one with --series:\n  {uids}")
     if not suitable:
         reasons = "\n".join(f"{one.id}: {judgements[one.id].reason}" for one in candidates)
-        raise Refusal(reasons)
+        raise Unusable(reasons)
     return suitable[0]
 
 
@@ -174,12 +155,12 @@ def remove_older(out: Path) -> None:
     """Remove what an earlier run left: it must not pass for this one's.
 
     Raises:
-        Refusal: a file of such a name is not ours. Nothing is removed then.
+        Unusable: a file of such a name is not ours. Nothing is removed then.
     """
     older = [path for pattern in WRITTEN for path in sorted(out.glob(pattern))]
     for path in older:
         if not is_ours(path):
-            raise Refusal(f"{path} was not made by {MANUFACTURER}. Choose another --out.")
+            raise Unusable(f"{path} was not made by {MANUFACTURER}. Choose another --out.")
     for path in older:
         path.unlink()
 

@@ -13,7 +13,14 @@ from sqlalchemy.exc import ArgumentError
 
 from model.explained import explained
 from plugin.conditions import Condition
-from plugin.configuration import Section, authenticates, check_types, storage_and_index
+from plugin.configuration import (
+    BadConfiguration,
+    Section,
+    authenticates,
+    check_types,
+    read_configuration,
+    storage_and_index,
+)
 from plugin.ct.series_rules import SeriesRules
 from plugin.jobs.job import ResultKind
 from plugin.model_rules import ModelRule
@@ -61,10 +68,6 @@ FOR_NODES = {
     *("series", "late_slices", "labels", "routes", "webhooks"),
 }
 """Fields that must not differ between Orthanc and its worker nodes."""
-
-
-class BadSettings(Exception):
-    """Orthanc's configuration cannot be used. The message names each setting and what is wrong."""
 
 
 class DeliverySettings(Section):
@@ -204,28 +207,47 @@ class Settings(Section):
         return webhooks
 
     @classmethod
+    def read(cls, path: Path) -> "Settings":
+        """Our section of a file of Orthanc's configuration, which must be there.
+
+        Raises:
+            BadConfiguration: it is not; the file cannot be read; or as `from_orthanc`.
+        """
+        configuration = read_configuration(path)
+        settings = cls.from_orthanc(configuration)
+        if SECTION not in configuration:
+            raise BadConfiguration(
+                f"{path} has no section {SECTION}: a copy of that of Orthanc's configuration must "
+                f'stand in it, as {{"{SECTION}": {{"Model": "..."}}}}.'
+            )
+        return settings
+
+    @classmethod
     def from_orthanc(cls, configuration: Mapping[str, Any]) -> "Settings":
         """Our section of Orthanc's whole configuration, or the defaults if it has none.
 
         Raises:
-            BadConfiguration: one of Orthanc's own keys cannot be read.
-            BadSettings: naming each unknown key and each value that is not allowed.
+            BadConfiguration: naming each unknown key of ours and each value that is not allowed.
         """
         check_types(configuration)
         for key in configuration.keys() - {SECTION}:
             if key.lower() == SECTION.lower():
-                raise BadSettings(f"Orthanc's configuration: write {SECTION} instead of {key}.")
+                raise BadConfiguration(
+                    f"Orthanc's configuration: write {SECTION} instead of {key}."
+                )
         try:
             settings = cls.model_validate(configuration.get(SECTION, {}))
         except ValidationError as error:
             wrong = explained(error, SECTION)
-            raise BadSettings(f"Orthanc's configuration cannot be used: {wrong}.") from None
+            raise BadConfiguration(f"Orthanc's configuration cannot be used: {wrong}.") from None
         if wrong := "; ".join(settings.unmade_kinds()):
-            raise BadSettings(f"Orthanc's configuration cannot be used: {wrong}.")
+            raise BadConfiguration(f"Orthanc's configuration cannot be used: {wrong}.")
         if settings.roles and not authenticates(configuration):
-            raise BadSettings("Oar.Roles needs AuthenticationEnabled in Orthanc's configuration.")
+            raise BadConfiguration(
+                "Oar.Roles needs AuthenticationEnabled in Orthanc's configuration."
+            )
         if not (settings.take_jobs or settings.has_shared_queue):
-            raise BadSettings(
+            raise BadConfiguration(
                 "Oar.TakeJobs is false, and no worker node can reach a queue in an SQLite file: "
                 "Oar.Database must be a postgresql:// URL."
             )
@@ -268,7 +290,7 @@ class Settings(Section):
             folder: of Orthanc's configuration file, where Orthanc's relative paths begin.
 
         Raises:
-            BadSettings: it is Orthanc's own index.
+            BadConfiguration: it is Orthanc's own index.
         """
         index = (folder / storage_and_index(configuration)[1]).resolve()
         if not self.database:
@@ -276,7 +298,7 @@ class Settings(Section):
         if not self.has_shared_queue and (
             Path(make_url(self.database).database or "").resolve() == index / ORTHANC_INDEX
         ):
-            raise BadSettings(
+            raise BadConfiguration(
                 "Oar.Database is the file of Orthanc's own index: name another file, or none."
             )
         return self.database

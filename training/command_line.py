@@ -7,31 +7,27 @@ from functools import wraps
 from math import inf, isfinite
 from typing import ParamSpec
 
-from model.checkpoint import BadCheckpoint
+from model.unusable import Unusable
 
 P = ParamSpec("P")
 
 
-def command(
-    name: str, *faults: type[Exception], stopped: str
-) -> Callable[[Callable[P, int]], Callable[P, int]]:
+def command(name: str, *, stopped: str) -> Callable[[Callable[P, int]], Callable[P, int]]:
     """A `main` that ends with a sentence, and not with a traceback, where no code is to blame.
 
     Its exit status is 1 then, and 130, as shells have it, if somebody has stopped it.
 
     Args:
         name: of the command, which begins each sentence.
-        faults: exceptions with such a sentence, besides the usual ones.
         stopped: what to know when it was stopped.
     """
-    told: tuple[type[Exception], ...] = (ValueError, OSError, BadCheckpoint, *faults)
 
     def decorate(main: Callable[P, int]) -> Callable[P, int]:
         @wraps(main)
         def ended(*args: P.args, **kwargs: P.kwargs) -> int:
             try:
                 return main(*args, **kwargs)
-            except told as why:
+            except (Unusable, ValueError, OSError) as why:
                 print(f"{name}: {why}", file=sys.stderr)
                 return 1
             except KeyboardInterrupt:

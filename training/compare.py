@@ -31,7 +31,6 @@ from training.markdown import markdown_table
 from training.measure import measure_once
 from training.runs import Run, finish
 from training.scores import Row, dice_by_organ, mean_and_sd, mean_dice
-from training.train import Diverged
 
 
 class Network(NamedTuple):
@@ -230,7 +229,7 @@ def _slices(train: TrainConfig) -> str:
     return "each slice" if train.litemedsam_every == 1 else f"one slice in {train.litemedsam_every}"
 
 
-@command("training.compare", Diverged, stopped="the same command goes on")
+@command("training.compare", stopped="the same command goes on")
 def main(argv: Sequence[str] | None = None) -> int:
     parser = described_by(__doc__)
     parser.add_argument("config", type=Path)

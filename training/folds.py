@@ -32,7 +32,6 @@ from training.published import TABLE_1
 from training.runs import Run, finish
 from training.scores import Row, dice_by_organ, mean_and_sd, mean_dice
 from training.split import FOLDS, split_of
-from training.train import Diverged
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +134,7 @@ def notes(config: TrainConfig, folds: Sequence[Fold]) -> str:
     )
 
 
-@command("training.folds", Diverged, stopped="the same command goes on")
+@command("training.folds", stopped="the same command goes on")
 def main(argv: Sequence[str] | None = None) -> int:
     parser = described_by(__doc__)
     parser.add_argument("config", type=Path)

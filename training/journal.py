@@ -12,13 +12,15 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Self
 
+from model.unusable import Unusable
+
 JOURNAL = "journal.jsonl"
 
 OPTIONS, SALT = "options", "salt"
 """Kinds of the first two lines."""
 
 
-class OtherRun(Exception):
+class OtherRun(Unusable):
     """OUT holds what another run made, and the two must not mix."""
 
 

@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from model.whole_files import whole_files
+
 
 def write_json(path: Path, values: Any) -> None:
-    """Write the file; a kill at any moment leaves the old one or the new one."""
-    new = path.with_suffix(".new")
-    new.write_text(json.dumps(values, indent=2) + "\n")
-    new.replace(path)
+    """Write the file as `whole_files` does."""
+    with whole_files(path) as (file,):
+        file.write((json.dumps(values, indent=2) + "\n").encode())

@@ -18,6 +18,7 @@ from rich.progress import track
 
 from model.preprocess import WINDOW_HU, Preprocessing
 from model.unet import Shape, UNetConfig
+from model.whole_files import whole_files
 from training.cases import Dataset
 from training.command_line import above_zero, command, described_by
 from training.config import Plan, TrainConfig
@@ -190,7 +191,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     text = as_toml(plan, fingerprint)
     if args.out is not None:
         args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(text)
+        with whole_files(args.out) as (file,):
+            file.write(text.encode())
     print(text, end="")
     asked = fingerprint.spacing_mm()
     if plan.spacing_mm != asked:

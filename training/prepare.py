@@ -31,7 +31,6 @@ from pydantic import TypeAdapter
 from rich.progress import track
 
 from model.preprocess import ORIENTATION, WINDOW_HU, Preprocessing, resample_labels
-from plugin.archive import ArchiveError
 from plugin.drawn.structure_names import StructureNames
 from plugin.rest_archive import RestArchive
 from training.cases import UNKNOWN, Case, Dataset, in_table_order, twins
@@ -40,7 +39,7 @@ from training.collect import Collector, Finished
 from training.command_line import command, described_by, finite
 from training.filling import filling_hu, not_called_unknown
 from training.fingerprint import CaseFingerprint, Fingerprint, fingerprint_of
-from training.journal import Journal, OtherRun, private_folder
+from training.journal import Journal, private_folder
 from training.labelled import LabelledCt, read_case
 from training.report import CaseReport, Refusal, Report
 from training.sources import Options, Source, open_source
@@ -187,7 +186,7 @@ def run(args: argparse.Namespace) -> Report:
     """Do what the command line says, as far as it is not done yet.
 
     Raises:
-        ArchiveError, BadCheckpoint, OtherRun, OSError, ValueError: what is wrong, in one sentence.
+        Unusable, OSError, ValueError: what is wrong, in one sentence.
     """
     names = StructureNames.read(args.names)
     with ExitStack() as stack:
@@ -304,7 +303,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-@command("training.prepare", ArchiveError, OtherRun, stopped="the same command goes on")
+@command("training.prepare", stopped="the same command goes on")
 def main(argv: Sequence[str] | None = None) -> int:
     args = arguments(argv)
     for library in ("pydicom", "highdicom"):  # their remarks quote headers

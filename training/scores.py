@@ -3,12 +3,14 @@
 import csv
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
 from pydantic import TypeAdapter
 
 from model.organs import ORGANS
+from model.whole_files import whole_files
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,12 +29,12 @@ class Row:
 def write_rows(rows: Iterable[Row], path: Path) -> None:
     """Write metrics.csv, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_suffix(".new")
-    with new.open("w", newline="") as file:
-        writer = csv.DictWriter(file, [f.name for f in fields(Row)])
-        writer.writeheader()
-        writer.writerows(asdict(row) for row in rows)
-    new.replace(path)
+    text = StringIO(newline="")
+    writer = csv.DictWriter(text, [f.name for f in fields(Row)])
+    writer.writeheader()
+    writer.writerows(asdict(row) for row in rows)
+    with whole_files(path) as (file,):
+        file.write(text.getvalue().encode())
 
 
 def read_rows(path: Path) -> list[Row]:

@@ -11,12 +11,11 @@ from typing import Self
 from model.checkpoint import read_card
 from model.preprocess import WINDOW_HU, Preprocessing
 from plugin.archive import ArchiveError
-from plugin.configuration import read_configuration
 from plugin.ct.series_rules import SeriesRules
 from plugin.drawn.structure_names import SHIPPED
 from plugin.folder_archive import UNREAD, FolderArchive
 from plugin.rest_archive import RestArchive, login_for
-from plugin.settings import BadSettings, Settings
+from plugin.settings import Settings
 from training.labelled import CT, case_folders
 from training.report import Refusal
 
@@ -134,11 +133,6 @@ def series_rules(configuration: Path | None) -> SeriesRules:
     """Which CTs are suitable: as an Orthanc's configuration has it, else by default.
 
     Raises:
-        ValueError: the configuration cannot be used.
+        BadConfiguration: it cannot be used.
     """
-    if configuration is None:
-        return SeriesRules.model_validate({})
-    try:
-        return Settings.from_orthanc(read_configuration(configuration)).series
-    except BadSettings as error:
-        raise ValueError(f"{configuration}: {error}") from error
+    return (Settings.read(configuration) if configuration else Settings()).series

@@ -1,6 +1,5 @@
 """The state of a run: all that it needs to go on as if it had never been stopped."""
 
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,8 +8,8 @@ from typing import Any
 
 import torch
 
-from model.checkpoint import CARD, WEIGHTS, Card, save
 from model.unet import UNet
+from model.whole_files import whole_files
 from training.distributed import Ranks
 
 
@@ -55,15 +54,11 @@ class State:
             "hours": self.hours,
             "cpu_hours": self.cpu_hours,
         }
-        new = path.with_suffix(".new")
         try:
-            with new.open("wb") as file:
+            with whole_files(path) as (file,):
                 torch.save(values, file)
-                file.flush()
-                os.fsync(file.fileno())
         except RuntimeError as error:  # PyTorch's, when a write falls short
-            raise OSError(f"{new} could not be written to its end: is the disk full?") from error
-        new.replace(path)
+            raise OSError(f"{path} could not be written to its end: is the disk full?") from error
 
 
 class Clock:
@@ -82,13 +77,3 @@ class Clock:
         """Of the processor, all processes and their threads together."""
         used = ranks.gather(time.process_time() - self._cpu_began)
         return self._cpu_hours + sum(used) / 3600
-
-
-def save_model(folder: Path, network: UNet, card: Card) -> None:
-    """`model.checkpoint.save` beside the model that is there, and then quickly in its place."""
-    new = folder.with_name(folder.name + ".new")
-    save(new, network, card)
-    folder.mkdir(exist_ok=True)
-    for name in (WEIGHTS, CARD):
-        (new / name).replace(folder / name)
-    new.rmdir()

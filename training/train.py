@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from model.checkpoint import Card, read_card
+from model.checkpoint import Card, read_card, save
 from model.segmenter import NoSuchDevice, in_short, is_of_memory
 from model.unet import UNet
+from model.unusable import Unusable
 from training.asked import begin, check_goes_on
 from training.cases import Case, Dataset, ct_hashes, twins
 from training.command_line import command, described_by
@@ -40,7 +41,7 @@ from training.optimise import (
 )
 from training.patches import Patches, drawn_ahead, organs_in
 from training.split import Split, split_of
-from training.state import Clock, State, save_model
+from training.state import Clock, State
 from training.validate import OVERLAP, validation_dice
 
 LAST = "last.pt"
@@ -50,7 +51,7 @@ MOST_LOST = 50
 halved after each, and 20 halvings are enough where any are."""
 
 
-class Diverged(Exception):
+class Diverged(Unusable):
     """The loss is NaN or infinite, and more steps would not bring it back."""
 
 
@@ -175,7 +176,7 @@ def _train(config: TrainConfig, device: str, ranks: Ranks) -> None:
                     state.best = mean
                     if ranks.first:
                         card = _card(config, patients, state, dice)
-                        save_model(config.out / "model", average, card)
+                        save(config.out / "model", average, card)
             if (state.step % config.save_every == 0 or done >= 1) and ranks.first:
                 state.hours = clock.hours
                 state.save(config.out / LAST)
@@ -300,7 +301,7 @@ def _card(config: TrainConfig, patients: Patients, state: State, dice: dict[str,
     )
 
 
-@command("training.train", Diverged, stopped="the same command with --resume goes on")
+@command("training.train", stopped="the same command with --resume goes on")
 def main(argv: Sequence[str] | None = None) -> int:
     parser = described_by(__doc__)
     parser.add_argument("config", type=Path)

@@ -23,13 +23,13 @@ from typing import Any
 import torch
 
 from model.checkpoint import check_names, read_card
-from model.segmenter import NoSuchDevice
+from model.whole_files import whole_files
 from training import evaluate, plan, prepare
 from training.cases import Dataset
 from training.command_line import above_zero, command, described_by
 from training.config import ENDLESS, TrainConfig, load_toml
 from training.journal import private_folder
-from training.train import Diverged, train
+from training.train import train
 
 CONFIGS = Path(__file__).parent / "configs"
 RECIPES = {"cuda": CONFIGS / "hn22-gpu.toml", "cpu": CONFIGS / "hn6-cpu.toml"}
@@ -133,7 +133,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
-@command("training.whole_way", Diverged, NoSuchDevice, stopped="the same command goes on")
+@command("training.whole_way", stopped="the same command goes on")
 def main(argv: Sequence[str] | None = None) -> int:
     args = arguments(argv)
     config = args.out / "train.toml"
@@ -146,7 +146,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if status := plan.main([str(args.out), *memory, "--out", str(args.plan)]):
             return status
     if not config.exists():
-        config.write_text(as_toml(recipe(args, unknown=args.unknown_hu is not None)))
+        text = as_toml(recipe(args, unknown=args.unknown_hu is not None))
+        with whole_files(config) as (file,):  # half of one would be taken as it is
+            file.write(text.encode())
     print(f"3 of 4: the network is trained, as {config} says", flush=True)
     train(TrainConfig.read(config), device=args.device, resume=True)
     print("4 of 4: the model is measured on the patients held out", flush=True)

@@ -31,6 +31,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from sqlalchemy.schema import CreateColumn, CreateIndex
 
+from model.unusable import Unusable
+
 log = logging.getLogger(__name__)
 
 BUSY_SECONDS = 30
@@ -55,7 +57,7 @@ MAKING_TABLES = 0x6F6172
 """Number of PostgreSQL's lock that is held while tables are made; any that nobody else takes."""
 
 
-class UnwritableQueue(Exception):
+class UnwritableQueue(Unusable):
     """The queue's file cannot be written. The message says who must be able to."""
 
     def __init__(self, file: Path) -> None:
@@ -66,7 +68,7 @@ class UnwritableQueue(Exception):
         )
 
 
-class UnusableDatabase(Exception):
+class UnusableDatabase(Unusable):
     """The queue's database cannot be used. The message says which and why, without a password."""
 
     def __init__(self, address: URL, why: Exception | str) -> None:

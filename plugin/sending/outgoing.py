@@ -4,11 +4,12 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+from plugin.configuration import BadConfiguration
 from plugin.sending.courier import Courier
 from plugin.sending.deliveries import Deliveries
 from plugin.sending.routing import JOBS_KEPT_WHEN_BUSY, OrthancCarrier, forgets_jobs
 from plugin.sending.webhook import Webhooks
-from plugin.settings import BadSettings, Settings
+from plugin.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -36,10 +37,10 @@ class Outgoing:
             configuration: Orthanc's whole configuration.
 
         Raises:
-            BadSettings: Orthanc would not remember how a sending ended.
+            BadConfiguration: Orthanc would not remember how a sending ended.
         """
         if settings.routes and forgets_jobs(configuration):
-            raise BadSettings(
+            raise BadConfiguration(
                 "Orthanc's configuration cannot be used: Oar.Routes needs JobsHistorySize of 10 or "
                 "more."
             )

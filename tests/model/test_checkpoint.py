@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import os
 import pickle
+import resource
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -220,6 +222,35 @@ def test_another_user_can_read_what_was_saved(tmp_path: Path) -> None:
     save_tiny(tmp_path)
 
     assert all(file.stat().st_mode & 0o044 == 0o044 for file in tmp_path.iterdir())
+
+
+def test_a_model_that_finds_no_room_leaves_the_one_of_before_and_nothing_else(
+    tmp_path: Path,
+) -> None:
+    save_tiny(tmp_path, seed=1)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, most))
+    try:
+        with pytest.raises(OSError, match=f"File too large: '{tmp_path}'"):
+            save_tiny(tmp_path, seed=2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_model_is_on_the_disk_before_it_takes_the_place_of_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_tiny(tmp_path, seed=1)
+    first, there = read_card(tmp_path), []
+    monkeypatch.setattr(os, "fsync", lambda _: there.append(load_network(tmp_path)[1]))
+
+    save_tiny(tmp_path, seed=2)
+
+    assert there == [first, first]  # as a power cut would leave it, the weights or both written
+    assert load_network(tmp_path)[1] != first
 
 
 def test_the_same_weights_make_the_same_file(tmp_path: Path) -> None:

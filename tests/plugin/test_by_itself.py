@@ -3,8 +3,9 @@ import pytest
 from plugin.by_itself import ByItself
 from plugin.catalogue import Catalogue
 from plugin.conditions import Condition, SeriesFacts
+from plugin.configuration import BadConfiguration
 from plugin.orthanc_archive import OrthancArchive
-from plugin.settings import BadSettings, Settings
+from plugin.settings import Settings
 from tests.fake_orthanc import FakeOrthanc
 from tests.phantoms import ct_slices
 from tests.plugin.parts import new_intake
@@ -72,5 +73,5 @@ def test_of_a_study_only_what_fits_has_a_job_and_a_person_may_ask_for_the_rest(
 
 
 def test_a_rule_with_a_key_that_there_is_not_stops_the_start_by_its_name():
-    with pytest.raises(BadSettings, match=r"Oar\.AutomaticFor\.0\.CalledAe\b"):
+    with pytest.raises(BadConfiguration, match=r"Oar\.AutomaticFor\.0\.CalledAe\b"):
         Settings.from_orthanc({"Oar": {"AutomaticFor": [{"CalledAe": "OAR"}]}})

@@ -14,10 +14,10 @@ import pytest
 from model.organs import BY_NAME
 from plugin.belonging import NotOurs
 from plugin.catalogue import UnknownModel
+from plugin.configuration import BadConfiguration
 from plugin.jobs.intake import Intake
 from plugin.jobs.job import Job, Outcome, Result
 from plugin.jobs.job_table import UnusableDatabase
-from plugin.settings import BadSettings
 from plugin.status import summary
 from tests.demo import free_port
 from tests.fake_orthanc import FakeOrthanc
@@ -278,7 +278,7 @@ def test_orthanc_explorer_is_extended_once_because_only_the_last_script_is_serve
 def test_a_mistake_in_the_configuration_stops_the_start(orthanc):
     orthanc.configuration["Oar"]["Automatik"] = True
 
-    with pytest.raises(BadSettings, match=r"Oar\.Automatik"):
+    with pytest.raises(BadConfiguration, match=r"Oar\.Automatik"):
         load()
 
 
@@ -286,7 +286,7 @@ def test_a_mistake_in_the_configuration_stops_the_start(orthanc):
 def test_a_section_that_is_spelled_otherwise_stops_the_start_and_is_not_ignored(orthanc, key):
     orthanc.configuration[key] = orthanc.configuration.pop("Oar")
 
-    with pytest.raises(BadSettings, match=f"write Oar instead of {key}"):
+    with pytest.raises(BadConfiguration, match=f"write Oar instead of {key}"):
         load()
 
 
@@ -345,7 +345,7 @@ def test_routes_need_an_orthanc_that_remembers_its_jobs(orthanc):
     load()
     orthanc.configuration["Oar"]["Routes"] = [{"To": ["sender"]}]
 
-    with pytest.raises(BadSettings, match="JobsHistorySize"):
+    with pytest.raises(BadConfiguration, match="JobsHistorySize"):
         load()
 
 

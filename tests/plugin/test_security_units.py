@@ -12,9 +12,10 @@ import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import OperationalError
 
+from plugin.configuration import BadConfiguration
 from plugin.jobs.job import Outcome
 from plugin.log import OneLine
-from plugin.settings import BadSettings, Settings, settings_digest
+from plugin.settings import Settings, settings_digest
 from plugin.web.router import from_elsewhere, user_of
 from tests.plugin.jobs.asking import add
 
@@ -79,7 +80,7 @@ def test_the_log_says_what_sqlite_said_but_no_value_of_the_statement():
     "address", ["geheim", "postgresql://u:p@h:geheim/db", "postgresql://u:geheim@h:x/db"]
 )
 def test_a_bad_address_of_the_database_is_not_repeated(address):
-    with pytest.raises(BadSettings, match=r"Oar\.Database") as fault:
+    with pytest.raises(BadConfiguration, match=r"Oar\.Database") as fault:
         Settings.from_orthanc({"Oar": {"Database": address}})
 
     assert "geheim" not in str(fault.value)
@@ -100,7 +101,7 @@ def test_the_databases_password_is_in_no_copy_or_digest_of_the_settings():
 def test_roles_without_authentication_stop_the_start():
     oar = {"Oar": {"Roles": {"alice": "look"}}}
 
-    with pytest.raises(BadSettings, match="AuthenticationEnabled"):
+    with pytest.raises(BadConfiguration, match="AuthenticationEnabled"):
         Settings.from_orthanc(oar)
     settings = Settings.from_orthanc({**oar, "AuthenticationEnabled": True})
 

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from model.unet import UNet
-from plugin import segment
 from plugin.segment import UNSUITABLE, main
 from tests.phantoms import ct_slices, write_series
 
@@ -64,13 +63,18 @@ def test_no_organ_is_said_and_reported_and_no_older_seg_passes_for_a_result(
     assert not (tmp_path / "out" / "seg.dcm").exists()
 
 
-def test_a_full_disk_is_said_with_the_folder(folder, tmp_path, weights, capsys, monkeypatch):
+def test_a_full_disk_is_said_with_the_folder_and_leaves_no_half_report_that_none_knows(
+    folder, tmp_path, weights, capsys
+):
     out = tmp_path / "out"
-    report = out / "report.json"
-    monkeypatch.setattr(segment, "remove_older", lambda _: report.symlink_to("/dev/full"))
+    out.mkdir()
+    (out / "report.json.new").symlink_to("/dev/full")
+    command = [str(folder), "--out", str(out), "--model", str(weights / "quick")]
 
-    assert main([str(folder), "--out", str(out), "--model", str(weights / "quick")]) == UNSUITABLE
+    assert main(command) == UNSUITABLE
     assert f"{out}: No space left on device" in capsys.readouterr().err
+    assert [path.name for path in out.iterdir()] == ["seg.dcm"]
+    assert main(command) == 0
 
 
 def test_a_configuration_decides_as_in_orthanc_and_the_command_line_over_it(
@@ -97,7 +101,7 @@ def test_a_configuration_decides_as_in_orthanc_and_the_command_line_over_it(
 
     file.write_text(json.dumps({"Oars": asked}))
     assert main(command) == UNSUITABLE
-    assert capsys.readouterr().err == f"{file} has no section Oar.\n"
+    assert f"{file} has no section Oar: a copy of that of Orthanc's" in capsys.readouterr().err
 
 
 def test_one_of_several_series_is_chosen_by_its_uid(

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from plugin.configuration import BadConfiguration
-from plugin.settings import BadSettings, Settings, settings_digest
+from plugin.settings import Settings, settings_digest
 
 ROOT = Path(__file__).parents[2]
 
@@ -56,7 +56,7 @@ def test_the_configuration_that_we_ship_names_every_setting_at_its_default():
     ],
 )
 def test_a_mistake_in_the_configuration_is_named(section, names):
-    with pytest.raises(BadSettings, match=names.replace(".", r"\.")):
+    with pytest.raises(BadConfiguration, match=names.replace(".", r"\.")):
         Settings.from_orthanc({"Oar": section})
 
 
@@ -86,7 +86,7 @@ def test_a_route_of_what_is_never_made_is_refused(kind, needs):
     routes = [{"To": ["sender"]}, {"To": ["sender"], "Kinds": ["seg", kind]}]
 
     with pytest.raises(
-        BadSettings, match=rf"Oar\.Routes\.1\.Kinds: {kind} is not made: set {needs}"
+        BadConfiguration, match=rf"Oar\.Routes\.1\.Kinds: {kind} is not made: set {needs}"
     ):
         Settings.from_orthanc({"Oar": {"Routes": routes}})
 
@@ -96,7 +96,7 @@ def test_a_route_of_what_is_never_made_is_refused(kind, needs):
 def test_a_webhook_for_no_end_of_a_job_is_refused():
     webhook = {"Name": "ris", "Url": "https://ris.example/", "Secret": "a" * 16, "On": []}
 
-    with pytest.raises(BadSettings, match=r"Oar\.Webhooks\.0\.On: "):
+    with pytest.raises(BadConfiguration, match=r"Oar\.Webhooks\.0\.On: "):
         Settings.from_orthanc({"Oar": {"Webhooks": [webhook]}})
 
 
@@ -121,7 +121,7 @@ def test_another_database_can_be_named():
 def test_a_queue_in_the_file_of_orthancs_own_index_is_refused_before_it_makes_it_useless():
     settings = Settings(Database="sqlite:////srv/images/index")
 
-    with pytest.raises(BadSettings, match="Orthanc's own index: name another file, or none"):
+    with pytest.raises(BadConfiguration, match="Orthanc's own index: name another file, or none"):
         settings.database_url({"StorageDirectory": "../images"}, Path("/srv/etc"))
 
 
@@ -138,14 +138,14 @@ def test_roles_are_for_an_orthanc_that_asks_for_passwords(orthancs, asks):
     if asks:
         assert Settings.from_orthanc(configuration).role_of("lea") == "look"
     else:
-        with pytest.raises(BadSettings, match="Roles needs AuthenticationEnabled"):
+        with pytest.raises(BadConfiguration, match="Roles needs AuthenticationEnabled"):
             Settings.from_orthanc(configuration)
 
 
 def test_work_is_left_to_nodes_only_where_they_can_reach_the_queue():
     for database in ("", "sqlite:////fast/jobs.db"):
         with pytest.raises(
-            BadSettings, match=r"no worker node can reach a queue in an SQLite file"
+            BadConfiguration, match=r"no worker node can reach a queue in an SQLite file"
         ):
             Settings.from_orthanc({"Oar": {"TakeJobs": False, "Database": database}})
 

@@ -275,6 +275,7 @@ def test_a_clinics_own_names_and_rules_are_used(tmp_path: Path) -> None:
         ('{"oar": {"Series": {"MinSlices": 37}}}', "write Oar instead of oar"),
         ('{"Oar": {"Series": {"MinSlice": 37}}}', "Oar.Series.MinSlice: there is no such key"),
         ('{"Oar": 3}', "Oar: Input should be"),
+        ('{"Series": {"MinSlices": 37}}', "orthanc.json has no section Oar"),
     ],
 )
 def test_rules_that_cannot_be_meant_are_refused_and_not_passed_over(

@@ -1,5 +1,6 @@
 """Scores: what one evaluation wrote, others average."""
 
+import os
 from math import inf, isnan, nan
 from pathlib import Path
 
@@ -26,6 +27,19 @@ def test_what_was_written_is_read_again_to_the_last_digit(tmp_path: Path) -> Non
     write_rows(rows, tmp_path / "metrics.csv")
 
     assert read_rows(tmp_path / "metrics.csv") == rows
+
+
+def test_scores_are_on_the_disk_before_they_take_the_place_of_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, there = tmp_path / "metrics.csv", []
+    write_rows([row("brainstem", 0.5)], path)
+    monkeypatch.setattr(os, "fsync", lambda _: there.append(read_rows(path)))
+
+    write_rows([row("brainstem", 0.7)], path)
+
+    assert there == [[row("brainstem", 0.5)]]  # as a power cut would leave them
+    assert read_rows(path) == [row("brainstem", 0.7)]
 
 
 def test_an_organ_that_says_nothing_stays_in_the_file(tmp_path: Path) -> None:

@@ -75,6 +75,7 @@ def test_a_disk_that_is_full_leaves_the_state_of_before_and_is_named(
         state(2.0).save(path)
 
     assert path.read_bytes() == before
+    assert [*tmp_path.iterdir()] == [path]  # what there is would keep the disk full
 
 
 @pytest.mark.slow

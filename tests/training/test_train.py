@@ -125,7 +125,7 @@ def test_a_run_killed_while_it_writes_its_state_loses_nothing(
     process = started(["-c", CUT, str(path), "--device", "cpu"])
     assert process.wait() == -signal.SIGKILL
     assert last_of(config)["step"] == 10
-    half = (config.out / "last.new").stat().st_size
+    half = (config.out / "last.pt.new").stat().st_size
     assert 0 < half < (config.out / "last.pt").stat().st_size
 
     train(config, device="cpu", resume=True)

@@ -9,13 +9,14 @@ import pytest
 from pydantic import ValidationError
 from sqlalchemy.exc import OperationalError
 
+from plugin.configuration import BadConfiguration
 from plugin.jobs.job import Outcome
 from plugin.jobs.job_table import open_database
 from plugin.sending import courier as courier_module
 from plugin.sending.courier import Courier
 from plugin.sending.deliveries import Errand, NotDelivered, Refused
 from plugin.sending.webhook import Webhooks, WebhookSettings
-from plugin.settings import BadSettings, Settings
+from plugin.settings import Settings
 from tests.demo import free_port
 from tests.integration.conftest import wait_until
 from tests.plugin.jobs.asking import RESULT, add
@@ -282,8 +283,8 @@ def test_no_secret_is_in_an_error_nor_in_the_settings_as_shown():
     settings = Settings.from_orthanc({"Oar": {"Webhooks": [hook]}})
     assert SECRET not in f"{settings} {settings!r} {settings.model_dump_json()}"
 
-    with pytest.raises(BadSettings, match=r"Oar\.Webhooks\.0\.Secret") as short:
+    with pytest.raises(BadConfiguration, match=r"Oar\.Webhooks\.0\.Secret") as short:
         Settings.from_orthanc({"Oar": {"Webhooks": [hook | {"Secret": "too short"}]}})
     assert "too short" not in f"{short.value} {short.value.__cause__}"
-    with pytest.raises(BadSettings, match="two webhooks have the same name"):
+    with pytest.raises(BadConfiguration, match="two webhooks have the same name"):
         Settings.from_orthanc({"Oar": {"Webhooks": [hook, hook]}})
