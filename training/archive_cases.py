@@ -1,6 +1,6 @@
 """Cases from an archive of DICOM: for every CT that somebody drew on, the CT and the organs."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -56,8 +56,8 @@ class Study:
     """What is drawn in a study."""
 
     drawn: tuple[DrawnCt, ...]
-    undrawn: int  # CT series that nobody drew on
-    refused: tuple[str, ...]  # why a structure set belongs to no CT
+    undrawn: tuple[str, ...]  # the archive's identifiers of CT series that nobody drew on
+    refused: tuple[tuple[str, str], ...]  # structure sets that are of no use, and why
 
 
 def look_at_study(archive: Archive, study: str, names: StructureNames) -> Study:
@@ -73,28 +73,31 @@ def look_at_study(archive: Archive, study: str, names: StructureNames) -> Study:
             header = _parse(archive.file(series.instances[0]), pixels=False)
             if header is not None:
                 cts[str(header.get("SeriesInstanceUID"))] = _Ct(series, header)
-    sets: dict[str, dict[bytes, StructureSet]] = {uid: {} for uid in cts}
+    sets: dict[str, dict[bytes, tuple[str, StructureSet]]] = {uid: {} for uid in cts}
     refused = []
     for series in every:
         if series.modality in MODALITIES:
             for instance in series.instances:
+                which = f"{series.modality} {instance}"
                 try:
                     found, content = _structure_set(archive.file(instance))
                     if not found.ours:  # our own results teach nothing
                         # A folder may hold a file twice, or under one UID what was changed since.
-                        sets[_uid_of_ct(found, cts)][content] = found
+                        sets[_uid_of_ct(found, cts)][content] = which, found
                 except (Refused, UnusableStructureSet) as why:
-                    refused.append(str(why))
-    newest = {uid: _newest(list(found.values()), names) for uid, found in sets.items() if found}
-    for uid, one in newest.items():
-        if isinstance(one, StructureSet):
-            older = [each for each in _with_organs(sets[uid].values(), names) if each is not one]
+                    refused.append((which, str(why)))
+    drawn = {uid: list(found.values()) for uid, found in sets.items() if found}
+    newest = {uid: _newest([one for _, one in found], names) for uid, found in drawn.items()}
+    for uid, newer in newest.items():
+        if isinstance(newer, StructureSet):
             refused += [
-                f"A CT has a newer structure set than this {each.modality}." for each in older
+                (which, f"A CT has a newer structure set than this {older.modality}.")
+                for which, older in drawn[uid]
+                if older is not newer and _has_organs(older, names)
             ]
     return Study(
         drawn=tuple(_drawn_ct(cts[uid], one) for uid, one in sorted(newest.items())),
-        undrawn=sum(not found for found in sets.values()),
+        undrawn=tuple(cts[uid].series.id for uid, found in sets.items() if not found),
         refused=tuple(refused),
     )
 
@@ -169,7 +172,7 @@ def _newest(
     structure_sets: Sequence[StructureSet], names: StructureNames
 ) -> StructureSet | Refused:
     """The newest that has an organ of the table; which it is, is not guessed."""
-    useful = list(_with_organs(structure_sets, names))
+    useful = [one for one in structure_sets if _has_organs(one, names)]
     if not useful:
         drawn = sorted({one.name for s in structure_sets for one in s.structures})
         return Refused(
@@ -186,7 +189,5 @@ def _newest(
     return newest[0]
 
 
-def _with_organs(
-    structure_sets: Iterable[StructureSet], names: StructureNames
-) -> Iterator[StructureSet]:
-    return (s for s in structure_sets if any(organs_of(one, names) for one in s.structures))
+def _has_organs(structure_set: StructureSet, names: StructureNames) -> bool:
+    return any(organs_of(one, names) for one in structure_set.structures)

@@ -47,7 +47,7 @@ class Finished:
     study: str  # the archive's identifier
     cases: tuple[Collected, ...] = ()
     refused: tuple[Refusal, ...] = ()
-    undrawn: int = 0  # CT series that nobody drew on
+    undrawn: tuple[str, ...] = ()  # the archive's identifiers of CT series that nobody drew on
     known: dict[str, str] = field(default_factory=dict)  # pseudonym of what tells a patient to case
 
 
@@ -85,7 +85,11 @@ class Collector:
             return Finished(study=study, refused=(Refusal(what=f"study {study}", reason=str(why)),))
         known = {key: case for one in before for key, case in one.known.items()}
         number = sum(len(one.cases) for one in before)
-        cases, reasons, new = list[Collected](), list(found.refused), dict[str, str]()
+        cases, new = list[Collected](), dict[str, str]()
+        refused = [
+            Refusal(what=f"study {study}: {which}", reason=reason)
+            for which, reason in found.refused
+        ]
         for drawn in found.drawn:
             keys = [self.journal.pseudonym(key) for key in drawn.known_by]
             taken = sorted({known[key] for key in keys if key in known})
@@ -93,7 +97,8 @@ class Collector:
                 cases.append(self._take(drawn, f"{number + len(cases) + 1:04d}", taken))
                 taken = [cases[-1].report.case]
             except (Refused, UnknownResource) as why:
-                reasons.append(str(why))
+                what = f"study {study}: CT {drawn.series.id}"
+                refused.append(Refusal(what=what, reason=str(why)))
             if taken:
                 theirs = dict.fromkeys(keys, taken[0])
                 known |= theirs
@@ -101,7 +106,7 @@ class Collector:
         return Finished(
             study=study,
             cases=tuple(cases),
-            refused=tuple(Refusal(what=f"study {study}", reason=reason) for reason in reasons),
+            refused=tuple(refused),
             undrawn=found.undrawn,
             known=new,
         )

@@ -233,7 +233,7 @@ def report_on(
             *(Refusal(what=one.name, reason=one.refused) for one in examined if one.refused),
             *source.passed_over(),
         ],
-        undrawn=sum(one.undrawn for one in finished),
+        undrawn=[f"study {one.study}: CT {ct}" for one in finished for ct in one.undrawn],
         nameless=sum(not case.named for one in finished for case in one.cases),
     )
     (journal.folder / "report.md").write_text(report.markdown())
@@ -313,7 +313,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"{report.summary()}: {private_folder(args.out.resolve()) / 'report.md'}")
     if report.undrawn:
         print(
-            f"Nobody drew on {report.undrawn} CT series, or what was drawn is not in their study."
+            f"Nobody drew on {len(report.undrawn)} CT series, or not in their study; the report "
+            "says on which."
         )
     if report.nameless > 1:
         print(

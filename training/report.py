@@ -39,7 +39,7 @@ class Report:
     source: str
     cases: list[CaseReport]
     refused: list[Refusal]
-    undrawn: int = 0  # CT series that nobody drew on
+    undrawn: list[str] = field(default_factory=list)  # CT series that nobody drew on
     nameless: int = 0  # cases of CTs without a Patient ID
 
     def json(self) -> bytes:
@@ -63,7 +63,7 @@ class Report:
             f"{NOTICE} Names of structures stand here as people wrote them: this file stays in "
             "the department.\n",
             f"- source: {self.source}\n- {self.summary()}\n"
-            f"- CT series that nobody drew on: {self.undrawn}\n"
+            f"- CT series that nobody drew on: {len(self.undrawn)}\n"
             f"- cases without a Patient ID: {self.nameless}\n",
             "## Organs\n",
             markdown_table(
@@ -90,6 +90,8 @@ class Report:
             ),
             "## Refused\n",
             markdown_table(("what", "why"), [(one.what, one.reason) for one in self.refused]),
+            "## CT series that nobody drew on, or whose structure set is not in their study\n",
+            markdown_table(("what",), [(one,) for one in self.undrawn]),
             "## Names that mean an organ\n",
             markdown_table(("name", "organ", "cases"), self._matched()),
             "## Names that mean none: list any that are organs in a file for --names\n",

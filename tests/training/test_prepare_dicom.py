@@ -146,7 +146,10 @@ def test_what_cannot_be_used_is_refused_with_a_reason_and_the_others_go_on(tmp_p
     assert run(tmp_path / "in", tmp_path / "out") == 0
 
     assert Dataset.read(tmp_path / "out").cases == ("0001",)
-    assert report(tmp_path / "out")["undrawn"] == 1
+    ct = ct_slices(undrawn)[0]
+    assert report(tmp_path / "out")["undrawn"] == [
+        f"study {ct.StudyInstanceUID}: CT {ct.SeriesInstanceUID}"
+    ]
     found = " ".join(sorted(reasons(tmp_path / "out")))
     assert len(reasons(tmp_path / "out")) == 3
     assert "None of the structures drawn on the CT is an organ of the table: PTV_54." in found
@@ -246,7 +249,8 @@ def test_structures_on_images_that_are_not_there_are_refused(tmp_path: Path) -> 
     assert Case.read(tmp_path / "out" / "0001").labelled == DRAWN[:2]  # by frame of reference
     refused = {one["reason"]: one["what"] for one in report(tmp_path / "out")["refused"]}
     reason = "The RTSTRUCT was drawn on images that are no CT of its study."
-    assert refused[reason] == f"study {images[0].StudyInstanceUID}"
+    file = tmp_path / "in" / "structures0.dcm"
+    assert refused[reason] == f"study {images[0].StudyInstanceUID}: RTSTRUCT {file}"
 
 
 def test_a_clinics_own_names_and_rules_are_used(tmp_path: Path) -> None:

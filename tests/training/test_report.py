@@ -27,7 +27,7 @@ REPORT = Report(
         ),
     ],
     refused=[Refusal(what="study-9", reason="Another frame of reference.")],
-    undrawn=4,
+    undrawn=["study-8: CT series-1"],
 )
 
 
@@ -35,11 +35,12 @@ def test_the_report_counts_names_organs_and_what_was_left_out() -> None:
     lines = REPORT.markdown().splitlines()
     for line in (
         "- source: http://pacs:8042",
-        "- CT series that nobody drew on: 4",
+        "- CT series that nobody drew on: 1",
         "| Brainstem | 2 | 25 | 20 to 30 |",
         "| 0001 | Parotid_L | several structures are this organ: A, B |",
         "| 0001 | Lens_L | it does not lie on its side of the patient |",
         "| 0001 | Brainstem is cut by the upper end of the scan |",
+        "| study-8: CT series-1 |",
         "| study-9 | Another frame of reference. |",
         "| M | Bone_Mandible_L and Bone_Mandible_R | 1 |",
         "| PTV | 2 |",
