@@ -29,6 +29,9 @@ from training.measure import by_files, by_model, measure_cases
 from training.measured_report import write_report
 from training.scores import Row, summary
 
+POOR = 0.5
+"""Mean Dice below which it is said aloud that patients get an organ."""
+
 
 @dataclass(frozen=True)
 class Patients:
@@ -116,7 +119,13 @@ def write_measured(model: Path, rows: Sequence[Row]) -> str:
     given_names, other_names = (
         ", ".join(organ.tg263 for organ in organs) or "none" for organs in (given, others)
     )
-    return f"{path}: the plugin gives patients {given_names}; not found or measured: {other_names}"
+    poor = [
+        f"{organ.tg263} ({100 * mean:.0f} %)"
+        for organ in given
+        if (mean := card.measured[organ.name]["dice_mean"]) < POOR
+    ]
+    said = f"{path}: the plugin gives patients {given_names}; not found or measured: {other_names}"
+    return f"{said}. HARDLY FOUND, and given all the same: {', '.join(poor)}" if poor else said
 
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -27,6 +27,9 @@ from plugin.ct.hounsfield import check_scale
 from plugin.ct.series_rules import UnsuitableSeries
 
 CT, LABELS = "data.nii.gz", "label.nii.gz"
+
+COLLECTED = "cases"
+"""Folder of the cases that were collected of DICOM, within that of the prepared ones."""
 LABELLED, AFFINE = "labelled.json", "affine.json"
 
 SAME_GRID_MM = 1e-3
@@ -74,7 +77,9 @@ def case_folders(folder: Path) -> list[Path]:
     # What begins with a dot was left half written by a preparation that was killed.
     found = sorted(path.parent for path in folder.glob(f"[!.]*/{CT}"))
     if not found:
-        raise FileNotFoundError(f"no case folders with a {CT} under {folder}")
+        collected = folder / COLLECTED  # of DICOM, beside what was prepared of it
+        hint = f"; there are some under {collected}" if any(collected.glob(f"*/{CT}")) else ""
+        raise FileNotFoundError(f"no case folders with a {CT} under {folder}{hint}")
     return found
 
 

@@ -58,11 +58,12 @@ NOTES = """
 
 Measured on {whom}.
 
-Mean ± standard deviation over patients. A patient without a label for an organ does not count for
-it, nor one where neither prediction nor reference has a voxel; where only one of the two has, Dice
-and surface Dice are 0 and HD95 is infinite: such patients are counted as not found (or invented)
-and left out of the mean distance. Published: Lin and Zhang 2026, Table 1, on StructSeg 2019: other
-patients on another grid. Second reader: an oncologist against a radiographer, Nikolov et al. 2018.
+Mean ± standard deviation over patients, of these alone (its divisor is their number). A patient
+without a label for an organ does not count for it, nor one where neither prediction nor reference
+has a voxel; where only one of the two has, Dice and surface Dice are 0 and HD95 is infinite: such
+patients are counted as not found (or invented) and left out of the mean distance. Published: Lin
+and Zhang 2026, Table 1, on StructSeg 2019: other patients on another grid. Second reader: an
+oncologist against a radiographer, Nikolov et al. 2018.
 """
 
 FORGOTTEN = "\nTo be looked at:\n"

@@ -40,7 +40,7 @@ from training.command_line import command, described_by, finite
 from training.filling import filling_hu, not_called_unknown
 from training.fingerprint import CaseFingerprint, Fingerprint, fingerprint_of
 from training.journal import Journal, private_folder
-from training.labelled import LabelledCt, read_case
+from training.labelled import COLLECTED, LabelledCt, read_case
 from training.report import CaseReport, Refusal, Report
 from training.sources import Options, Source, open_source
 
@@ -198,12 +198,12 @@ def run(args: argparse.Namespace) -> Report:
         options = Options.asked(args, source.name)
         values = TypeAdapter(Options).dump_python(options, mode="json")
         journal = stack.enter_context(Journal(args.out, values))
-        finished = collect(source, journal, args.out / "cases", options, names)
+        finished = collect(source, journal, args.out / COLLECTED, options, names)
         if source.archive is None:
             folders = [Path(source.name) / n for n in at_first(source, journal, options)]
         else:
             folders = [
-                args.out / "cases" / case.report.case for one in finished for case in one.cases
+                args.out / COLLECTED / case.report.case for one in finished for case in one.cases
             ]
         examined = examine_cases(folders, journal, options, checked=source.archive is not None)
         fillings = [one.filling_hu for one in examined if one.fingerprint is not None]

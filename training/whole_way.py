@@ -29,6 +29,7 @@ from training.cases import Dataset
 from training.command_line import above_zero, command, described_by
 from training.config import ENDLESS, TrainConfig, load_toml
 from training.journal import private_folder
+from training.labelled import COLLECTED
 from training.train import train
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -152,7 +153,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"3 of 4: the network is trained, as {config} says", flush=True)
     train(TrainConfig.read(config), device=args.device, resume=True)
     print("4 of 4: the model is measured on the patients held out", flush=True)
-    collected = args.out / "cases"  # of DICOM; a folder of cases is measured where it is
+    collected = args.out / COLLECTED  # of DICOM; a folder of cases is measured where it is
     measured = ["--model", str(args.run / "model"), "--test-of", str(config), "--write-card"]
     measured += ["--cases", str(collected if collected.is_dir() else args.source)]
     measured += ["--out", str(args.run / "report"), "--device", args.device]

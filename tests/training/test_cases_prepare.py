@@ -313,8 +313,16 @@ def test_of_a_case_whose_organs_are_all_left_out_the_reasons_are_said(tmp_path: 
 
 
 def test_a_folder_without_cases_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="no case folders"):
+    with pytest.raises(FileNotFoundError, match=r"no case folders with a data.nii.gz under .*\d$"):
         case_folders(tmp_path)
+
+
+def test_who_names_the_prepared_cases_in_place_of_the_collected_ones_is_told_of_them(
+    tmp_path: Path,
+) -> None:
+    write_case(phantom(), tmp_path / "mine" / "cases" / "0001")
+    with pytest.raises(FileNotFoundError, match=f"there are some under {tmp_path / 'mine/cases'}"):
+        case_folders(tmp_path / "mine")
 
 
 def test_a_case_is_a_volume_with_its_place(tmp_path: Path) -> None:

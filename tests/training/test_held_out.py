@@ -82,9 +82,11 @@ def test_the_result_goes_into_the_card_when_asked_and_what_the_plugin_does_then_
 
     main([*arguments.split(), "--write-card", "--test-of", str(config)])
 
-    said = f"{tmp_path / 'model' / 'card.json'}: the plugin gives patients Brainstem; not found"
-    assert said in capsys.readouterr().err
+    said = capsys.readouterr().err
+    path = tmp_path / "model" / "card.json"
+    assert f"{path}: the plugin gives patients Brainstem; not found" in said
     dice = [r.dice for r in read_rows(tmp_path / "out" / "metrics.csv")]
+    assert f"HARDLY FOUND, and given all the same: Brainstem ({100 * np.mean(dice):.0f} %)" in said
     after = read_card(tmp_path / "model")
     assert after.measured == {
         ORGAN: {
