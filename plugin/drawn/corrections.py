@@ -37,6 +37,8 @@ class Corrections:
     def __call__(self, job: Job, watch: Watch) -> Outcome:
         """Compare every drawing of a series with every result that it was not compared with yet.
 
+        A job with a run of its own is of drawings that came again, and compares them anew.
+
         Raises:
             Cancelled: the watcher wanted it; what was compared before is kept.
             ArchiveError: the archive did not give what is needed.
@@ -46,7 +48,7 @@ class Corrections:
         compared, reasons = 0, list[str]()
         for number, instance in enumerate(drawn.instances):
             try:
-                count, left_out = self._compare(instance, results, watch)
+                count, left_out = self._compare(instance, results, watch, again=bool(job.run))
                 compared += count
                 reasons += left_out
             except (UnusableStructureSet, UnsuitableSeries) as why:
@@ -59,9 +61,16 @@ class Corrections:
         return Outcome(state="skipped", reason=reason)
 
     def _compare(
-        self, instance: str, results: Sequence[Job], watch: Watch
+        self, instance: str, results: Sequence[Job], watch: Watch, *, again: bool
     ) -> tuple[int, list[str]]:
-        """Compare one drawing; with how many results it was compared, and what of it was not."""
+        """Compare one drawing; with how many results it was compared, and what of it was not.
+
+        Args:
+            instance: the drawing.
+            results: ours.
+            watch: asked whether to stop.
+            again: it came again, so that what it was compared as before says nothing of it.
+        """
         drawing = self.drawings.read(instance)
         if drawing.ours:
             raise UnusableStructureSet("It is our own result, and nobody has approved it.")
@@ -73,7 +82,8 @@ class Corrections:
             new = [
                 result
                 for result in results
-                if result.series == ct.id and not self.quality.has(drawn=instance, job=result.id)
+                if result.series == ct.id
+                and (again or not self.quality.has(drawn=instance, job=result.id))
             ]
             if not new:
                 fits = True  # it was compared with them before

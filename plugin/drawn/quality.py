@@ -18,7 +18,7 @@ import highdicom as hd
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 from scipy import ndimage
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, delete, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from model.metrics import TOLERANCE_MM, added_path_length_mm, agreement
@@ -144,17 +144,21 @@ class Quality:
         self._now = now
 
     def keep(self, drawing: ComparedPair, organs: Sequence[OrganAgreement]) -> None:
-        """Keep a comparison; the same one made again replaces the first."""
+        """Keep a comparison; the same one made again replaces the first, whatever its organs."""
+        first = delete(QualityRow).where(
+            QualityRow.drawn == drawing.drawn, QualityRow.job == drawing.job
+        )
         with Session(self._engine) as session, session.begin():
-            for one in organs:
-                session.merge(
-                    QualityRow(
-                        id=digest(drawing.drawn, drawing.job, one.organ)[:32],
-                        compared=self._now(),
-                        **drawing.model_dump(),
-                        **one.model_dump(),
-                    )
+            session.execute(first)
+            session.add_all(
+                QualityRow(
+                    id=digest(drawing.drawn, drawing.job, one.organ)[:32],
+                    compared=self._now(),
+                    **drawing.model_dump(),
+                    **one.model_dump(),
                 )
+                for one in organs
+            )
 
     def has(self, *, drawn: str, job: str) -> bool:
         """Whether this drawing was compared with the result of this job."""

@@ -115,6 +115,8 @@ class Intake:
                 model="",
                 identity=" ".join(["compare", *sorted(ours)]),
                 asked_by=asked_by,
+                received=series.received,
+                run=self._run_of_drawing(series),
             )
             for series in self._archive.series_of_study(study)
             if series.modality in MODALITIES and not ours.issuperset(series.instances)
@@ -218,6 +220,15 @@ class Intake:
         files = SliceFiles(series, self._archive).blake3_now()
         made_of = newest.provenance.files_blake3 if newest.provenance else ""
         return newest.run if files == made_of else files
+
+    def _run_of_drawing(self, series: Series) -> str:
+        """Empty, or when a drawing came again: a planning system may keep the UIDs of what it
+        corrects.
+        """
+        before = self._jobs.find(source=source_of(series.id, series.instances), kind="compare")
+        if not before:
+            return ""
+        return series.received if _came_again(series, before[0]) else before[0].run
 
     def _result_is_gone(self, job: Job) -> bool:
         return job.state == "done" and any(

@@ -3,22 +3,30 @@
 import json
 from collections.abc import Callable
 from copy import deepcopy
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
 from pydicom.dataset import Dataset
 
+from model.organs import BY_NAME
 from plugin.objects.seg import read_seg
 from tests.integration.conftest import Orthanc, wait_until
-from tests.phantoms import ct_slices, make_phantom
+from tests.phantoms import Phantom, ct_slices, make_phantom
+from tests.structure_sets import seg
 
 SHIFT_MM = 50.0
 
 
 @pytest.fixture(scope="module")
-def ct() -> list[Dataset]:
-    return ct_slices(make_phantom(shape=(30, 96, 112), spacing_mm=(6.0, 2.7, 2.3), seed=4))
+def phantom() -> Phantom:
+    return make_phantom(shape=(30, 96, 112), spacing_mm=(6.0, 2.7, 2.3), seed=4)
+
+
+@pytest.fixture(scope="module")
+def ct(phantom: Phantom) -> list[Dataset]:
+    return ct_slices(phantom)
 
 
 def moved(ct: list[Dataset]) -> list[Dataset]:
@@ -168,3 +176,40 @@ def test_a_result_that_a_person_removed_stays_away(
     orthanc.wait_until_quiet()
 
     assert orthanc.segs() == []
+
+
+def test_a_structure_set_that_was_corrected_under_its_old_uid_is_compared_anew(
+    new_orthanc: Callable[..., Orthanc], quick_model: Path, ct: list[Dataset], phantom: Phantom
+) -> None:
+    orthanc = new_orthanc(quick_model)
+    overwrites(orthanc)
+    orthanc.start()
+    orthanc.push(ct)
+    orthanc.wait_for_job("done")
+    [ours] = orthanc.segs()
+    labels = read_seg(orthanc.file(ours), on=phantom.ct)
+    drawing = seg(ct, labels, [BY_NAME["brainstem"]])
+
+    store(orthanc, drawing)
+    wait_until(lambda: dice(orthanc) == [1.0], "the structure set is compared")
+    labels.array[: len(labels.array) // 2] = 0
+    corrected = seg(ct, labels, [BY_NAME["brainstem"]])
+    corrected.SOPInstanceUID = drawing.SOPInstanceUID
+    corrected.file_meta.MediaStorageSOPInstanceUID = drawing.SOPInstanceUID
+    corrected.SeriesInstanceUID = drawing.SeriesInstanceUID
+    store(orthanc, corrected)
+
+    wait_until(lambda: dice(orthanc) != [1.0], "it is compared anew")
+    [anew] = dice(orthanc)
+    assert 0 < anew < 1
+
+
+def dice(orthanc: Orthanc) -> list[float]:
+    return [one["dice"] for one in orthanc.get("/oar/quality")["comparisons"]]
+
+
+def store(orthanc: Orthanc, drawing: Dataset) -> None:
+    file = BytesIO()
+    drawing.save_as(file, enforce_file_format=True)
+    status, _, _ = orthanc.request("POST", "/instances", file.getvalue())
+    assert status == 200

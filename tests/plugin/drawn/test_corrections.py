@@ -114,6 +114,29 @@ def test_a_correction_is_compared_with_our_result(clinic, ct, kind):
     assert clinic.stable() == []  # once
 
 
+def test_a_drawing_that_comes_again_corrected_under_its_old_uid_is_compared_anew(clinic, ct):
+    """As some planning systems send it, to an Orthanc that overwrites."""
+    ours = clinic.ours()
+    first, again = seg(ct, ours, [BRAINSTEM]), seg(ct, corrected(ours), [BRAINSTEM])
+    again.SOPInstanceUID = again.file_meta.MediaStorageSOPInstanceUID = first.SOPInstanceUID
+    again.SeriesInstanceUID = first.SeriesInstanceUID
+    clinic.orthanc.series_update = "20260101T120000"
+    clinic.orthanc.receive([first])
+    [job] = clinic.stable()
+    [found] = clinic.quality.find()
+    assert found.dice == 1.0
+
+    clinic.orthanc.series_update = "20260102T120000"
+    clinic.orthanc.receive([again])
+    [anew] = clinic.stable()
+
+    assert (anew.kind, anew.state) == ("compare", "done")
+    assert anew.id != job.id
+    [found] = clinic.quality.find()  # in place of the first
+    assert found.dice == pytest.approx(dice(ours, corrected(ours)), abs=1e-4)
+    assert clinic.stable() == []
+
+
 def test_what_was_drawn_before_our_result_is_compared_as_soon_as_it_is_there(ct, database, weights):
     orthanc = FakeOrthanc()
     orthanc.receive(ct)
