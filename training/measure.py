@@ -38,7 +38,7 @@ class Measured:
     pixel_mm: dict[str, float] = field(default_factory=dict)  # in-plane side, by case
     worst: dict[str, View] = field(default_factory=dict)  # by organ
     left_out: list[str] = field(default_factory=list)  # references that cannot be right: sentences
-    refused: list[str] = field(default_factory=list)  # cases of which nothing was taken: sentences
+    refused: dict[str, str] = field(default_factory=dict)  # why nothing was taken, by case
     forgotten: str = ""  # a sentence, if --unknown-hu may have been
 
 
@@ -115,7 +115,7 @@ def measure_cases(
             raise ValueError(f"{case.name}: {error}") from error
         except OutOfOrder as why:
             predicted = case.labels.with_array(np.zeros_like(case.labels.array))
-            measured.refused.append(f"{case.name}: {why}")
+            measured.refused[case.name] = str(why)
         measured.seconds[case.name] = time.perf_counter() - began
         in_plane = case.ct.to_patient_orientation(ORIENTATION).spacing[1:]
         measured.pixel_mm[case.name] = float(np.sqrt(np.prod(in_plane)))

@@ -86,7 +86,7 @@ def write_report(measured: Measured, out: Path, whom: str) -> str:
     for heading, sentences in (
         (FORGOTTEN, [measured.forgotten] if measured.forgotten else []),
         (LEFT_OUT, measured.left_out),
-        (REFUSED, measured.refused),
+        (REFUSED, [f"{case}: {why}" for case, why in measured.refused.items()]),
     ):
         if sentences:
             notes += heading + "".join(f"- {sentence}\n" for sentence in sentences)
@@ -95,5 +95,6 @@ def write_report(measured: Measured, out: Path, whom: str) -> str:
     for organ in ORGANS:  # of an evaluation before
         (out / "worst" / f"{organ.name}.png").unlink(missing_ok=True)
     for name, view in measured.worst.items():
-        draw_view(view, out / "worst" / f"{name}.png")
+        why = measured.refused.get(view.row.case, "")
+        draw_view(view, out / "worst" / f"{name}.png", refused=why)
     return text

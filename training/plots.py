@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import fill
 
 import highdicom as hd
 import numpy as np
@@ -116,8 +117,14 @@ def _plane(ct: hd.Volume, ours: Mask, theirs: Mask, box: list[slice], axis: int)
     )
 
 
-def draw_view(view: View, path: Path) -> None:
-    """Write the three planes as a PNG."""
+def draw_view(view: View, path: Path, *, refused: str = "") -> None:
+    """Write the three planes as a PNG.
+
+    Args:
+        view: what is drawn.
+        path: of the picture.
+        refused: why nothing that was found in the case counts; or empty.
+    """
     row = view.row
     sizes_mm = [np.multiply(plane.image.shape, plane.spacing_mm) for plane in view.planes]
     height_mm = max(size[0] for size in sizes_mm)
@@ -142,6 +149,7 @@ def draw_view(view: View, path: Path) -> None:
     figure.suptitle(
         f"{BY_NAME[row.organ].tg263}, {row.case}: Dice {row.dice:.2f}, HD95 {distance}, "
         f"{row.volume_ml:.1f} ml (reference {row.reference_ml:.1f} ml)"
+        + (f"\nNothing that was found counts: {fill(refused, 100)}" if refused else "")
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)

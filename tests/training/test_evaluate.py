@@ -22,6 +22,7 @@ from training.labelled import LabelledCt, read_case
 from training.labelled import write_case as write_labelled
 from training.measure import Measured, measure, measure_once
 from training.measured_report import table
+from training.plots import View
 from training.published import NETWORKS, SECOND_READER, TABLE_1
 from training.scores import Row
 
@@ -201,6 +202,12 @@ def test_patients_whose_organs_lie_as_in_no_patient_are_counted_as_not_found_and
 
     seen: list[Any] = []
     monkeypatch.setattr(Segmenter, "__call__", refused)
+    drawn: list[dict[str, str]] = []
+
+    def draw(view: View, path: Path, *, refused: str) -> None:
+        drawn.append({view.row.case: refused})
+
+    monkeypatch.setattr("training.measured_report.draw_view", draw)
     arguments = f"--model {cohort / 'model'} --cases {cohort / 'cases'} --out {tmp_path / 'out'}"
 
     assert main([*arguments.split(), "--device", "cpu"]) == 0
@@ -210,6 +217,7 @@ def test_patients_whose_organs_lie_as_in_no_patient_are_counted_as_not_found_and
     said = (tmp_path / "out" / "table.md").read_text()
     assert "- pt_0: Brainstem was not found above SpinalCord." in said
     assert "of 1 of 3 patients nothing counts" in capsys.readouterr().err
+    assert {kept.get("pt_0") for kept in drawn} == {"Brainstem was not found above SpinalCord."}
 
 
 def test_what_was_measured_is_measured_again_only_on_others(cohort: Path, tmp_path: Path) -> None:
